@@ -1,0 +1,78 @@
+"""Errors in three parts (what, where, what to do), each with the exit code of the command-line contract."""
+
+from __future__ import annotations
+
+
+class SsbenchError(Exception):
+    """An error a user can act on.
+
+    `what` is wrong (with the value), `where` (file:line or path), `fix` (a command to paste or a thing to do).
+    """
+
+    code = 1
+
+    def __init__(self, what: str, where: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.fix = what, where, fix
+
+    def __str__(self) -> str:
+        parts = [self.what, f"  where: {self.where}" if self.where else "", f"  fix:   {self.fix}" if self.fix else ""]
+        return "\n".join(part for part in parts if part)
+
+
+class UsageError(SsbenchError):
+    """An argument that cannot be: unknown name, impossible combination."""
+
+    code = 2
+
+
+class RecipeError(SsbenchError):
+    """A recipe or table that cannot be read, or asks for what does not exist."""
+
+    code = 3
+
+
+class DataError(SsbenchError):
+    """Data missing, truncated, changed, or not what a list says."""
+
+    code = 4
+
+
+class GateError(SsbenchError):
+    """A stored result was not met."""
+
+    code = 5
+
+
+class RunsFailed(SsbenchError):
+    """Some runs of a queue failed; the others are done."""
+
+    code = 6
+
+
+class HardwareError(SsbenchError):
+    """The machine, or the budget given, is too small."""
+
+    code = 7
+
+
+class Stopped(SsbenchError):
+    """Stopped on request after a checkpoint; the same command goes on from there."""
+
+    code = 75
+
+
+class Interrupted(SsbenchError):
+    """Interrupted from the keyboard where nothing had to be saved."""
+
+    code = 130
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A "did you mean" clause for `name` among `known`, or the list itself when nothing is close."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
+    return "known: " + ", ".join(sorted(known)[:30])

@@ -1,0 +1,92 @@
+"""What every segmentation network of the suite promises: one call in, one `Out` back, and two parameter groups.
+
+Letters as in `ssbench.ops`: B batch, C classes, H W pixels, h w feature grid, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Interpolation = Literal["bilinear", "nearest"]
+
+
+@dataclass(frozen=True)
+class Out:
+    """What a network returns for a batch of images.
+
+    logits     [B, C, H, W] at input size.
+    perturbed  [B, C, H, W] of the same images with feature perturbation, None unless `drop` was given.
+    feats      clean maps, [B, D, h, w] each: the encoder stages "layer1", "layer2", ...; "penultimate", the input of
+               the final convolution, before any dropout in front of it; "logits", the scores before they are resized.
+    aux        [B, C, H, W] at input size, from the auxiliary head, where the net has one.
+    rep        [B, 256, h, w] from the representation head (raw, not L2-normalised), where the net has one.
+    """
+
+    logits: Tensor
+    perturbed: Tensor | None = None
+    feats: dict[str, Tensor] = field(default_factory=dict)
+    aux: Tensor | None = None
+    rep: Tensor | None = None
+
+
+class SegNet(nn.Module):
+    """Base of all networks: a subclass sets the two attributes and writes `forward` and `receptive_field`.
+
+    classes           number of classes C.
+    perturb_channels  channels D_i of each map that feature perturbation multiplies, in the order of `drop`.
+    """
+
+    classes: int
+    perturb_channels: tuple[int, ...]
+
+    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None) -> Out:
+        """Scores of x [B, channels, H, W].
+
+        `drop` holds one [B, D_i] tensor of multipliers per perturbed map (0 or 2 for channel dropout at p = 0.5). With
+        it the encoder still runs once on B images; the decoder runs once on 2B maps, the clean ones first.
+        """
+        raise NotImplementedError
+
+    def receptive_field(self) -> tuple[int, int]:
+        """(half, stride) in pixels of a cell of feats["layer1"]: cell i sees stride*i - half .. stride*i + half."""
+        raise NotImplementedError
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """Parameters at the base learning rate: those named "backbone.*"."""
+        return [p for name, p in self.named_parameters() if name.startswith("backbone.")]
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The other parameters, which the recipe's head multiplier applies to."""
+        return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, drop: Sequence[Tensor] | None = None) -> Out:
+            """`forward` with its type, which nn.Module hides."""
+
+
+def resize(x: Tensor, size: Sequence[int], mode: Interpolation = "bilinear") -> Tensor:
+    """x [B, D, h, w] at `size` (height, width). Bilinear means corners aligned, as in every released DeepLabV3+."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x  # both modes are the identity here
+    corners = True if mode == "bilinear" else None
+    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=corners)
+
+
+def with_perturbed(maps: Sequence[Tensor], drop: Sequence[Tensor] | None) -> list[Tensor]:
+    """The maps [B, D_i, h_i, w_i] followed along the batch by their perturbed copies [2B, ...]; alone without `drop`.
+
+    Raises ValueError when `drop` does not hold one [B, D_i] tensor per map.
+    """
+    if drop is None:
+        return list(maps)
+    want, got = [tuple(f.shape[:2]) for f in maps], [tuple(m.shape) for m in drop]
+    if want != got:
+        raise ValueError(f"feature perturbation needs multipliers of shapes {want}, got {got}")
+    return [torch.cat([f, f * m.to(f.dtype)[:, :, None, None]]) for f, m in zip(maps, drop, strict=True)]

@@ -1,0 +1,137 @@
+"""What a prepared dataset is: where its files are and what its ids mean; and the only readers of image files.
+
+Readers follow the released loaders where it matters: a palette mask is read by index (never by brightness), EXIF
+orientation is ignored, a grey photograph becomes RGB. What Pillow would silently rescale or cut to eight bits (16-bit
+PNG, 2- and 4-bit grey masks) is refused with the file name, because the labels would change without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from ssbench.errors import DataError, UsageError, nearest
+
+IGNORE = 255
+
+
+class Dataset(ABC):
+    """A prepared folder `<data root>/<name>`: ids of its subsets, and the image and mask of an id.
+
+    `classes` and `palette` are in order of the label value; masks hold these values or 255 (ignored).
+    """
+
+    name: ClassVar[str]
+    classes: ClassVar[tuple[str, ...]]
+    palette: ClassVar[tuple[tuple[int, int, int], ...]]
+    channels: ClassVar[int] = 3
+    ignore: ClassVar[int] = IGNORE
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @abstractmethod
+    def ids(self, subset: str) -> tuple[str, ...]:
+        """Sorted ids of "train", "val" or "test"; UsageError for another subset, DataError when not prepared."""
+
+    @abstractmethod
+    def image(self, id: str) -> Image.Image:
+        """The image at native size, mode RGB (one-channel datasets: L); DataError when missing or damaged."""
+
+    @abstractmethod
+    def mask(self, id: str) -> Image.Image:
+        """The labels at native size, mode L: label values 0..len(classes)-1, or 255 = ignore."""
+
+    def volumes(self, subset: str) -> dict[str, tuple[str, ...]] | None:
+        """Volume -> its slice ids in order, for datasets scored by volume; None for the others."""
+        return None
+
+
+def read_image(path: Path) -> Image.Image:
+    """The picture in `path` as mode RGB; grey is repeated, EXIF orientation is ignored; DataError otherwise."""
+    image = _open(path)
+    if image.mode not in ("RGB", "L"):
+        raise _refused(path, image.mode, "an 8-bit RGB or grey image")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def read_grey(path: Path) -> Image.Image:
+    """The one-channel 8-bit picture in `path` as mode L; DataError for any other form."""
+    image = _open(path)
+    if image.mode != "L":
+        raise _refused(path, image.mode, "an 8-bit grey image")
+    return image
+
+
+def read_mask(path: Path) -> Image.Image:
+    """The label values in `path` as mode L: grey values as they are, palette images by index; DataError otherwise."""
+    image = _open(path)
+    if image.mode == "P":
+        return Image.fromarray(np.asarray(image))
+    if image.mode != "L":
+        raise _refused(path, image.mode, "an 8-bit grey or palette PNG of label values")
+    return image
+
+
+def read_ids(path: Path, dataset: str) -> tuple[str, ...]:
+    """The ids of a list file, one a line, sorted; DataError when the file is missing or names an id twice."""
+    try:
+        ids = sorted(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except FileNotFoundError:
+        raise DataError(f"{dataset} is not prepared: no {path.name}", str(path), f"ssbench prepare {dataset}") from None
+    twice = [a for a, b in zip(ids, ids[1:], strict=False) if a == b]
+    if twice:
+        raise DataError(f"{path.name} names '{twice[0]}' twice", str(path), f"ssbench prepare {dataset} --check")
+    return tuple(ids)
+
+
+def no_subset(dataset: str, subset: str, known: tuple[str, ...]) -> UsageError:
+    """The error for a subset the dataset does not have."""
+    return UsageError(f"{dataset} has no subset '{subset}'; {nearest(subset, list(known))}")
+
+
+def bad_values(mask: Image.Image, classes: int) -> list[int]:
+    """Values of an L mask that are neither below `classes` nor 255; empty when all is well."""
+    return [value for value, count in enumerate(mask.histogram()) if count and classes <= value != IGNORE]
+
+
+def _open(path: Path) -> Image.Image:
+    """`path` decoded in full; DataError when missing, damaged, or of a bit depth Pillow would change."""
+    try:
+        with Image.open(path) as image:
+            depth = ",".join(str(tile[3]) for tile in image.tile)
+            if ";16" in depth or depth in ("L;2", "L;4", "1"):
+                raise _refused(path, depth, "8 bits a sample")
+            if image.format == "PNG" and image.fp and not _has_end(image.fp.fileno()):
+                raise OSError("it is cut short")
+            image.load()
+    except FileNotFoundError:
+        raise DataError(f"no file {path.name}", str(path), "ssbench prepare DATASET --check names all") from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        what = f"{path.name} cannot be read: {error}"
+        raise DataError(what, str(path), "fetch the file again; ssbench prepare DATASET --check names all") from error
+    return image
+
+
+def _has_end(file: int) -> bool:
+    """True when a PNG has its last chunk: Pillow reads one that lost its end, check sums and all, without a word."""
+    return b"IEND\xaeB`\x82" in os.pread(file, 1024, max(0, os.fstat(file).st_size - 1024))
+
+
+def _refused(path: Path, found: str, wanted: str) -> DataError:
+    return DataError(f"{path.name} has mode '{found}', not {wanted}", str(path), f"save it again as {wanted}")

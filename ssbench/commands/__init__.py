@@ -1,0 +1,1 @@
+"""One module a command group: read the arguments, call one function, print."""

@@ -1,0 +1,97 @@
+"""`list`: the catalogue, without importing torch."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from ssbench.commands.common import DataRoot, Json, Results, print_json, print_rows
+
+
+class What(StrEnum):
+    """What `list` lists."""
+
+    datasets = "datasets"
+    splits = "splits"
+    methods = "methods"
+    plugins = "plugins"
+    recipes = "recipes"
+    tables = "tables"
+    runs = "runs"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="list")(list_)
+
+
+def list_(
+    what: Annotated[What | None, typer.Argument(help="Which part of the catalogue (default: how many of each).")] = None,
+    data_root: DataRoot = None,
+    results: Results = None,
+    json: Json = False,
+) -> None:
+    """The catalogue: datasets, splits, methods, plugins, recipes, tables, runs."""
+    from ssbench.paths import data_root as data_of
+    from ssbench.paths import results_root
+
+    if what is None:
+        rows = [{"kind": kind.value, "count": len(_rows(kind, data_of(data_root), results_root(results)))} for kind in What]
+    else:
+        rows = _rows(what, data_of(data_root), results_root(results))
+    if json:
+        print_json({(what or "catalogue"): rows})
+        return
+    columns = list(rows[0]) if rows else ["nothing"]
+    print_rows(str(what or "catalogue"), columns, [["" if v is None else v for v in row.values()] for row in rows])
+
+
+def _rows(what: What, data: Any, results: Any) -> list[dict[str, Any]]:
+    from ssbench import find
+
+    if what is What.datasets:
+        state = {n: "prepared" if (data / n / "ledger.json").is_file() else "not prepared" for n in find.names("dataset")}
+        return [{"dataset": n, "state": s, "about": find.summary("dataset", n)} for n, s in state.items()]
+    if what is What.methods:
+        return [{"method": n, "about": find.summary("method", n)} for n in find.names("method")]
+    if what is What.plugins:
+        return [{"plugin": n, "about": find.summary("plugin", n)} for n in find.names("plugin")]
+    if what is What.recipes:
+        return _recipes()
+    if what is What.tables:
+        from ssbench.report.table import table_names
+
+        return [{"table": name} for name in table_names()]
+    if what is What.runs:
+        return _runs(results)
+    from ssbench.data.splits import catalogue
+
+    return catalogue(data)
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from ssbench.recipe import find_recipe, read_raw, recipe_names
+
+    rows = []
+    for name in recipe_names():
+        raw = read_raw(find_recipe(name)[1]).data
+        plugin = raw.get("plugin") or {}
+        listed = plugin if isinstance(plugin, list) else [plugin]
+        shown = "+".join(p if isinstance(p, str) else p.get("name", "") for p in listed if p)
+        rows.append({
+            "recipe": name, "dataset": raw["data"]["dataset"], "method": raw["method"]["name"], "plugin": shown,
+            "title": raw.get("title", ""),
+        })  # fmt: skip
+    return rows
+
+
+def _runs(results: Any) -> list[dict[str, Any]]:
+    from ssbench.report.store import ResultStore
+
+    return [
+        {"recipe": r.recipe, "split": r.split, "seed": r.seed, "status": r.status, "metric": r.metric,
+         "best": r.best, "last": r.last, "finished": r.finished}
+        for r in ResultStore(results).records()
+    ]  # fmt: skip

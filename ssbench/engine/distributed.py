@@ -1,0 +1,118 @@
+"""One process per device: joining the others, and batch norm over all of them.
+
+Started by torchrun the process group comes from its environment; started alone nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ssbench.errors import HardwareError
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that share the batch."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def sum(self, value: Tensor) -> Tensor:
+        """`value` summed over processes (a collective: all must call it)."""
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so. Waits for all."""
+        if self.world == 1:
+            return flag
+        told = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(told, op=dist.ReduceOp.MAX)
+        return bool(told.item())
+
+    def wait(self) -> None:
+        """Meet the others."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def join(device: str | None = None) -> Team:
+    """This process's place; starts the process group when torchrun says there are others.
+
+    Raises:
+        HardwareError: a CUDA device was asked for and there is none, or fewer than processes.
+    """
+    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    if wanted.startswith("cuda") and (not torch.cuda.is_available() or torch.cuda.device_count() <= local):
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise HardwareError(f"process {local} has no GPU ({found} found)", "device", "--device cpu, or fewer processes")
+    place = torch.device(f"cuda:{local}" if wanted == "cuda" else wanted)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    return Team(int(os.environ.get("RANK", "0")), world, place)
+
+
+def share_batch_norm(module: nn.Module, team: Team) -> nn.Module:
+    """Batch norm over the whole batch: torch's on GPUs, ours on CPUs (torch has none there)."""
+    if team.world == 1:
+        return module
+    if team.device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d) and not isinstance(child, SharedBatchNorm2d):
+            setattr(module, name, SharedBatchNorm2d.of(child))
+        else:
+            share_batch_norm(child, team)
+    return module
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose training statistics are those of all processes' images, on any device."""
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> SharedBatchNorm2d:
+        """The same layer with the same parameters and statistics."""
+        made = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        made.weight, made.bias = norm.weight, norm.bias
+        made.running_mean, made.running_var = norm.running_mean, norm.running_var
+        made.num_batches_tracked = norm.num_batches_tracked
+        made.training = norm.training
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B D H W -> B D H W."""
+        if not self.training:
+            return super().forward(x)
+        count = _all_sum(x.new_full((), x.numel() / x.shape[1]))
+        mean = _all_sum(x.sum((0, 2, 3))) / count
+        centred = x - mean[None, :, None, None]
+        var = _all_sum(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None  # noqa: S101  tracked in all our nets
+            assert self.num_batches_tracked is not None and self.momentum is not None  # noqa: S101
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return torch.addcmul(self.bias[None, :, None, None], centred, scale[None, :, None, None])
+
+
+def _all_sum(value: Tensor) -> Tensor:
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(value)  # type: ignore[no-untyped-call,no-any-return]

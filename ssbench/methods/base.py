@@ -1,0 +1,185 @@
+"""The contract of a method: it owns its networks, a step returns the loss and its named terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from ssbench.data.batch import Batch, Needs
+from ssbench.nets.segnet import Out, SegNet
+from ssbench.ops import losses
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.plugins.base import Pace, Plugin
+
+
+class MethodConfig(BaseModel):
+    """Settings of a method, each with a default and its source in a comment; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class LossConfig(BaseModel):
+    """The task's losses: how labelled pixels and pseudo-labelled pixels are scored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    supervised: Literal["ce", "ohem", "ce_dice"] = "ce"
+    pseudo: Literal["ce", "dice"] = "ce"
+    pseudo_over: Literal["valid", "kept"] = "valid"  # UniMatch divides by non-padded pixels, not by confident ones
+    ohem_threshold: float = 0.7  # UniMatch, CPS, U2PL
+    ohem_min_kept: int = 200_000  # UniMatch, per group
+    ohem_group: int = 2  # UniMatch: images per process
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of a `LossConfig` as functions."""
+
+    cfg: LossConfig
+
+    def supervised(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss of B C H W logits against B H W labels, 255 = ignore."""
+        if self.cfg.supervised == "ohem":
+            return losses.ohem(logits, target, self.cfg.ohem_threshold, self.cfg.ohem_min_kept, self.cfg.ohem_group)
+        return losses.ce_dice(logits, target) if self.cfg.supervised == "ce_dice" else losses.cross_entropy(logits, target)
+
+    def pseudo(self, logits: Tensor, target: Pseudo, weight: Tensor | None = None) -> Tensor:
+        """Scalar loss of B C H W logits against pseudo-labels; weight: B H W or None."""
+        keep = target.keep if target.trusted is None else target.keep | target.trusted
+        if self.cfg.pseudo == "dice":
+            return losses.dice(logits, target.label, keep & target.valid, weight)
+        over = target.valid & keep if self.cfg.pseudo_over == "kept" else target.valid
+        return losses.pseudo_cross_entropy(logits, target.label, keep, over, weight)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step returns: the loss to minimise, and named terms (detached scalars) to record."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+class Loop(Protocol):
+    """What a method's `fit` may ask of the trainer."""
+
+    def train(self) -> None:
+        """Train to the end of the schedule, from wherever the run stands."""
+
+
+MakeNet = Callable[[str], SegNet]
+
+
+class Method(nn.Module):
+    """A baseline. `forward` is `step`, so that DDP wraps the method and not its networks.
+
+    honours: the plug-in hooks its step calls.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    honours: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, cfg: Any, make_net: MakeNet, plugin: Plugin, loss: LossConfig) -> None:
+        super().__init__()
+        self.cfg, self.losses, self.plugin = cfg, Losses(loss), plugin
+        self.net = make_net("student")
+        self.extras = plugin.extras(self.net)
+        self.build(make_net)
+
+    def build(self, make_net: MakeNet) -> None:
+        """Make what the method has besides the student (a teacher, a second network)."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the step reads."""
+        raise NotImplementedError
+
+    def step(self, batch: Batch, t: Progress) -> Step:
+        """Loss and terms of one batch, top to bottom as the paper states it."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch, t: Progress) -> Step:
+        """`step`, under DDP."""
+        return self.step(batch, t)
+
+    def after_step(self, t: Progress) -> None:
+        """After the optimiser's update (a teacher's moving average)."""
+
+    def predict(self, x: Tensor) -> Tensor:
+        """B C H W logits of the network the paper scores; eval mode is the caller's."""
+        return self.net(x).logits  # type: ignore[no-any-return]
+
+    def fit(self, loop: Loop) -> None:
+        """The whole training; methods with stages override it."""
+        loop.train()
+
+    def students(self) -> Sequence[SegNet]:
+        """Networks the optimiser trains."""
+        return [self.net]
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """(encoder, everything else trained), for the two learning rates; plug-in modules go with the second."""
+        encoder = [p for net in self.students() for p in net.backbone_parameters()]
+        head = [p for net in self.students() for p in net.head_parameters()]
+        return encoder, [*head, *self.extras.parameters()]
+
+
+def frozen_copy(net: SegNet) -> SegNet:
+    """A teacher: same architecture and values, no gradients."""
+    import copy
+
+    return copy.deepcopy(net).requires_grad_(False)
+
+
+@torch.no_grad()
+def labels_of(net: SegNet, x: Tensor, valid: Tensor, threshold: float, train_mode: bool) -> Pseudo:
+    """Pseudo-labels of `net` on images x (B 3 H W), in eval or train mode (batch statistics), mode restored after."""
+    was = net.training
+    net.train(train_mode)
+    out = net(x)
+    net.train(was)
+    return Pseudo.of(out.logits, valid, threshold, out.feats)
+
+
+def rows(out: Out, where: slice) -> Out:
+    """The part of a network's output that belongs to some images of its batch (`perturbed` likewise)."""
+    return Out(
+        out.logits[where],
+        None if out.perturbed is None else out.perturbed[where],
+        {name: feat[where] for name, feat in out.feats.items()},
+        None if out.aux is None else out.aux[where],
+        None if out.rep is None else out.rep[where],
+    )
+
+
+def frozen_forward(net: SegNet) -> Callable[[Tensor], Out]:
+    """An eval-mode, gradient-free forward of `net`, for plug-ins that need a teacher's view of another image."""
+
+    @torch.no_grad()
+    def forward(x: Tensor) -> Out:
+        was = net.training
+        net.eval()
+        out = net(x)
+        net.train(was)
+        return out
+
+    return forward
+
+
+def summed(host: Tensor, pace: Pace, extra: dict[str, Tensor]) -> Tensor:
+    """The host's total at the plug-in's pace plus the plug-in's own terms; exactly `host` for the identity."""
+    loss = host if pace.host == 1.0 else host * pace.host
+    for term in extra.values():
+        loss = loss + term
+    return loss
+
+
+def recorded(**terms: Tensor) -> dict[str, Tensor]:
+    """Terms without their graphs."""
+    return {name: value.detach() for name, value in terms.items()}

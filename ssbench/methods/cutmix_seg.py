@@ -1,0 +1,169 @@
+"""CutMix-Seg: consistency of a student on CutMixed images with a moving-average teacher.
+
+Papers: French et al., "Semi-supervised semantic segmentation needs strong, varied perturbations", BMVC 2020; and the
+"CutMix-Seg" rows of S4MC, which are the U2PL trainer without its contrastive loss.
+Checked against: Britefury/cutmix-semisup-seg af6183a for `variant: original` (specs: cutmix_seg 1-2), s4mcontext/s4mc
+63905af for `variant: s4mc` (specs: s4mc 4-6; its three debugging leftovers are not copied: one step an epoch, an
+active contrastive block, mixing an image with itself at batch size 1).
+Departures of `original`: the shared DeepLabV3+ instead of DeepLab v2, batch-norm not frozen in train mode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from ssbench.data.batch import Batch, Needs
+from ssbench.methods.base import (
+    MakeNet,
+    Method,
+    MethodConfig,
+    Step,
+    frozen_copy,
+    frozen_forward,
+    labels_of,
+    recorded,
+    rows,
+    summed,
+)
+from ssbench.nets.segnet import Out
+from ssbench.ops import ema
+from ssbench.ops.mixing import paste
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.ops.reduce import global_sum, mean_of, world_size
+from ssbench.plugins.base import Mixed, Seen, View
+
+
+class CutMixSeg(Method):
+    """L = L_x + L_u."""
+
+    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+
+    class Config(MethodConfig):
+        """Settings."""
+
+        name: Literal["cutmix_seg"] = "cutmix_seg"
+        variant: Literal["original", "s4mc"] = "s4mc"  # the rows of the five papers
+        weight: float = 1.0  # French et al.: cons_weight; S4MC: unsup_weight
+        mix_probability: float = 0.5  # S4MC Sec. 4.1 (original mixes always)
+        warmup_epochs: int = 1  # S4MC release: supervised only, then teacher := student
+        threshold: float = 0.97  # original: confidence of the teacher
+        confidence: Literal["scalar", "pixel"] = "scalar"  # original: the batch's confident share scales the loss
+        ema: float = 0.99  # both
+
+    @property
+    def needs(self) -> Needs:
+        """Original: two independent unlabelled batches with colour views. S4MC: geometry only, partner in the batch."""
+        original = self.cfg.variant == "original"
+        return Needs(strong=1, partner="other" if original else None)
+
+    def build(self, make_net: MakeNet) -> None:
+        """The teacher starts as a copy of the student."""
+        self.teacher = frozen_copy(self.net)
+
+    def step(self, batch: Batch, t: Progress) -> Step:
+        """One of the two variants; the S4MC one starts with supervised epochs."""
+        if self.cfg.variant == "original":
+            return self._original(batch, t)
+        return self._warmup(batch, t) if t.epoch < self.cfg.warmup_epochs else self._s4mc(batch, t)
+
+    def _warmup(self, batch: Batch, t: Progress) -> Step:
+        out = self.net(batch.labeled.x)
+        with torch.no_grad():  # only to move the teacher's batch-norm statistics, as the release does
+            self.teacher.train()
+            self.teacher(batch.labeled.x)
+        sup = self.losses.supervised(out.logits, batch.labeled.y)
+        return self._total(batch, out, (), sup, None, t)
+
+    def _s4mc(self, batch: Batch, t: Progress) -> Step:
+        """Labels from the eval-mode teacher before mixing, confidence from its train-mode pass on the mixed images."""
+        labeled, here = batch.labeled, batch.unlabeled
+        assert here is not None  # noqa: S101  `needs` asks for it
+        if t.epoch == self.cfg.warmup_epochs and t.step % t.steps_per_epoch == 0:
+            ema.update(self.teacher, self.net, 0.0)
+        target = labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=False)
+        order = torch.arange(len(here.weak), device=here.weak.device).roll(-1)
+
+        def cutmix() -> list[Mixed]:
+            if t.chance("cutmix") >= self.cfg.mix_probability:
+                return [Mixed(here.weak, target, here.weak)]
+            box = here.boxes[0]
+            image = paste(here.weak, here.weak[order], box)
+            return [Mixed(image, target.pasted(target.permuted(order), box), image)]
+
+        mixed, n = self.plugin.mix(cutmix, batch, target, t), len(labeled.x)
+        both = torch.cat([labeled.x, *(m.images for m in mixed)])
+        out = self.net(both)
+        judged = labels_of(self.teacher, both, torch.ones_like(both[:, 0], dtype=torch.bool), 0.0, train_mode=True)
+        views, losses = [], []
+        for k, m in enumerate(mixed):
+            where = slice(n + k * len(m.images), n + (k + 1) * len(m.images))
+            view = self._judged(m, rows(out, where), judged, where, t)
+            weight = self.plugin.weigh(replace(m, pseudo=view.pseudo), frozen_forward(self.teacher), t)
+            views.append(view)
+            losses.append(_scaled_ce(view.out.logits, view.pseudo, weight))
+        sup = self.losses.supervised(out.logits[:n], labeled.y)
+        return self._total(batch, rows(out, slice(n)), tuple(views), sup, sum(losses[1:], losses[0]) / len(losses), t)
+
+    def _judged(self, m: Mixed, out: Out, judged: Pseudo, where: slice, t: Progress) -> View:
+        """The mixed labels with the mixed-image probabilities, through the plug-in's selection."""
+        assert judged.probs is not None and judged.logits is not None  # noqa: S101  un-mixed pass
+        probs = judged.probs[where]
+        pseudo = replace(m.pseudo, probs=probs, logits=judged.logits[where], conf=probs.amax(1))
+        return View("s1", m.images, out, self.plugin.refine(pseudo, t), m.weak)
+
+    def _original(self, batch: Batch, t: Progress) -> Step:
+        """Squared error to the mixed teacher probabilities, scaled by the confident share (specs: cutmix_seg 1)."""
+        labeled, here, there = batch.labeled, batch.unlabeled, batch.partner
+        assert here is not None and there is not None  # noqa: S101  `needs` asks for both
+        out, box = self.net(labeled.x), here.boxes[0]
+        tau = self.cfg.threshold
+        first = self.plugin.refine(labels_of(self.teacher, here.weak, here.valid, tau, train_mode=True), t)
+        second = self.plugin.refine(labels_of(self.teacher, there.weak, there.valid, tau, train_mode=True), t)
+        assert first.probs is not None and second.probs is not None  # noqa: S101  un-mixed
+        image, pseudo = paste(here.strong[0], there.strong[0], box), first.pasted(second, box)
+        seen = self.net(image)
+        gap = (seen.logits.softmax(1) - paste(first.probs, second.probs, box)).square().sum(1) * pseudo.valid
+        kept = pseudo.keep.to(gap.dtype)
+        gap = gap * (kept if self.cfg.confidence == "pixel" else global_sum(kept.mean()) / world_size())
+        mixed = Mixed(image, pseudo, paste(here.weak, there.weak, box))
+        weight = self.plugin.weigh(mixed, frozen_forward(self.teacher), t)
+        gap = gap if weight is None else gap * weight * (weight.numel() / weight.sum())
+        sup = self.losses.supervised(out.logits, labeled.y)
+        view = View("s1", image, seen, pseudo, mixed.weak)
+        return self._total(batch, out, (view,), sup, mean_of(gap.sum(), gap.numel()), t)
+
+    def _total(
+        self, batch: Batch, out: Out, views: tuple[View, ...], sup: torch.Tensor, term: torch.Tensor | None, t: Progress
+    ) -> Step:
+        extra = self.plugin.loss(Seen(batch, out, views, self.net, frozen_forward(self.teacher)), t)
+        pace = self.plugin.pace(t)
+        host = sup if term is None or not pace.unlabeled else sup + self.cfg.weight * term
+        terms = {} if term is None else {"unsup": term, "kept": views[0].pseudo.keep.float().mean()}
+        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **extra))
+
+    def after_step(self, t: Progress) -> None:
+        """EMA of parameters (S4MC) or of parameters and buffers (original), counted from the end of the warm-up."""
+        original = self.cfg.variant == "original"
+        start = 0 if original else self.cfg.warmup_epochs * t.steps_per_epoch
+        if t.step >= start:
+            ema.update(self.teacher, self.net, ema.capped_decay(t.step - start, self.cfg.ema), buffers=original)
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        """The teacher."""
+        return self.teacher(x).logits
+
+
+def _scaled_ce(logits: torch.Tensor, pseudo: Pseudo, weight: torch.Tensor | None) -> torch.Tensor:
+    """Mean CE over kept pixels times all / kept pixels (S4MC release; specs: s4mc 4); 0 when nothing is kept."""
+    keep = pseudo.keep if pseudo.trusted is None else pseudo.keep | pseudo.trusted
+    kept = keep.to(logits.dtype)
+    ce = F.cross_entropy(logits, pseudo.label, reduction="none") * kept
+    share = global_sum(kept.new_full((), kept.numel())) / global_sum(kept.sum()).clamp(min=1)
+    if weight is None:
+        return mean_of(ce.sum(), kept.sum()) * share
+    return mean_of((ce * weight).sum(), (kept * weight).sum()) * share

@@ -1,0 +1,98 @@
+"""FixMatch for segmentation: confident weak-view labels teach a CutMixed strong view.
+
+Paper: Sohn et al. 2020 (FixMatch), in the form of UniMatch (Yang et al. 2023, Sec. 3.1). Checked against: UniMatch
+0324f3d `fixmatch.py` (specs: unimatch 1.4). S4MC states an EMA teacher (0.99) for its FixMatch rows without releasing
+code: `teacher: ema` is our reading of it (specs: s4mc 6).
+Departures: the labelled and unlabelled orders are shuffled independently (upstream pairs them by a shared sampler).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from ssbench.data.batch import Batch, Needs
+from ssbench.methods.base import (
+    MakeNet,
+    Method,
+    MethodConfig,
+    Step,
+    frozen_copy,
+    frozen_forward,
+    labels_of,
+    recorded,
+    rows,
+    summed,
+)
+from ssbench.nets.segnet import SegNet
+from ssbench.ops import ema
+from ssbench.ops.mixing import paste
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.plugins.base import Mixed, Seen, View
+
+
+class FixMatch(Method):
+    """L = (L_x + L_s) / 2."""
+
+    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+
+    class Config(MethodConfig):
+        """Settings."""
+
+        name: Literal["fixmatch"] = "fixmatch"
+        threshold: float = 0.95  # FixMatch; 0 on Cityscapes (UniMatch)
+        partner: Literal["same", "other"] = "same"  # release: both iterators share one sampler
+        teacher: Literal["self", "ema"] = "self"  # release; S4MC Sec. 3.1 states EMA
+        ema: float = 0.99  # S4MC Sec. 3.1
+
+    @property
+    def needs(self) -> Needs:
+        """One strong view, and a second draw to paste from."""
+        return Needs(strong=1, partner=self.cfg.partner)
+
+    def build(self, make_net: MakeNet) -> None:
+        """An EMA teacher where asked for."""
+        self.ema_net: SegNet | None = frozen_copy(self.net) if self.cfg.teacher == "ema" else None
+
+    def step(self, batch: Batch, t: Progress) -> Step:
+        """Specs: unimatch 1.4."""
+        labeled, here, there = batch.labeled, batch.unlabeled, batch.partner
+        assert here is not None and there is not None  # noqa: S101  `needs` asks for both
+        teacher, tau, n = self.ema_net or self.net, self.cfg.threshold, len(labeled.x)
+        pasted = self.plugin.refine(labels_of(teacher, there.weak, there.valid, tau, train_mode=False), t)
+        if self.ema_net is None:
+            out = self.net(torch.cat([labeled.x, here.weak]))
+            target, out = Pseudo.of(out.logits[n:], here.valid, tau, rows(out, slice(n, None)).feats), rows(out, slice(n))
+        else:
+            target, out = labels_of(teacher, here.weak, here.valid, tau, train_mode=False), self.net(labeled.x)
+        target = self.plugin.refine(target, t)
+
+        def cutmix() -> list[Mixed]:
+            box = here.boxes[0]
+            image, weak = paste(here.strong[0], there.strong[0], box), paste(here.weak, there.weak, box)
+            return [Mixed(image, target.pasted(pasted, box), weak)]
+
+        mixed, teach = self.plugin.mix(cutmix, batch, target, t), frozen_forward(teacher)
+        seen = [self.net(m.images) for m in mixed]
+        each = [self.losses.pseudo(o.logits, m.pseudo, self.plugin.weigh(m, teach, t)) for o, m in zip(seen, mixed, strict=True)]
+        sup, strong = self.losses.supervised(out.logits, labeled.y), sum(each[1:], each[0]) / len(each)
+        views = tuple(View(f"s{i}", m.images, o, m.pseudo, m.weak) for i, (o, m) in enumerate(zip(seen, mixed, strict=True), 1))
+        extra = self.plugin.loss(Seen(batch, out, views, self.net, teach), t)
+        pace = self.plugin.pace(t)
+        host = (sup + strong) / 2 if pace.unlabeled else sup / 2
+        return Step(summed(host, pace, extra), recorded(sup=sup, s=strong, kept=_share(target), **extra))
+
+    def after_step(self, t: Progress) -> None:
+        """Moving average of parameters; the teacher's batch-norm statistics follow by buffer averaging."""
+        if self.ema_net is not None:
+            ema.update(self.ema_net, self.net, ema.capped_decay(t.step, self.cfg.ema), buffers=True)
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        """The EMA teacher where there is one."""
+        return (self.ema_net or self.net)(x).logits
+
+
+def _share(target: Pseudo) -> torch.Tensor:
+    return (target.keep & target.valid).sum() / target.valid.sum().clamp(min=1)

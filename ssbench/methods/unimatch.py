@@ -1,0 +1,90 @@
+"""UniMatch: two strong views and a feature-perturbed view share the labels of one weak view.
+
+Paper: Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic Segmentation", CVPR 2023.
+Checked against: LiheYoung/UniMatch 0324f3d, `unimatch.py` and `more-scenarios/medical/unimatch.py` (specs: unimatch
+1.3 and 4). The traps of the release are options with its value as default: `partner: same` (an image is mixed with
+itself), `weak_labels: train` (labels from batch statistics), `pseudo_over: valid` of the task's loss.
+Departures: labelled and unlabelled orders are shuffled independently (upstream pairs them by a shared sampler).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from ssbench.data.batch import Batch, Needs
+from ssbench.methods.base import Method, MethodConfig, Step, frozen_forward, labels_of, recorded, rows, summed
+from ssbench.nets.segnet import Out
+from ssbench.ops.mixing import paste
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.plugins.base import Mixed, Seen, View
+
+
+class UniMatch(Method):
+    """L = (L_x + 0.25 L_s1 + 0.25 L_s2 + 0.5 L_fp) / 2."""
+
+    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+
+    class Config(MethodConfig):
+        """Settings."""
+
+        name: Literal["unimatch"] = "unimatch"
+        threshold: float = 0.95  # config: pascal, coco, acdc 0.95; cityscapes 0
+        partner: Literal["same", "other"] = "same"  # release: one sampler for both iterators; medical: other
+        weak_labels: Literal["train", "eval"] = "train"  # release: labels of the joint train-mode forward
+        feature_drop: float = 0.5  # Sec. 3.2, Dropout2d
+        strong_weight: float = 0.5  # release: 0.25 for each of two views
+        feature_weight: float = 0.5  # release
+
+    @property
+    def needs(self) -> Needs:
+        """Two strong views, and a second draw to paste from."""
+        return Needs(strong=2, partner=self.cfg.partner)
+
+    def step(self, batch: Batch, t: Progress) -> Step:
+        """Specs: unimatch 1.3, in the order of its forward passes."""
+        cfg, labeled, here, there = self.cfg, batch.labeled, batch.unlabeled, batch.partner
+        assert here is not None and there is not None  # noqa: S101  `needs` asks for both
+        pasted = self.plugin.refine(labels_of(self.net, there.weak, there.valid, cfg.threshold, train_mode=False), t)
+        out, weak = self._joint(labeled.x, here.weak, t)
+        if cfg.weak_labels == "eval":
+            target = labels_of(self.net, here.weak, here.valid, cfg.threshold, train_mode=False)
+        else:
+            target = Pseudo.of(weak.logits, here.valid, cfg.threshold, weak.feats)
+        target = self.plugin.refine(target, t)
+
+        def cutmix() -> list[Mixed]:
+            pairs = zip(here.strong, there.strong, here.boxes, strict=True)
+            return [Mixed(paste(a, b, box), target.pasted(pasted, box), paste(here.weak, there.weak, box)) for a, b, box in pairs]
+
+        mixed, teach = self.plugin.mix(cutmix, batch, target, t), frozen_forward(self.net)
+        strong = self.net(torch.cat([m.images for m in mixed]))
+        size = len(mixed[0].images)
+        seen = [rows(strong, slice(k * size, (k + 1) * size)) for k in range(len(mixed))]
+        sup = self.losses.supervised(out.logits, labeled.y)
+        each = [self.losses.pseudo(o.logits, m.pseudo, self.plugin.weigh(m, teach, t)) for o, m in zip(seen, mixed, strict=True)]
+        perturbed = Mixed(here.weak, target, here.weak)
+        assert weak.perturbed is not None  # noqa: S101  `_joint` perturbs
+        fp = self.losses.pseudo(weak.perturbed, target, self.plugin.weigh(perturbed, teach, t))
+        views = [View(f"s{k}", m.images, o, m.pseudo, m.weak) for k, (o, m) in enumerate(zip(seen, mixed, strict=True), 1)]
+        views.append(View("fp", here.weak, Out(weak.perturbed, feats=weak.feats), target, here.weak))
+        extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
+        pace = self.plugin.pace(t)
+        share = cfg.strong_weight / len(each)
+        unlabeled = sum((share * s for s in each[1:]), share * each[0]) + cfg.feature_weight * fp
+        host = (sup + unlabeled) / 2 if pace.unlabeled else sup / 2
+        terms = {f"s{k}": s for k, s in enumerate(each, 1)}
+        kept = (target.keep & target.valid).sum() / target.valid.sum().clamp(min=1)
+        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, fp=fp, kept=kept, **extra))
+
+    def _joint(self, x: torch.Tensor, weak: torch.Tensor, t: Progress) -> tuple[Out, Out]:
+        """One pass over labelled and weak images, the decoder also on perturbed features of both."""
+        both = torch.cat([x, weak])
+        drop = [
+            t.channel_drop(len(both), channels, self.cfg.feature_drop, f"feature drop {k}")
+            for k, channels in enumerate(self.net.perturb_channels)
+        ]
+        out = self.net(both, drop)
+        return rows(out, slice(len(x))), rows(out, slice(len(x), None))

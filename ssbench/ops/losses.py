@@ -1,0 +1,111 @@
+"""Losses on full-resolution logits. Per-pixel maps first, reduced by means over the whole batch (`ops.reduce`)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssbench.ops.reduce import global_sum, mean_of
+
+IGNORE = 255
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy over pixels whose target is not 255; 0 if there are none.
+
+    Args:
+        logits: B C H W.
+        target: B H W int64, 255 = ignore.
+    """
+    total = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
+    return mean_of(total, (target != IGNORE).sum())
+
+
+def hard_pixels(logits: Tensor, target: Tensor, threshold: float, min_kept: int) -> Tensor:
+    """The target with easy pixels set to 255: online hard example mining.
+
+    A pixel stays when the softmax probability of its true class is at most max(`threshold`, t), t = the `min_kept`-th
+    smallest such probability (pixels without a target count as 1). With fewer valid pixels than `min_kept` all stay.
+    Origin: the CPS code base, as used by UniMatch (specs: unimatch 1.6). Carries no gradient.
+    """
+    with torch.no_grad():
+        valid = target != IGNORE
+        safe = torch.where(valid, target, torch.zeros_like(target))
+        prob = logits.softmax(1).gather(1, safe[:, None])[:, 0].masked_fill(~valid, 1.0)
+        rank = min(prob.numel(), min_kept)
+        smallest = prob.flatten().kthvalue(rank).values
+        limit = torch.clamp(smallest, min=threshold)
+        limit = torch.where(valid.sum() < min_kept, torch.full_like(limit, 2.0), limit)
+        return torch.where(valid & (prob <= limit), target, torch.full_like(target, IGNORE))
+
+
+def ohem(logits: Tensor, target: Tensor, threshold: float, min_kept: int, group: int) -> Tensor:
+    """Cross-entropy over hard pixels, mined separately in groups of `group` images.
+
+    The authors mine per process (2 images each), so the number of devices would change the loss; a fixed group
+    does not. The batch on a device must be a multiple of the group, except that a smaller batch is one group.
+    """
+    kept = [
+        hard_pixels(some, truth, threshold, min_kept)
+        for some, truth in zip(logits.split(group), target.split(group), strict=True)
+    ]
+    return cross_entropy(logits, torch.cat(kept))
+
+
+def dice(
+    logits: Tensor, target: Tensor, kept: Tensor | None = None, weight: Tensor | None = None, smooth: float = 1e-5
+) -> Tensor:
+    """Mean over classes of 1 - Dice on softmax probabilities, sums over the kept pixels of the whole batch.
+
+    Per class (2 sum(p t) + smooth) / (sum p^2 + sum t^2 + smooth), as in UniMatch's medical code (specs: unimatch 4).
+
+    Args:
+        logits: B C H W. target: B H W int64 in 0..C-1 where kept.
+        kept: B H W bool; others leave every sum. With nothing kept the loss is 0.
+        weight: B H W, multiplies the per-pixel products (how a plug-in weighs pixels in a Dice loss).
+    """
+    classes = logits.shape[1]
+    probs = logits.softmax(1)
+    if kept is None:
+        kept = torch.ones_like(target, dtype=torch.bool)
+    factor = kept.to(probs.dtype) if weight is None else kept * weight
+    onehot = F.one_hot(torch.where(kept, target, torch.zeros_like(target)), classes).movedim(-1, 1).to(probs.dtype)
+    factor = factor[:, None]
+    over = (0, 2, 3)
+    both = _batch_sum((factor * probs * onehot).sum(over))
+    size = _batch_sum((factor * probs * probs).sum(over)) + _batch_sum((factor * onehot).sum(over))
+    loss = (1 - (2 * both + smooth) / (size + smooth)).mean()
+    return torch.where(global_sum(kept.sum()) > 0, loss, loss * 0)
+
+
+def ce_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """(cross-entropy + Dice) / 2: the labelled loss of UniMatch's medical code."""
+    return (cross_entropy(logits, target) + dice(logits, target, target != IGNORE)) / 2
+
+
+def pseudo_cross_entropy(
+    logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Sum of CE over kept valid pixels divided by the number of *valid* pixels (specs: unimatch 1.3, trap 3).
+
+    Args:
+        logits: B C H W. label: B H W int64 in 0..C-1 (no ignore). keep, valid: B H W bool.
+        weight: B H W >= 0; then both sums are weighted (a weighted mean over valid pixels).
+    """
+    ce = F.cross_entropy(logits, label, reduction="none")
+    kept = (keep & valid).to(ce.dtype)
+    if weight is None:
+        return mean_of((ce * kept).sum(), valid.sum())
+    return mean_of((ce * kept * weight).sum(), (valid * weight).sum())
+
+
+def _batch_sum(value: Tensor) -> Tensor:
+    """Sum over processes that keeps the gradient."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        from torch.distributed.nn.functional import all_reduce
+
+        return all_reduce(value)  # type: ignore[no-untyped-call,no-any-return]
+    return value

@@ -1,0 +1,76 @@
+"""Pseudo-labels: what a teacher says of a batch of images, kept together so that mixing moves all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ssbench.ops.mixing import paste
+
+
+@dataclass(frozen=True)
+class Pseudo:
+    """A teacher's statement about B images.
+
+    label: B H W int64 in 0..C-1. conf: B H W largest probability. keep: B H W bool, the rule that lets a pixel into
+    the loss. valid: B H W bool, false on padding. probs, logits: B C H W, of the un-mixed view only (None once mixed).
+    trusted: B H W bool, pixels that hold ground truth (pasted from labelled images) and pass every rule, or None.
+    carry: maps a plug-in asked to be mixed along (B H W or B D H W each).
+    """
+
+    label: Tensor
+    conf: Tensor
+    keep: Tensor
+    valid: Tensor
+    logits: Tensor | None = None
+    probs: Tensor | None = None
+    trusted: Tensor | None = None
+    feats: Mapping[str, Tensor] = field(default_factory=dict)
+    carry: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, logits: Tensor, valid: Tensor, threshold: float, feats: Mapping[str, Tensor] | None = None
+    ) -> Pseudo:
+        """Arg-max labels of detached `logits`, kept where the largest probability is >= `threshold`."""
+        logits = logits.detach()
+        probs = logits.softmax(1)
+        conf, label = probs.max(1)
+        detached = {name: feat.detach() for name, feat in (feats or {}).items()}
+        return cls(label, conf, conf >= threshold, valid, logits, probs, feats=detached)
+
+    def pasted(self, other: Pseudo, region: Tensor) -> Pseudo:
+        """This statement with `other`'s inside `region` (B H W bool). Both must carry the same maps."""
+        mixed = {name: paste(getattr(self, name), getattr(other, name), region) for name in _MOVED}
+        carry = {name: paste(value, other.carry[name], region) for name, value in self.carry.items()}
+        trusted = None
+        if self.trusted is not None or other.trusted is not None:
+            trusted = paste(self.trusted_mask(), other.trusted_mask(), region)
+        return Pseudo(**mixed, trusted=trusted, carry=carry)
+
+    def permuted(self, order: Tensor) -> Pseudo:
+        """The same statements with images reordered by index tensor `order` (B)."""
+        mixed = {name: getattr(self, name)[order] for name in _MOVED}
+        carry = {name: value[order] for name, value in self.carry.items()}
+        return Pseudo(
+            **mixed,
+            logits=None if self.logits is None else self.logits[order],
+            probs=None if self.probs is None else self.probs[order],
+            trusted=None if self.trusted is None else self.trusted[order],
+            feats={name: value[order] for name, value in self.feats.items()},
+            carry=carry,
+        )
+
+    def with_carry(self, **maps: Tensor) -> Pseudo:
+        """The same, with maps that follow the mixing."""
+        return replace(self, carry={**self.carry, **maps})
+
+    def trusted_mask(self) -> Tensor:
+        """B H W bool: `trusted`, or all false."""
+        return torch.zeros_like(self.keep) if self.trusted is None else self.trusted
+
+
+_MOVED = ("label", "conf", "keep", "valid")

@@ -1,0 +1,38 @@
+"""Means that do not depend on how many processes share the batch.
+
+Gradients are averaged over processes (DDP). A loss that divides by a count of its own process's pixels would then
+weigh processes, not pixels. Dividing by the count over all processes and multiplying by their number makes the
+averaged gradient equal to that of one process holding the whole batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that share the batch; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def global_sum(value: Tensor) -> Tensor:
+    """`value` (detached) summed over processes; unchanged in one process. No host synchronisation."""
+    value = value.detach()
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
+def mean_of(total: Tensor, count: Tensor | int) -> Tensor:
+    """`total / count` with both summed over processes: the mean over the whole batch, 0 where the count is 0.
+
+    Args:
+        total: scalar sum on this process, carries the gradient.
+        count: how many pixels (or how much weight) `total` is a sum over, on this process.
+    """
+    counted = count.to(total.dtype) if isinstance(count, Tensor) else total.detach().new_full((), count)
+    counted = global_sum(counted)
+    return total * world_size() / torch.where(counted > 0, counted, torch.ones_like(counted))

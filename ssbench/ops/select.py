@@ -1,0 +1,40 @@
+"""Scores of confidence and thresholds on them, without leaving the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def max_score(probs: Tensor) -> Tensor:
+    """Largest class probability. B C H W -> B H W."""
+    return probs.amax(1)
+
+
+def margin(probs: Tensor) -> Tensor:
+    """Largest minus second largest class score. B C H W -> B H W."""
+    top = probs.topk(2, dim=1).values
+    return top[:, 0] - top[:, 1]
+
+
+def negative_entropy(probs: Tensor) -> Tensor:
+    """sum_c p log(p + 1e-10), rising with confidence; p need not sum to 1. B C H W -> B H W."""
+    return (probs * (probs + 1e-10).log()).sum(1)
+
+
+def quantile(values: Tensor, inside: Tensor, level: float) -> Tensor:
+    """The `level`-quantile (linear interpolation) of `values` where `inside`; -inf where nothing is inside.
+
+    torch.quantile refuses more than 16 M elements and boolean indexing waits for the device; sorting does neither.
+
+    Args:
+        values, inside: same shape, float and bool.
+    """
+    ranked = torch.where(inside, values, torch.full_like(values, float("inf"))).flatten().sort().values
+    count = inside.sum()
+    place = level * (count - 1).clamp(min=0).to(torch.float64)
+    below = place.floor().long()
+    above = torch.minimum(below + 1, (count - 1).clamp(min=0))
+    low, high = ranked[below], ranked[above]
+    found = low + (high - low) * (place - below).to(values.dtype)
+    return torch.where(count > 0, found, torch.full_like(found, float("-inf")))

@@ -1,0 +1,206 @@
+"""The whole contract of a plug-in: hooks that change nothing, so a host needs no `if plugin`.
+
+A host calls the hooks in the order they stand here; it lists those it calls in `honours`. A plug-in overrides what it
+needs; a public method that is no hook fails at import, so a misspelt hook cannot be silently ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from ssbench.data.batch import Batch
+from ssbench.errors import RecipeError
+from ssbench.nets.segnet import Out, SegNet
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+
+
+class PluginConfig(BaseModel):
+    """Settings of a plug-in, each with a default and its source in a comment; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+@dataclass
+class Prepared:
+    """What `prepare` is given: the split, its data, a folder to keep artefacts in, and where maps are handed on.
+
+    maps: functions id -> named PIL maps ("L" nearest, "F" bilinear), loaded with every training image and cropped,
+    flipped and resized with it; they arrive in `Labeled.maps` and `Unlabeled.maps`.
+    """
+
+    classes: int
+    labeled: Sequence[str]
+    unlabeled: Sequence[str]
+    image: Callable[[str], Image.Image]
+    mask: Callable[[str], Image.Image]
+    folder: Path
+    seed: int
+    progress: Callable[[Iterable[Any], str], Iterable[Any]]
+    maps: list[Callable[[str], Mapping[str, Image.Image]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class View:
+    """One student view of the unlabelled batch: its name ("s1", "fp"), images, the student's output, the targets.
+
+    weak: the weak images mixed exactly like `images` (B 3 H W), for a teacher pass on the mixed image.
+    """
+
+    name: str
+    images: Tensor
+    out: Out
+    pseudo: Pseudo
+    weak: Tensor
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All a step saw, for `loss`. labeled: the student's output on the labelled images; teach: a teacher forward."""
+
+    batch: Batch
+    labeled: Out
+    views: tuple[View, ...]
+    net: SegNet
+    teach: Callable[[Tensor], Out]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a plug-in asks of the host's total this step: a factor on it, and whether unlabelled terms count."""
+
+    host: float = 1.0
+    unlabeled: bool = True
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What the student is trained on for one strong view: images, targets, and the weak images mixed alike."""
+
+    images: Tensor
+    pseudo: Pseudo
+    weak: Tensor
+
+
+class Plugin(nn.Module):
+    """The identity plug-in. State lives in buffers and modules, so it is saved, resumed and moved with the method."""
+
+    Config: ClassVar[type[PluginConfig]] = PluginConfig
+    needs: ClassVar[frozenset[str]] = frozenset()
+    zero: ClassVar[Mapping[str, Any]] = {}
+    """Settings at which the plug-in must equal none, bit for bit."""
+
+    def __init__(self, cfg: Any, classes: int) -> None:
+        super().__init__()
+        self.cfg, self.classes = cfg, classes
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Collect the hooks the subclass overrides; refuse public methods that are none."""
+        super().__init_subclass__(**kwargs)
+        own = {n for n, v in vars(cls).items() if callable(v) and not n.startswith("_") and not isinstance(v, type)}
+        if strange := own - HOOKS:
+            raise RecipeError(f"{cls.__name__} defines {sorted(strange)}, which no host calls",
+                              cls.__module__, f"hooks: {', '.join(sorted(HOOKS))}; start other names with '_'")
+        cls.needs = frozenset(own) | frozenset().union(*(getattr(b, "needs", frozenset()) for b in cls.__mro__[1:]))
+
+    def prepare(self, run: Prepared) -> None:
+        """Before training, resumable: estimate statistics, train a detector, hand on maps."""
+
+    def extras(self, net: SegNet) -> nn.ModuleDict:
+        """Modules trained with the student in the head's parameter group."""
+        return nn.ModuleDict()
+
+    def pace(self, t: Progress) -> Pace:
+        """Factor on the host's loss, and whether its unlabelled terms are on."""
+        return Pace()
+
+    def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
+        """After a teacher pass and before any mixing: replace `keep`, attach maps that follow the mix. No gradient."""
+        return pseudo
+
+    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+        """What the student sees: the host's own mix, or another (which may hold more views, averaged by the host)."""
+        return host()
+
+    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+        """B H W weights of the pseudo-labels in a weighted mean over valid pixels; None = plain mean. No gradient."""
+        return None
+
+    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+        """Extra terms, weighted, added to the host's total; called last, may only record."""
+        return {}
+
+
+HOOKS = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+
+
+class Stack(Plugin):
+    """Several plug-ins on one host, for hooks that do not collide; built from a list in the recipe."""
+
+    def __init__(self, parts: Sequence[Plugin]) -> None:
+        super().__init__(PluginConfig(), parts[0].classes if parts else 0)
+        self.parts = nn.ModuleList(parts)
+        self.needs = frozenset().union(*(p.needs for p in parts))  # type: ignore[misc]
+
+    @property
+    def _each(self) -> list[Plugin]:
+        return [p for p in self.parts if isinstance(p, Plugin)]
+
+    def prepare(self, run: Prepared) -> None:
+        """Each in turn."""
+        for part in self._each:
+            part.prepare(run)
+
+    def extras(self, net: SegNet) -> nn.ModuleDict:
+        """All modules, by plug-in position."""
+        made = {f"{i}_{name}": m for i, p in enumerate(self._each) for name, m in p.extras(net).items()}
+        return nn.ModuleDict(made)
+
+    def pace(self, t: Progress) -> Pace:
+        """Factors multiply; unlabelled terms are on when all agree."""
+        paces = [part.pace(t) for part in self._each]
+        host = 1.0
+        for pace in paces:
+            host *= pace.host
+        return Pace(host, all(pace.unlabeled for pace in paces))
+
+    def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
+        """Each sees what the one before left."""
+        for part in self._each:
+            pseudo = part.refine(pseudo, t)
+        return pseudo
+
+    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+        """The one plug-in that mixes (two are refused when the recipe is read), else the host."""
+        for part in self._each:
+            if "mix" in part.needs:
+                return part.mix(host, batch, weak, t)
+        return host()
+
+    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+        """Product of the weights given."""
+        total: Tensor | None = None
+        for part in self._each:
+            weight = part.weigh(mixed, teach, t)
+            if weight is not None:
+                total = weight if total is None else total * weight
+        return total
+
+    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+        """All terms; equal names are kept apart by position."""
+        terms: dict[str, Tensor] = {}
+        for i, part in enumerate(self._each):
+            for name, value in part.loss(seen, t).items():
+                terms[name if name not in terms else f"{name}_{i}"] = value
+        return terms
+
+
+EXCLUSIVE = frozenset({"mix", "extras"})
+"""Hooks two stacked plug-ins cannot both use."""

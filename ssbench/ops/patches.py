@@ -1,0 +1,66 @@
+"""Grids of patches: their sums, the uncertain ones, the masks they cover."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def entropy(probs: Tensor) -> Tensor:
+    """-sum p log p with p clamped at 1e-8, natural log. B C H W -> B H W (UPC Eq. 1)."""
+    return -(probs * probs.clamp(min=1e-8).log()).sum(1)
+
+
+def edges(size: int, grid: int) -> list[int]:
+    """grid + 1 edges floor(i size / grid); the patches tile the image whether or not `grid` divides `size`."""
+    return [i * size // grid for i in range(grid + 1)]
+
+
+def patch_index(height: int, width: int, grid: int, device: torch.device) -> Tensor:
+    """H W int64: the row-major number of the patch each pixel lies in."""
+    return _strip(height, grid, device)[:, None] * grid + _strip(width, grid, device)[None, :]
+
+
+def patch_sums(values: Tensor, grid: int) -> Tensor:
+    """Sum of B H W values over each patch. -> B grid^2, row-major (UPC Eq. 2). Matrix products: the same on every run."""
+    strips = torch.arange(grid, device=values.device)[:, None]
+    rows, columns = ((_strip(size, grid, values.device) == strips).to(values.dtype) for size in values.shape[-2:])
+    return (rows @ values @ columns.T).flatten(1)
+
+
+def _strip(size: int, grid: int, device: torch.device) -> Tensor:
+    """size int64: which of `grid` strips each line lies in."""
+    last = torch.tensor(edges(size, grid)[1:], device=device)
+    return torch.bucketize(torch.arange(size, device=device), last, right=True)
+
+
+def ranked(scores: Tensor) -> Tensor:
+    """Patches from the largest score down, the lower number first at ties. B P -> B P int64."""
+    return scores.sort(dim=1, descending=True, stable=True).indices
+
+
+def covered(order: Tensor, k: int, height: int, width: int, grid: int) -> Tensor:
+    """B H W bool: pixels in each image's first `k` patches of `order` (B P)."""
+    member = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :k], True)
+    return member[:, patch_index(height, width, grid, order.device)]
+
+
+def patch_agreement(label: Tensor, truth: Tensor, classes: int, grid: int) -> tuple[Tensor, Tensor]:
+    """(mIoU, wrong pixels) of each patch, B grid^2 each: what the oracle of UPC's Table 7 ranks by.
+
+    mIoU over the classes present in either map; pixels whose truth is 255 are left out. A patch without any valid
+    pixel has mIoU 2, so that it ranks last among the least agreeing.
+    """
+    valid = (truth != 255).to(torch.float32)
+    both, union, present = [], [], []
+    for c in range(classes):
+        said, is_so = (label == c) * valid, (truth == c) * valid
+        joint = patch_sums(said * is_so, grid)
+        total = patch_sums(said, grid) + patch_sums(is_so, grid) - joint
+        both.append(joint)
+        union.append(total)
+        present.append(total > 0)
+    seen = torch.stack(present).sum(0)
+    iou = torch.stack([b / u.clamp(min=1) for b, u in zip(both, union, strict=True)]).sum(0) / seen.clamp(min=1)
+    wrong = patch_sums((label != truth) * valid, grid)
+    return torch.where(seen > 0, iou, torch.full_like(iou, 2.0)), wrong

@@ -1,0 +1,149 @@
+"""UPC: the patches a teacher is least sure of are replaced by labelled ones, ground truth and all.
+
+Paper: "Uncertainty-aware Patch CutMix" ("Locating Noise is Halfway Denoising for Semi-Supervised Segmentation", ICCV
+2023), Secs. 3.2-3.3. No code by the authors was found; there is one variant. Rivals of its Table 5 are `mixer` values.
+Readings that are ours (specs: upc 3): partners are drawn from the current labelled batch, one a copy and an image (A1);
+always applied (A3); the host's own mixing is replaced, not stacked (A4); pasted pixels pass every rule (A5); with
+`ras: all` the loss is the mean over the copies (A6); padding has entropy 0 (A7); a patch's uncertainty is a sum (A8).
+Departure: hosts that colour their strong view paste the weakly augmented labelled patch into it (A2 would colour the
+mixed image); hosts without colour (CPS, U2PL, CutMix-Seg) and ST++, which mixes before colouring, follow A2 exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ssbench.data.batch import Batch, Unlabeled
+from ssbench.ops import patches
+from ssbench.ops.mixing import paste
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.plugins.base import Mixed, Plugin, PluginConfig
+
+
+class UPC(Plugin):
+    """y_mix = y_l inside the k most uncertain patches, the pseudo-label elsewhere (Eqs. 3-7)."""
+
+    zero: ClassVar = {"mixer": "host"}
+
+    class Config(PluginConfig):
+        """Settings."""
+
+        name: Literal["upc"] = "upc"
+        mixer: Literal["upc", "cutmix", "copy_paste", "random_erasing", "none", "host"] = "upc"  # Table 5
+        grid: int = 4  # Sec. 4.1, N
+        k: int = 5  # Sec. 4.1, with ras off
+        ras: Literal["all", "sample", "off"] = "all"  # Sec. 3.3
+        ras_k: tuple[int, ...] = (2, 3, 5)  # Sec. 3.3
+        guidance: Literal["entropy", "random", "oracle"] = "entropy"  # Table 7
+
+    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+        """One mixed batch a k, instead of the host's."""
+        here = batch.unlabeled
+        assert here is not None  # noqa: S101  hosts that mix have unlabelled images
+        if self.cfg.mixer == "host":
+            return host()
+        if self.cfg.mixer == "none":
+            return [Mixed(_strong(here), weak, here.weak)]
+        if self.cfg.mixer == "random_erasing":
+            return [self._erased(here, weak, t)]
+        regions = self._regions(batch, weak, t)
+        return [self._pasted(batch, weak, region, copy, t) for copy, region in enumerate(regions)]
+
+    def _regions(self, batch: Batch, weak: Pseudo, t: Progress) -> list[Tensor]:
+        """B H W bool per copy: where the labelled image goes; copy-paste asks for the donor's classes instead."""
+        if self.cfg.mixer == "cutmix":
+            return [_rectangles(weak.label, _beta_areas(len(weak.label), t), t)]
+        if self.cfg.mixer == "copy_paste":
+            return [_foreground(batch.labeled.y[_donors(batch, len(weak.label), 0, t)], self.classes, t)]
+        order, (height, width) = self._order(batch, weak, t), weak.label.shape[-2:]
+        masks = [patches.covered(order, k, height, width, self.cfg.grid) for k in self._ks()]
+        if self.cfg.ras != "sample":
+            return masks
+        pick = torch.randint(len(masks), (len(order), 1, 1), generator=t.generator("upc k"), device=order.device)
+        return [torch.stack(masks).gather(0, pick.expand(-1, height, width)[None])[0]]
+
+    def _ks(self) -> tuple[int, ...]:
+        return (self.cfg.k,) if self.cfg.ras == "off" else self.cfg.ras_k
+
+    def _order(self, batch: Batch, weak: Pseudo, t: Progress) -> Tensor:
+        """B N^2: patches from the one to be replaced first."""
+        n, device = self.cfg.grid**2, weak.label.device
+        if self.cfg.guidance == "random":
+            return patches.ranked(torch.rand(len(weak.label), n, generator=t.generator("upc patches"), device=device))
+        if self.cfg.guidance == "oracle":
+            assert batch.unlabeled is not None  # noqa: S101  checked in `mix`
+            truth = torch.where(weak.valid, batch.unlabeled.truth, 255)
+            iou, wrong = patches.patch_agreement(weak.label, truth, self.classes, self.cfg.grid)
+            return patches.ranked(-iou + wrong / (1e3 * weak.label[0].numel()))  # ties: more wrong pixels first
+        unsure = weak.carry["entropy"] if weak.probs is None else patches.entropy(weak.probs)
+        return patches.ranked(patches.patch_sums(unsure * weak.valid, self.cfg.grid))
+
+    def _pasted(self, batch: Batch, weak: Pseudo, region: Tensor, copy: int, t: Progress) -> Mixed:
+        here = batch.unlabeled
+        assert here is not None  # noqa: S101  checked in `mix`
+        donors = _donors(batch, len(weak.label), copy, t)
+        x, y = batch.labeled.x[donors], batch.labeled.y[donors]
+        known = y != 255
+        given = Pseudo(y.where(known, torch.zeros_like(y)), torch.ones_like(weak.conf), known, known, trusted=known)
+        kept = Pseudo(weak.label, weak.conf, weak.keep, weak.valid)
+        return Mixed(paste(_strong(here), x, region), kept.pasted(given, region), paste(here.weak, x, region))
+
+    def _erased(self, here: Unlabeled, weak: Pseudo, t: Progress) -> Mixed:
+        """One noisy rectangle an image with p 0.5, its pixels out of the loss (Table 5, Random Erasing)."""
+        generator, images = t.generator("upc erase"), _strong(here)
+        share = 0.02 + 0.38 * torch.rand(len(images), generator=generator, device=images.device)
+        gate = torch.rand(len(images), 1, 1, generator=generator, device=images.device) < 0.5
+        region = _rectangles(weak.label, share, t) & gate
+        noise = torch.rand(images.shape, generator=generator, device=images.device)
+        span = images.amax((2, 3), keepdim=True) - images.amin((2, 3), keepdim=True)
+        noisy = paste(images, images.amin((2, 3), keepdim=True) + noise * span, region)
+        left = Pseudo(weak.label, weak.conf, weak.keep & ~region, weak.valid & ~region)
+        return Mixed(noisy, left, here.weak)
+
+
+def _strong(here: Unlabeled) -> Tensor:
+    return here.strong[0] if here.strong else here.weak
+
+
+def _donors(batch: Batch, count: int, copy: int, t: Progress) -> Tensor:
+    """A labelled image for each unlabelled one, drawn afresh for every copy; the same for every network of a host."""
+    labeled, device = len(batch.labeled.x), batch.labeled.x.device
+    return torch.randint(labeled, (count,), generator=t.generator(f"upc donors {copy} {t.rank}"), device=device)
+
+
+def _beta_areas(count: int, t: Progress) -> Tensor:
+    """Area shares 1 - lambda, lambda from Beta(1, 1), which is uniform (Table 5, CutMix)."""
+    return torch.rand(count, generator=t.generator("upc cutmix"), device=t.device)
+
+
+def _rectangles(like: Tensor, share: Tensor, t: Progress) -> Tensor:
+    """B H W bool: one rectangle an image of the given share of its area, aspect ratio in [0.3, 1 / 0.3], inside."""
+    count, height, width = like.shape
+    draw = torch.rand(3, count, generator=t.generator("upc box"), device=like.device)
+    low = torch.log(torch.tensor(0.3, device=like.device))
+    ratio = torch.exp(low + draw[0] * -2 * low)
+    tall = (share * height * width * ratio).sqrt().clamp(max=height).floor()
+    wide = (share * height * width / ratio).sqrt().clamp(max=width).floor()
+    top, left = ((height - tall + 1) * draw[1]).floor(), ((width - wide + 1) * draw[2]).floor()
+    rows = torch.arange(height, device=like.device)[None]
+    columns = torch.arange(width, device=like.device)[None]
+    in_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
+    in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
+    return in_rows[:, :, None] & in_columns[:, None, :]
+
+
+def _foreground(labels: Tensor, classes: int, t: Progress) -> Tensor:
+    """B H W bool: pixels of a random half of each donor's foreground classes (Table 5, Copy-Paste)."""
+    present = torch.stack([(labels == c).flatten(1).any(1) for c in range(1, classes)], 1)
+    drawn = torch.rand(present.shape, generator=t.generator("upc classes"), device=labels.device)
+    drawn = drawn.masked_fill(~present, 2.0)
+    half = (present.sum(1, keepdim=True) + 1) // 2
+    chosen = (drawn.argsort(1).argsort(1) < half) & present
+    table = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], 1)
+    safe = labels.where(labels < classes, torch.zeros_like(labels))
+    return table.gather(1, safe.flatten(1)).view_as(labels)

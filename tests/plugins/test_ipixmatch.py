@@ -1,0 +1,78 @@
+"""IPixMatch against the worked examples of its specification (section 9), to 4 decimals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.ops.relation import gaussian_ramp, relation_distance, spatial_log_softmax
+from ssbench.plugins.ipixmatch import IPixMatch
+
+P = torch.tensor([[3.0, 1.0, -2.0, 0.2], [-1.0, -2.0, 2.0, 0.1]]).view(1, 2, 1, 4)
+Q = torch.tensor([[2.0, 0.0, -1.0, 0.5], [0.0, -1.0, 1.0, 0.3]]).view(1, 2, 1, 4)
+OMEGA = torch.tensor([True, True, True, False]).view(1, 1, 4)
+ALL = torch.ones(1, 1, 4, dtype=torch.bool)
+
+
+def close(value: float) -> object:
+    return pytest.approx(value, abs=5e-5)
+
+
+def test_omega_is_the_confident_pixels() -> None:
+    best = P.softmax(1).amax(1).flatten().tolist()
+    assert best == [close(0.9820), close(0.9526), close(0.9820), close(0.5250)]
+
+
+def test_spatial_softmax_of_the_example() -> None:
+    u = spatial_log_softmax(P, OMEGA, 4.0).exp()[0]
+    assert u[0].tolist() == [close(0.5283), close(0.3204), close(0.1513), 0.0]
+    assert u[1].tolist() == [close(0.2567), close(0.1999), close(0.5434), 0.0]
+
+
+@pytest.mark.parametrize(
+    ("inside", "distance", "expected"),
+    [(OMEGA, "kl", 0.0224), (ALL, "kl", 0.0152), (OMEGA, "corr", 0.0306), (ALL, "corr", 0.0348)],
+)
+def test_distance_of_the_example(inside: torch.Tensor, distance: str, expected: float) -> None:
+    assert relation_distance(P, Q, inside, 4.0, distance).item() == close(expected)  # type: ignore[arg-type]
+
+
+def test_a_shift_of_a_class_changes_nothing_and_equal_logits_give_zero() -> None:
+    shifted = P + torch.tensor([5.0, -3.0]).view(1, 2, 1, 1)
+    assert relation_distance(P, shifted, OMEGA, 4.0, "kl").item() == pytest.approx(0, abs=1e-6)
+    assert relation_distance(P, P, ALL, 4.0, "kl").item() == 0
+
+
+def test_images_with_fewer_than_two_pixels_count_as_zero_with_finite_gradient() -> None:
+    student = Q.repeat(2, 1, 1, 1).requires_grad_()
+    inside = torch.cat([OMEGA, torch.tensor([True, False, False, False]).view(1, 1, 4)])
+    each = relation_distance(P.repeat(2, 1, 1, 1), student, inside, 4.0, "kl")
+    assert each.tolist() == [close(0.0224), 0.0]
+    each.sum().backward()
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+    assert (student.grad[1] == 0).all()
+
+
+def test_the_gradient_reaches_only_the_student() -> None:
+    teacher, student = P.clone().requires_grad_(), Q.clone().requires_grad_()
+    relation_distance(teacher, student, OMEGA, 4.0, "kl").sum().backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+
+
+def test_ramp_of_the_example() -> None:
+    got = [gaussian_ramp(i, 100) for i in (0, 25, 50, 75, 100, 150)]
+    assert got == [close(0.0067), close(0.0601), close(0.2865), close(0.7316), 1.0, 1.0]
+
+
+def test_logits_follow_the_mixing() -> None:
+    plugin = IPixMatch(IPixMatch.Config(), 2)
+    t = Progress(0, 10, 5, 0, torch.device("cpu"))
+    valid = torch.ones(1, 1, 4, dtype=torch.bool)
+    first, second = (plugin.refine(Pseudo.of(x, valid, 0.95), t) for x in (P, Q))
+    box = torch.tensor([False, True, True, False]).view(1, 1, 4)
+    carried = first.pasted(second, box).carry["ipixmatch_logits"]
+    assert torch.equal(carried, torch.where(box[:, None], Q, P))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ssbench import __version__
 from ssbench.commands import catalogue, demo, doctor, prepare, runs, splits, tables
-from ssbench.errors import SsbenchError
+from ssbench.errors import Interrupted, SsbenchError, UsageError, nearest
 
 app = typer.Typer(
     name="ssbench",
@@ -24,6 +25,9 @@ for module in (prepare, catalogue, runs, tables, demo, doctor):
 app.add_typer(splits.app, name="splits")
 app.add_typer(splits.data_app, name="data")
 
+# Newer typers carry a click of their own; its errors are no classes of the package `click`.
+BadArguments: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
 
 @app.callback(invoke_without_command=True)
 def root(
@@ -37,35 +41,60 @@ def root(
 
 def main() -> None:
     """Entry point: every error ends in its exit code, and none in a half-written file."""
-    sys.exit(_run())
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _reader_left()
+    sys.exit(code)
 
 
 def _run() -> int:
-    import click
-
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="ssbench", standalone_mode=False)
+        return _told(Interrupted("interrupted")) if code == Interrupted.code else int(code or 0)
     except SsbenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
-    except click.exceptions.Exit as stop:
+        return _told(error)
+    except BadArguments as error:
+        return _help(error) if type(error).__name__ == "NoArgsIsHelpError" else _told(_in_three_parts(error))
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.UsageError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, typer.Abort):
+        return _told(Interrupted("interrupted"))
     except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        return _reader_left()
     except Exception:
         import traceback
 
         traceback.print_exc()
-        print("error: this is a fault of ssbench, not of your input\n  fix:   report it with the lines above", file=sys.stderr)
+        print("error: this is a fault of ssbench, not of your input", file=sys.stderr)
+        print("  fix:   report it with the lines above", file=sys.stderr)
         return 1
-    return code if isinstance(code, int) else 0
+
+
+def _told(error: SsbenchError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.code
+
+
+def _in_three_parts(error: Any) -> UsageError:
+    """A complaint about arguments, as ours are written."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "ssbench"
+    what = error.format_message().replace("Value error, ", "").rstrip(".")
+    known = getattr(context.command, "commands", None) if context is not None else None
+    if known and what.startswith("No such command"):
+        what = f"{what}; {nearest(what.split(chr(39))[1], list(known))}"
+    return UsageError(what[:1].lower() + what[1:], command, f"{command} --help")
+
+
+def _help(error: Any) -> int:
+    """No arguments where some are needed: the help, as for --help, but not a success."""
+    print(error.ctx.get_help(), file=sys.stderr)
+    return UsageError.code
+
+
+def _reader_left() -> int:
+    """`ssbench list | head`: nobody reads on. Python must not try again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0

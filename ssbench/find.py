@@ -10,14 +10,13 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from ssbench.errors import RecipeError, nearest
+from ssbench.errors import RecipeError, SsbenchError, nearest
 from ssbench.paths import PACKAGE
 
 Kind = Literal["method", "plugin", "net", "dataset"]
@@ -33,8 +32,8 @@ _WHERE: dict[str, tuple[str, str]] = {
 def names(kind: Kind) -> tuple[str, ...]:
     """Every known name: our files that define a class of the kind, then entry points of installed packages."""
     folder, base = _WHERE[kind]
-    ours = [f.stem for f in sorted((PACKAGE / folder).glob("*.py")) if _defines(f, base)]
-    return (*ours, *sorted(p.name for p in entry_points(group=f"ssbench.{folder}")))
+    ours = [f.stem for f in sorted((PACKAGE / folder).glob("*.py")) if f.stem != "base" and _defines(f, base)]
+    return (*ours, *sorted({p.name for p in entry_points(group=f"ssbench.{folder}")} - set(ours)))
 
 
 def summary(kind: Kind, name: str) -> str:
@@ -42,37 +41,40 @@ def summary(kind: Kind, name: str) -> str:
     path = PACKAGE / _WHERE[kind][0] / f"{name}.py"
     if not path.is_file():
         return "from an installed package"
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
 def load(kind: Kind, name: str, where: str = "") -> type[Any]:
     """The class called `name`: ours, an installed package's, or the one in a user's file (`path/to/mine.py`).
 
     Raises:
-        RecipeError: no such name (with the nearest ones), or not exactly one class of the kind in the file.
+        RecipeError: no such name (with the nearest ones), not exactly one class of the kind in the file, or a user's
+            file or an installed package that fails when imported.
     """
     folder, base = _WHERE[kind]
     if name.endswith(".py"):
         return _the_class(_from_path(Path(name), where), base, name)
-    if (PACKAGE / folder / f"{name}.py").is_file() and name in names(kind):
+    known = names(kind)
+    if name in known and (PACKAGE / folder / f"{name}.py").is_file():
         return _the_class(importlib.import_module(f"ssbench.{folder}.{name}"), base, name)
     for point in entry_points(group=f"ssbench.{folder}", name=name):
-        return point.load()  # type: ignore[no-any-return]
-    raise RecipeError(f"no {kind} '{name}'; {nearest(name, list(names(kind)))}", where, f"ssbench list {_plural(kind)}")
-
-
-def _plural(kind: str) -> str:
-    return kind + "s"
+        try:
+            found = point.load()
+        except Exception as error:  # another package's code, which may raise anything
+            raise _broken(f"{kind} '{name}' of an installed package", error, point.value) from error
+        if not (inspect.isclass(found) and any(b.__name__ == base for b in found.__mro__[1:])):
+            raise RecipeError(
+                f"{kind} '{name}' of an installed package is no {base}", point.value, "mend its entry point"
+            )
+        return found
+    raise RecipeError(f"no {kind} '{name}'; {nearest(name, list(known))}", where, f"ssbench list {kind}s")
 
 
 def _defines(path: Path, base: str) -> bool:
-    return any(True for _ in _classes(ast.parse(path.read_text()), base))
-
-
-def _classes(tree: ast.Module, base: str) -> Iterator[ast.ClassDef]:
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id == base for b in node.bases):
-            yield node
+    """Whether a file has a class whose base is written `base`, read without running it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return any(isinstance(b, ast.Name) and b.id == base for node in classes for b in node.bases)
 
 
 def _the_class(module: ModuleType, base: str, name: str) -> type[Any]:
@@ -82,19 +84,43 @@ def _the_class(module: ModuleType, base: str, name: str) -> type[Any]:
         if c.__module__ == module.__name__ and any(b.__name__ == base for b in c.__mro__[1:])
     ]
     if len(found) != 1:
-        raise RecipeError(f"'{name}' defines {len(found)} classes derived from {base}, needs one", str(module.__file__))
+        what = f"'{name}' defines {len(found)} classes derived from {base}, needs one"
+        raise RecipeError(what, str(module.__file__), f"one {base} a file")
     return found[0]
 
 
 def _from_path(path: Path, where: str) -> ModuleType:
+    """A user's file as a module, imported once; its name depends on its whole path, so two `mine.py` are two."""
     if not path.is_file():
         raise RecipeError(f"no file '{path}'", where, "give the path from the folder you start ssbench in")
-    name = f"ssbench_user_{path.stem}"
-    if name in sys.modules and sys.modules[name].__file__ == str(path):
+    full = path.resolve()
+    name = "ssbench_user_" + "_".join(part for part in full.with_suffix("").parts if part != full.anchor)
+    if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, full)
     assert spec is not None and spec.loader is not None  # noqa: S101  a .py path always has a loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SsbenchError:
+        del sys.modules[name]
+        raise
+    except Exception as error:  # a user's code, which may raise anything
+        del sys.modules[name]
+        raise _broken(f"'{path}'", error, str(path)) from error
     return module
+
+
+def _broken(what: str, error: Exception, where: str) -> RecipeError:
+    """An import that failed, with the last line of that file on the way to the failure."""
+    line = 0
+    trace = error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename).name == Path(where).name:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError):
+        line = error.lineno or 0
+    at = f"{where}:{line}" if line else where
+    return RecipeError(f"{what} cannot be imported: {type(error).__name__}: {error}", at, "mend the file")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,13 @@ from ssbench.errors import RecipeError
 Keys = tuple[str | int, ...]
 
 
+class Loader(yaml.SafeLoader):
+    """Plain data only; 1e-4 is a number, as in YAML 1.2 (PyYAML reads it as a string without a dot)."""
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789"))
+
+
 @dataclass(frozen=True)
 class Mark:
     """Where a value stands; `comment` is the text after '#' on its line, or ''."""
@@ -23,7 +31,7 @@ class Mark:
     comment: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 @dataclass
@@ -48,55 +56,107 @@ def read(path: Path, shown: str | None = None) -> Marked:
     """
     shown = shown or str(path)
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"cannot read '{shown}': {error.strerror}", shown, "check the path") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"'{shown}' is no UTF-8 text: {error.reason}", shown, "save it as UTF-8") from None
     return parse(text, shown)
 
 
 def parse(text: str, shown: str) -> Marked:
     """Parse YAML text; `shown` names the file in marks and errors."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=Loader)
     except yaml.YAMLError as error:
-        line = error.problem_mark.line + 1 if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else 0
-        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error)
-        raise RecipeError(f"not YAML: {problem}", f"{shown}:{line}", "mend the line") from None
-    lines = text.splitlines()
+        raise _not_yaml(error, text, shown) from None
     marked = Marked(None)
-    loader = yaml.SafeLoader("")
-    marked.data = {} if node is None else _value(node, (), marked.marks, shown, lines, loader)
+    marked.data = {} if node is None else _Reader(text, shown, marked.marks, _ends(node)).value(node, ())
     return marked
 
 
-def _value(
-    node: yaml.Node, keys: Keys, marks: dict[Keys, Mark], shown: str, lines: list[str], loader: yaml.SafeLoader
-) -> Any:
-    marks[keys] = Mark(shown, node.start_mark.line + 1, _comment(lines, node))
-    if isinstance(node, yaml.MappingNode):
-        return dict(_pairs(node, keys, marks, shown, lines, loader))
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(n, (*keys, i), marks, shown, lines, loader) for i, n in enumerate(node.value)]
-    try:
-        return loader.construct_object(node)  # type: ignore[no-untyped-call]
-    except yaml.YAMLError as error:
-        raise RecipeError(f"not plain data: {error}", str(marks[keys]), "write a number, a string or a list") from None
+def _not_yaml(error: yaml.YAMLError, text: str, shown: str) -> RecipeError:
+    line, problem, fix = 0, str(error), "mend the line"
+    if isinstance(error, yaml.MarkedYAMLError):
+        problem = error.problem or problem
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+    if "\\t" in problem or (0 < line <= text.count("\n") + 1 and "\t" in text.splitlines()[line - 1]):
+        fix = "YAML is indented by spaces, not tabs"
+    return RecipeError(f"not YAML: {problem}", str(Mark(shown, line)), fix)
 
 
-def _pairs(
-    node: yaml.MappingNode, keys: Keys, marks: dict[Keys, Mark], shown: str, lines: list[str], loader: yaml.SafeLoader
-) -> Iterator[tuple[Any, Any]]:
-    seen: set[Any] = set()
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
-        if key in seen:
-            raise RecipeError(f"'{key}' stands twice", f"{shown}:{key_node.start_mark.line + 1}", "remove one")
-        seen.add(key)
-        yield key, _value(value_node, (*keys, key), marks, shown, lines, loader)
+def _ends(root: yaml.Node) -> dict[int, int]:
+    """Line -> the column behind the last value that ends on it; what follows there is a comment."""
+    ends: dict[int, int] = {}
+    stack, seen = [root], set()
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if _ends_itself(node):
+            line, column = node.end_mark.line, node.end_mark.column
+            ends[line] = max(column, ends.get(line, 0))
+        if isinstance(node, yaml.MappingNode):
+            stack += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            stack += node.value
+    return ends
 
 
-def _comment(lines: list[str], node: yaml.Node) -> str:
-    """The comment on the value's last line, found after the value's end so that a '#' inside it is no comment."""
-    if node.end_mark.line >= len(lines) or not isinstance(node, yaml.ScalarNode):
-        return ""
-    return lines[node.end_mark.line][node.end_mark.column :].partition(" #")[2].strip()
+def _ends_itself(node: yaml.Node) -> bool:
+    """Whether its end mark is its own last character; block collections and block scalars end at what comes next."""
+    return node.style not in ("|", ">") if isinstance(node, yaml.ScalarNode) else bool(node.flow_style)
+
+
+class _Reader:
+    """Nodes to plain data, with a mark for every path."""
+
+    def __init__(self, text: str, shown: str, marks: dict[Keys, Mark], ends: dict[int, int]) -> None:
+        self.lines, self.shown, self.marks, self.ends = text.splitlines(), shown, marks, ends
+        self.loader = Loader("")
+        self.inside: set[int] = set()
+
+    def value(self, node: yaml.Node, keys: Keys) -> Any:
+        """The value of a node that stands at `keys`."""
+        self.marks[keys] = Mark(self.shown, node.start_mark.line + 1, self.comment(node))
+        if id(node) in self.inside:
+            raise RecipeError("a value that contains itself", str(self.marks[keys]), "remove the alias")
+        self.inside.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return dict(self.pairs(node, keys))
+            if isinstance(node, yaml.SequenceNode):
+                return [self.value(n, (*keys, i)) for i, n in enumerate(node.value)]
+            return self.scalar(node)
+        finally:
+            self.inside.discard(id(node))
+
+    def pairs(self, node: yaml.MappingNode, keys: Keys) -> Iterator[tuple[Any, Any]]:
+        """Key and value of each line of a mapping."""
+        seen: set[Any] = set()
+        for key_node, value_node in node.value:
+            where = f"{self.shown}:{key_node.start_mark.line + 1}"
+            key = self.scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, Hashable) or key is None:
+                raise RecipeError("a key that is no plain word", where, "name: value lines")
+            if key in seen:
+                raise RecipeError(f"'{key}' stands twice", where, "remove one")
+            seen.add(key)
+            yield key, self.value(value_node, (*keys, key))
+
+    def scalar(self, node: yaml.Node) -> Any:
+        """A number, a string, true, false or null."""
+        try:
+            return self.loader.construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error)
+            where = f"{self.shown}:{node.start_mark.line + 1}"
+            raise RecipeError(f"not plain data: {problem}", where, "write a number, a string or a list") from None
+
+    def comment(self, node: yaml.Node) -> str:
+        """The comment on the value's last line, behind everything else there, so that a '#' in a value is none."""
+        line = node.end_mark.line
+        if not _ends_itself(node) or line >= len(self.lines):
+            return ""
+        return self.lines[line][self.ends[line] :].partition("#")[2].strip()

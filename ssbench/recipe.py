@@ -12,84 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ssbench import find
 from ssbench.errors import RecipeError, nearest
-from ssbench.marked import Keys, Mark, Marked, read
-from ssbench.paths import shipped
+from ssbench.marked import Keys, Mark, Marked
+from ssbench.overlay import find_recipe, is_table_name, merge, override, read_raw, recipe_names, shown
+from ssbench.quick import shrunk
+from ssbench.sections import PROTOCOLS, AboutConfig, DataConfig, EvalConfig, OptimConfig, ScheduleConfig
 
-SECTIONS = ("base", "paper", "title", "expect", "cost", "division", "data", "views", "net", "method", "plugin", "loss",
-            "optim", "schedule", "eval", "quick", "departures")  # fmt: skip
+__all__ = [
+    "PROTOCOLS",
+    "DataConfig",
+    "EvalConfig",
+    "OptimConfig",
+    "Recipe",
+    "ScheduleConfig",
+    "find_recipe",
+    "is_table_name",
+    "load",
+    "read_raw",
+    "recipe_names",
+]
 
-
-class Section(BaseModel):
-    """A block of a recipe; unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataConfig(Section):
-    """What is read: the dataset, and how many loader workers prepare it on each process."""
-
-    dataset: str
-    workers: int = 4
-
-
-class OptimConfig(Section):
-    """Optimiser and learning-rate schedule; two parameter groups, the encoder at `lr`, the rest at `lr` x `head`."""
-
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float
-    head: float = 1.0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    power: float = 0.9
-    lag: Literal[0, 1] = 1
-
-
-class ScheduleConfig(Section):
-    """How long, and with what batches (totals over all processes).
-
-    devices: the authors' process count, which fixes steps per epoch (`data.batch.Plan`).
-    checkpoint_minutes: besides every epoch's end.
-    """
-
-    epochs: int
-    labeled_batch: int
-    unlabeled_batch: int = 0
-    devices: int = 1
-    precision: Literal["exact"] = "exact"
-    checkpoint_minutes: float = 10.0
-
-
-class EvalConfig(Section):
-    """The protocol of a score.
-
-    whole: one forward at native size. sliding: windows of `crop`, steps of int(crop x 2/3), cut at the border,
-    probabilities summed. center: central crop. volume: 3-D Dice of stacks, resized to `crop` and back.
-    select: subset that picks the best epoch; report: subset whose score is printed. absent: what a class that
-    occurs nowhere contributes to the mean.
-    """
-
-    protocol: Literal["whole", "sliding", "center", "volume"] = "whole"
-    crop: int | None = None
-    select: str = "val"
-    report: str = "val"
-    absent: Literal["zero", "left_out"] = "zero"
-    every: int = 1
-
-
-PROTOCOLS: dict[str, dict[str, Any]] = {
-    "whole": {"protocol": "whole"},
-    "cityscapes/sliding-801": {"protocol": "sliding", "crop": 801},
-    "cityscapes/center-801": {"protocol": "center", "crop": 801},
-    "acdc/val+test": {"protocol": "volume", "crop": 256, "select": "val+test", "report": "val+test"},
-    "acdc/test": {"protocol": "volume", "crop": 256, "select": "val", "report": "test"},
-    "camvid/test": {"protocol": "whole", "select": "val", "report": "test"},
-}
-"""Named protocols, for `ssbench eval --protocol NAME` and as documentation of what the recipes use."""
+NEEDED = ("data", "views", "net", "method", "optim", "schedule")
+SECTIONS = (*AboutConfig.model_fields, *NEEDED, "plugin", "loss", "eval", "quick")
+Division = Literal["closed", "open"]
 
 
 @dataclass(frozen=True)
@@ -98,10 +46,7 @@ class Recipe:
 
     name: str
     path: Path
-    paper: str | None
-    title: str
-    expect: Mapping[str, Any]
-    division: Literal["closed", "open"]
+    about: AboutConfig
     data: DataConfig
     views: Any
     net: Any
@@ -111,23 +56,47 @@ class Recipe:
     optim: OptimConfig
     schedule: ScheduleConfig
     eval: EvalConfig
-    departures: tuple[str, ...]
     overrides: tuple[str, ...]
     quick: bool
     marked: Marked
 
+    @property
+    def paper(self) -> str | None:
+        """The paper whose row it is."""
+        return self.about.paper
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.about.title
+
+    @property
+    def expect(self) -> Mapping[str, float]:
+        """Split -> the score the paper prints, percent."""
+        return self.about.expect
+
+    @property
+    def division(self) -> Division:
+        """closed: the paper's recipe with declared departures only; open: anything else."""
+        return self.about.division
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """From the paper, in words."""
+        return tuple(self.about.departures)
+
     def resolved(self) -> dict[str, Any]:
         """Everything that decides the outcome, as plain data; the run key is a hash of it."""
         return {
-            "data": {"dataset": self.data.dataset},
+            "data": self.data.facts(),
             "views": self.views.model_dump(mode="json"),
             "net": self.net.model_dump(mode="json"),
             "method": self.method.model_dump(mode="json"),
             "plugin": [p.model_dump(mode="json") for p in self.plugins],
             "loss": self.loss.model_dump(mode="json"),
-            "optim": self.optim.model_dump(mode="json"),
-            "schedule": self.schedule.model_dump(mode="json", exclude={"checkpoint_minutes"}),
-            "eval": self.eval.model_dump(mode="json"),
+            "optim": self.optim.facts(),
+            "schedule": self.schedule.facts(),
+            "eval": self.eval.facts(),
         }
 
     def key(self, split_sha256: str, seed: int) -> str:
@@ -143,73 +112,46 @@ class Recipe:
         return f"{self.name}+{hashlib.sha256(chr(10).join(self.overrides).encode()).hexdigest()[:6]}"
 
     def sources(self) -> Iterator[tuple[str, Any, Mark]]:
-        """(dotted name, value, mark) of every constant that was written down, in order of appearance."""
-        for keys, mark in self.marked.marks.items():
-            value = _get(self.marked.data, keys)
-            if keys and not isinstance(value, dict | list) and keys[0] not in ("base", "quick", "title", "expect"):
-                yield ".".join(map(str, keys)), value, mark
+        """(dotted name, value, mark) of every constant in use: where it was written down, or the default it has."""
+        from ssbench.defaults import default_mark
+
+        for keys, model in self._models():
+            for name, value in model.model_dump(mode="json").items():
+                mark = self.marked.marks.get((*keys, name))
+                yield ".".join(map(str, (*keys, name))), value, mark or default_mark(type(model), name, value)
+
+    def _models(self) -> Iterator[tuple[Keys, BaseModel]]:
+        listed = isinstance(self.marked.data.get("plugin"), list)
+        for section in ("data", "views", "net", "method"):
+            yield (section,), getattr(self, section)
+        for i, plugin in enumerate(self.plugins):
+            yield ("plugin", i) if listed else ("plugin",), plugin
+        for section in ("loss", "optim", "schedule", "eval"):
+            yield (section,), getattr(self, section)
 
 
-def recipe_names() -> tuple[str, ...]:
-    """Names of the shipped recipes: every YAML file with a `method` that is no base and no table."""
-    root = shipped("recipes")
-    files = [p.relative_to(root).with_suffix("") for p in sorted(root.glob("*/*.yaml"))]
-    return tuple(str(f) for f in files if f.parts[0] != "base" and not is_table_name(f.name))
-
-
-def is_table_name(stem: str) -> bool:
-    """table1, supp_table2: tables stand beside recipes."""
-    return stem.removeprefix("supp_").startswith("table")
-
-
-def find_recipe(name: str) -> tuple[str, Path]:
-    """(name, path) of a shipped recipe `paper/recipe`, or of a user's YAML file given by path."""
-    given = Path(name)
-    if given.suffix in (".yaml", ".yml") and given.is_file():
-        inside = given.resolve()
-        root = shipped("recipes").resolve()
-        if inside.is_relative_to(root):
-            return str(inside.relative_to(root).with_suffix("")), given
-        return f"custom/{given.stem}", given
-    path = shipped("recipes") / f"{name}.yaml"
-    if name not in recipe_names() or not path.is_file():
-        raise RecipeError(f"no recipe '{name}'; {nearest(name, list(recipe_names()))}", "", "ssbench list recipes")
-    return name, path
-
-
-def read_raw(path: Path) -> Marked:
-    """The file merged over its `base` files (one level: a base has no base), with marks from where each value stands."""
-    own = read(path, _shown(path))
-    if not isinstance(own.data, dict):
-        raise RecipeError("a recipe is a mapping", _shown(path), "see ssbench list recipes for examples")
-    bases = own.data.get("base", [])
-    merged = Marked({}, {})
-    for base in [bases] if isinstance(bases, str) else bases:
-        below = read((path.parent / str(base)).resolve(), _shown((path.parent / str(base)).resolve()))
-        if "base" in below.data:
-            raise RecipeError("a base file has a base of its own", str(below.at(("base",))), "bases are one level deep")
-        merged = _merge(merged, below)
-    merged = _merge(merged, own)
-    merged.data.pop("base", None)
-    return merged
-
-
-def load(name: str, overrides: Sequence[str] = (), quick: bool = False) -> Recipe:
+def load(name: str, overrides: Sequence[str] = (), quick: bool = False, division: Division | None = None) -> Recipe:
     """Read, merge, override and validate a recipe.
 
     Args:
         overrides: "a.b=value" with YAML values.
-        quick: apply the shrinking of `quick_overrides`, for a run of seconds on a CPU.
+        quick: apply the shrinking of `ssbench.quick`, for a run of seconds on a CPU.
+        division: replaces the recipe's.
     Raises:
         RecipeError: anything wrong, with file:line and the nearest known name.
     """
     found, path = find_recipe(name)
     marked = read_raw(path)
-    quick_given = marked.data.pop("quick", {}) or {}
+    wished = marked.data.pop("quick", None) or {}
+    if not isinstance(wished, dict):
+        raise RecipeError("'quick' must be a mapping of sections", str(marked.at(("quick",))), "quick: {net: {...}}")
     if quick:
-        marked = _merge(marked, _quick(marked, quick_given))
+        _resolve(found, path, marked, (), False)  # a mistake in what was shrunk away is one too
+        marked = merge(marked, shrunk(marked.data, wished))
     for text in overrides:
-        marked = _merge(marked, _override(text))
+        marked = override(marked, text)
+    if division is not None:
+        marked = override(marked, f"division={division}")
     return _resolve(found, path, marked, tuple(overrides), quick)
 
 
@@ -218,157 +160,121 @@ def _resolve(name: str, path: Path, marked: Marked, overrides: tuple[str, ...], 
     from ssbench.methods.base import LossConfig
 
     raw = marked.data
-    _known(raw, SECTIONS, marked, ())
-    for section in ("data", "views", "net", "method", "optim", "schedule"):
-        if section not in raw:
-            raise RecipeError(f"no section '{section}'", _shown(path), f"add '{section}:' or a base that has it")
-    find.load("dataset", str(raw["data"].get("dataset")), str(marked.at(("data", "dataset"))))
-    method_class = find.load("method", _name(raw["method"], marked, "method"), str(marked.at(("method", "name"))))
-    net_class = find.load("net", _name(raw["net"], marked, "net"), str(marked.at(("net", "name"))))
+    _known_sections(raw, marked, path)
+    data = _section(DataConfig, raw["data"], marked, ("data",))
+    method, net = _found("method", raw["method"], marked), _found("net", raw["net"], marked)
     plugins = tuple(_plugins(raw.get("plugin"), marked))
-    _compatible(method_class, _name(raw["method"], marked, "method"), plugins, marked)
-    return Recipe(
+    recipe = Recipe(
         name=name,
         path=path,
-        paper=raw.get("paper"),
-        title=raw.get("title", ""),
-        expect=raw.get("expect") or {},
-        division=raw.get("division", "closed"),
-        data=_section(DataConfig, raw["data"], marked, ("data",)),
+        about=_section(AboutConfig, {k: v for k, v in raw.items() if k in AboutConfig.model_fields}, marked, ()),
+        data=data,
         views=_section(ViewsConfig, raw["views"], marked, ("views",)),
-        net=_section(net_class.Config, raw["net"], marked, ("net",)),
-        method=_section(method_class.Config, raw["method"], marked, ("method",)),
+        net=_section(net.Config, raw["net"], marked, ("net",)),
+        method=_section(method.Config, raw["method"], marked, ("method",)),
         plugins=tuple(cfg for _, cfg in plugins),
         loss=_section(LossConfig, raw.get("loss") or {}, marked, ("loss",)),
         optim=_section(OptimConfig, raw["optim"], marked, ("optim",)),
         schedule=_section(ScheduleConfig, raw["schedule"], marked, ("schedule",)),
         eval=_section(EvalConfig, raw.get("eval") or {}, marked, ("eval",)),
-        departures=tuple(raw.get("departures") or ()),
         overrides=overrides,
         quick=quick,
         marked=marked,
     )
+    _hooks_fit(method, recipe.method.name, plugins, marked)
+    _protocol_fits(recipe)
+    return recipe
+
+
+def _known_sections(raw: Mapping[str, Any], marked: Marked, path: Path) -> None:
+    for key in raw:
+        if key not in SECTIONS:
+            what = f"no section '{key}'; {nearest(str(key), list(SECTIONS))}"
+            raise RecipeError(what, str(marked.at((key,))), f"sections: {', '.join(SECTIONS)}")
+    for section in NEEDED:
+        if section not in raw:
+            raise RecipeError(f"no section '{section}'", shown(path), f"add '{section}:' or a base that has it")
+
+
+def _found(kind: Literal["method", "net"], block: Any, marked: Marked) -> type[Any]:
+    """The class a section names."""
+    if not isinstance(block, dict) or not isinstance(block.get("name"), str):
+        raise RecipeError(f"'{kind}' needs a name", str(marked.at((kind,))), f"{kind}: {{name: ...}}")
+    return find.load(kind, block["name"], str(marked.at((kind, "name"))))
 
 
 def _plugins(given: Any, marked: Marked) -> Iterator[tuple[type[Any], Any]]:
-    listed = given if isinstance(given, list) else [given] if given else []
-    for i, one in enumerate(listed):
+    """(class, settings) of each plug-in: one block, a list of blocks, bare names; null and "none" are the identity."""
+    for i, one in enumerate(given if isinstance(given, list) else [given]):
         at: Keys = ("plugin", i) if isinstance(given, list) else ("plugin",)
-        block = {"name": one} if isinstance(one, str) else dict(one)
-        name = block.get("name")
+        block = one if isinstance(one, dict) else {"name": one}
+        name = block.get("name", "")
         if name in (None, "none"):
             continue
-        cls = find.load("plugin", str(name), str(marked.at((*at, "name"))))
-        if str(name).endswith(".py"):
-            block["name"] = cls.Config.model_fields["name"].default
+        if not isinstance(name, str) or not name:
+            raise RecipeError("'plugin' needs a name", str(marked.at(at)), "plugin: {name: ...}, or leave it out")
+        cls = find.load("plugin", name, str(marked.at((*at, "name"))))
+        if name.endswith(".py"):
+            block = {**block, "name": cls.Config.model_fields["name"].default}
         yield cls, _section(cls.Config, block, marked, at)
 
 
-def _compatible(method: type[Any], name: str, plugins: Sequence[tuple[type[Any], Any]], marked: Marked) -> None:
+def _hooks_fit(method: type[Any], name: str, plugins: Sequence[tuple[type[Any], Any]], marked: Marked) -> None:
     """Refuse a plug-in whose hooks the method does not call, and two that want the same exclusive hook."""
     from ssbench.plugins.base import EXCLUSIVE
 
-    used: set[str] = set()
+    used: dict[str, str] = {}
     for cls, cfg in plugins:
+        where = str(marked.at(("plugin",)))
         if missing := cls.needs - method.honours:
             what = f"{cfg.name} needs {', '.join(sorted(missing))}, which {name} does not offer"
-            raise RecipeError(what, str(marked.at(("plugin",))), "choose another host or plug-in")
-        if twice := used & cls.needs & EXCLUSIVE:
-            raise RecipeError(f"two plug-ins use {', '.join(sorted(twice))}", str(marked.at(("plugin",))), "remove one")
-        used |= cls.needs
+            raise RecipeError(
+                what, where, f"another host or plug-in; {name} offers {', '.join(sorted(method.honours))}"
+            )
+        for hook in sorted(cls.needs & EXCLUSIVE):
+            if hook in used:
+                raise RecipeError(f"{used[hook]} and {cfg.name} both use {hook}", where, "remove one of them")
+            used[hook] = cfg.name
+
+
+def _protocol_fits(recipe: Recipe) -> None:
+    """Refuse volumes of what has none, and images of what is scored by volume, before anything is trained."""
+    from ssbench.data.dataset import Dataset
+
+    cls = find.load("dataset", recipe.data.dataset, str(recipe.marked.at(("data", "dataset"))))
+    stacks = cls.volumes is not Dataset.volumes or recipe.data.form == "grey_stacks"
+    if stacks != (recipe.eval.protocol == "volume"):
+        what = f"protocol '{recipe.eval.protocol}' does not fit {recipe.data.dataset}"
+        fix = "protocol: volume" if stacks else "protocol: whole, sliding or center"
+        raise RecipeError(what, str(recipe.marked.at(("eval", "protocol"))), fix)
 
 
 def _section(model: type[BaseModel], value: Any, marked: Marked, at: Keys) -> Any:
     """`value` as `model`; pydantic's complaints become file:line errors with the nearest field name."""
     if not isinstance(value, dict):
-        raise RecipeError(f"'{at[-1]}' must be a mapping, not {value!r}", str(marked.at(at)), "name: value lines")
+        what = f"'{at[-1]}' must be a mapping, not {value!r}"
+        raise RecipeError(what, str(marked.at(at)), f"{at[-1]}: followed by name: value lines")
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problem = error.errors()[0]
-        keys: Keys = (*at, *problem["loc"])
-        where, field_name = str(marked.at(keys)), str(problem["loc"][-1]) if problem["loc"] else ""
-        label = f"{at[0]} {value['name']}" if "name" in value else str(at[0])
-        if problem["type"] == "extra_forbidden":
-            raise RecipeError(f"{label} has no field '{field_name}'; {nearest(field_name, list(model.model_fields))}",
-                              where, "ssbench check RECIPE shows the fields in use") from None
-        if problem["type"] == "missing":
-            raise RecipeError(f"{label} lacks '{field_name}'", where, f"add '{field_name}:'") from None
-        got = _get(value, tuple(problem["loc"]))
-        raise RecipeError(f"{label}: {field_name} = {got!r}: {problem['msg']}", where, "mend the value") from None
+        raise _refused(model, value, error, marked, at) from None
 
 
-def _known(raw: Mapping[str, Any], known: Sequence[str], marked: Marked, at: Keys) -> None:
-    for key in raw:
-        if key not in known:
-            raise RecipeError(f"no section '{key}'; {nearest(str(key), list(known))}", str(marked.at((*at, key))))
-
-
-def _name(block: Any, marked: Marked, section: str) -> str:
-    if not isinstance(block, dict) or "name" not in block:
-        raise RecipeError(f"'{section}' needs a name", str(marked.at((section,))), f"{section}: {{name: ...}}")
-    return str(block["name"])
-
-
-def _merge(below: Marked, above: Marked) -> Marked:
-    """`above` over `below`, mappings field by field; a block with another `name` replaces the whole block."""
-    data, marks = dict(below.data), dict(below.marks)
-    for key, value in above.data.items():
-        old = data.get(key)
-        blend = isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) == old.get("name")
-        data[key] = {**old, **value} if blend else value  # type: ignore[dict-item]
-        if not blend:
-            marks = {k: m for k, m in marks.items() if k[:1] != (key,)}
-    return Marked(data, {**marks, **above.marks})
-
-
-def _override(text: str) -> Marked:
-    """"a.b=value" as a one-value recipe."""
-    dotted, sign, value = text.partition("=")
-    keys = tuple(dotted.split("."))
-    if not sign or not all(keys):
-        raise RecipeError(f"--set {text!r} is no 'name.field=value'", "--set", "--set optim.lr=0.01")
-    try:
-        data: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {text!r}: the value is not YAML", "--set", "quote it") from None
-    marks: dict[Keys, Mark] = {keys[:n]: Mark(f"--set {text}", 0, "--set") for n in range(1, len(keys) + 1)}
-    for key in reversed(keys):
-        data = {key: data}
-    return Marked(data, marks)
-
-
-def _quick(marked: Marked, given: Mapping[str, Any]) -> Marked:
-    """What `--quick` changes: toy data, a small net and crop, few steps; method, plug-in and losses stay."""
-    views, schedule = marked.data.get("views", {}), marked.data.get("schedule", {})
-    nearly_unlabeled = 2 if schedule.get("unlabeled_batch", 0) else 0
-    small: dict[str, Any] = {
-        "data": {"dataset": "toy", "workers": 0},
-        "views": {"crop": 64},
-        "schedule": {"epochs": 2, "labeled_batch": 2, "unlabeled_batch": nearly_unlabeled, "devices": 1},
-        "eval": {"protocol": "whole", "select": "val", "report": "val", "every": 1},
-    }
-    del views
-    if marked.data.get("net", {}).get("name") == "deeplabv3plus":
-        small["net"] = {"encoder": "resnet18", "weights": "random"}
-    for section, block in given.items():
-        small[section] = {**small.get(section, {}), **block}
-    mark = Mark("--quick", 0, "--quick")
-    marks: dict[Keys, Mark] = {(s, f): mark for s, block in small.items() for f in block}
-    return Marked(small, marks)
-
-
-def _get(data: Any, keys: Keys) -> Any:
-    for key in keys:
-        try:
-            data = data[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return data
-
-
-def _shown(path: Path) -> str:
-    """A recipe's path as a user would type it: recipes/... for shipped ones."""
-    root = shipped("recipes").resolve()
-    full = path.resolve()
-    return f"recipes/{full.relative_to(root)}" if full.is_relative_to(root) else str(path)
+def _refused(model: type[BaseModel], value: Any, error: ValidationError, marked: Marked, at: Keys) -> RecipeError:
+    """One complaint of pydantic's, a misspelt field before the field it leaves missing."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    loc = tuple(k for k in first["loc"] if (*at, k) in marked.marks or k in model.model_fields or isinstance(k, int))
+    where, field = str(marked.at((*at, *first["loc"]))), str(first["loc"][0]) if first["loc"] else ""
+    label = (
+        " ".join([str(at[0]), str(value["name"])] if at and "name" in value else [str(k) for k in at[:1]]) or "recipe"
+    )
+    if first["type"] == "extra_forbidden":
+        what = f"{label} has no field '{field}'; {nearest(field, list(model.model_fields))}"
+        return RecipeError(what, where, "ssbench check RECIPE shows the fields in use")
+    if first["type"] == "missing":
+        return RecipeError(f"{label} lacks '{field}'", where, f"add '{field}:'")
+    message = first["msg"].removeprefix("Value error, ")
+    if not loc:
+        return RecipeError(f"{label}: {message}", where, "mend the section")
+    got = value.get(field)
+    return RecipeError(f"{label}: {field} = {got!r}: {message[:1].lower()}{message[1:]}", where, "mend the value")

@@ -56,6 +56,7 @@ def run(
     seed: Annotated[list[int] | None, typer.Option("--seed", help="Seed; may be repeated.")] = None,
     overrides: Overrides = None,
     quick: Annotated[bool, typer.Option("--quick", help="Toy data, small net, a few steps: does it run at all?")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, each in a process of its own.")] = 1,
     device: Device = None,
     data_root: DataRoot = None,
     runs: Runs = None,
@@ -71,7 +72,7 @@ def run(
 
     places = Places(data_of(data_root), runs_root(runs), results_root(results))
     wanted: list[Cell] = cells(targets, split or [], seed or [0], overrides or [], quick, places)
-    done = work(wanted, places, device)
+    done = work(wanted, places, device, jobs)
     if json:
         print_json({"runs": [d.as_json() for d in done]})
     else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -99,18 +101,32 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse lists too short for one batch."""
+        """Refuse lists too short for one batch, and batches the authors' processes could not have shared."""
+        listed, batch = len(self._epoch_list), self._batch
+        if self.needs.unlabeled and not self.unlabeled:
+            raise RecipeError("the split has no unlabelled images, which the method reads", "--split",
+                              "method: {name: supervised}, or a split that labels less")  # fmt: skip
+        if min(self.labeled_batch, batch, self.unlabeled_batch if self.needs.unlabeled else 1) < 1:
+            what = f"batches of {self.labeled_batch} labelled and {self.unlabeled_batch} unlabelled images"
+            raise RecipeError(what, "schedule", "give both batches at least one image")
+        if self.devices < 1 or batch % self.devices:
+            what = f"a batch of {batch} cannot come from {self.devices} processes"
+            raise RecipeError(what, "schedule", "devices must divide the batch an epoch is counted in")
         if self.steps_per_epoch < 1:
-            what = f"a batch of {self._batch} images from a list of {len(self._epoch_list)}: no step fits into an epoch"
-            raise RecipeError(what, "schedule", f"use a batch of at most {len(self._epoch_list)}, or a larger split")
+            what = f"a batch of {batch} images from a list of {listed}: no step fits into an epoch"
+            raise RecipeError(what, "schedule", f"use a batch of at most {listed}, or a larger split")
+
+    @property
+    def _over_unlabeled(self) -> bool:
+        return self.needs.epoch_of == "unlabeled" and bool(self.unlabeled)
 
     @property
     def _epoch_list(self) -> tuple[str, ...]:
-        return self.unlabeled if self.needs.epoch_of == "unlabeled" and self.unlabeled else self.labeled
+        return self.unlabeled if self._over_unlabeled else self.labeled
 
     @property
     def _batch(self) -> int:
-        return self.unlabeled_batch if self._epoch_list is self.unlabeled else self.labeled_batch
+        return self.unlabeled_batch if self._over_unlabeled else self.labeled_batch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -121,25 +137,35 @@ class Plan:
     def labeled_at(self, step: int) -> list[tuple[str, int]]:
         """(id, repetition) of the step's labelled images.
 
-        The list is repeated to the length of the epoch's list and cut to it, then shuffled every epoch; so a list
-        longer than the unlabelled one loses its tail (Cityscapes 1/2: 1488 > 1487).
+        In an epoch over the unlabelled list the labelled one is repeated to its length and cut to it, then shuffled;
+        so a list longer than the unlabelled one loses its tail (Cityscapes 1/2: 1488 > 1487).
         """
-        length = len(self._epoch_list)
-        order = self._order("labeled", length, step)
-        return [(self.labeled[i % len(self.labeled)], i // len(self.labeled)) for i in order]
+        paired = self.labeled_batch == self._batch
+        return self._paired("labeled", self.labeled, step) if paired else self._endless("labeled", self.labeled, step)
 
     def unlabeled_at(self, step: int, stream: str = "unlabeled") -> list[tuple[str, int]]:
         """(id, repetition) of the step's unlabelled images; `stream` "partner" is an independent order."""
-        return [(self.unlabeled[i % len(self.unlabeled)], i // len(self.unlabeled))
-                for i in self._order(stream, len(self._epoch_list), step)]
+        made = self._paired if self._over_unlabeled else self._endless
+        return made(stream, self.unlabeled, step)
 
-    def _order(self, stream: str, length: int, step: int) -> np.ndarray:
+    def _paired(self, stream: str, ids: tuple[str, ...], step: int) -> list[tuple[str, int]]:
+        """`ids` repeated and cut to the epoch's list, shuffled every epoch; a short end wraps to the start."""
         epoch, at = divmod(step, self.steps_per_epoch)
+        order = _shuffled(self.seed, epoch, stream, len(self._epoch_list))
+        drawn = (int(order[k % len(order)]) for k in range(at * self._batch, (at + 1) * self._batch))
+        return [(ids[i % len(ids)], i // len(ids)) for i in drawn]
+
+    def _endless(self, stream: str, ids: tuple[str, ...], step: int) -> list[tuple[str, int]]:
+        """Pass after pass over `ids`, each shuffled: for a batch of its own size no authors' scheme exists, and this
+        one leaves no image out however short an epoch is."""
         batch = self.labeled_batch if stream == "labeled" else self.unlabeled_batch
-        if self.needs.epoch_of == "unlabeled" and batch != self._batch:
-            length = self.steps_per_epoch * batch
-        order = rng(self.seed, epoch, "order", stream).permutation(length)
-        return np.resize(order, (at + 1) * batch)[at * batch :]
+        drawn = (divmod(k, len(ids)) for k in range(step * batch, (step + 1) * batch))
+        return [(ids[_shuffled(self.seed, turn, stream, len(ids))[i]], turn) for turn, i in drawn]
+
+
+@lru_cache(maxsize=8)
+def _shuffled(seed: int, epoch: int, stream: str, length: int) -> np.ndarray:
+    return rng(seed, epoch, "order", stream).permutation(length)
 
 
 class Steps(TorchDataset[Batch]):
@@ -148,10 +174,10 @@ class Steps(TorchDataset[Batch]):
     def __init__(
         self, dataset: Dataset, plan: Plan, views: ViewsConfig, maps: Maps | None = None, rank: int = 0, world: int = 1
     ) -> None:
-        for batch in (plan.labeled_batch, plan.unlabeled_batch):
+        for batch in (plan.labeled_batch, plan.unlabeled_batch if plan.needs.unlabeled else 0):
             if batch % world:
                 raise RecipeError(f"a batch of {batch} cannot be shared by {world} processes", "schedule",
-                                  "choose a process count that divides both batches")
+                                  "choose a process count that divides both batches")  # fmt: skip
         self.dataset, self.plan, self.views, self.maps = dataset, plan, views, maps
         self.rank, self.world = rank, world
 
@@ -177,10 +203,12 @@ class Steps(TorchDataset[Batch]):
         return Sample.of(id, image, mask, dict(self.maps(id)) if self.maps else {})
 
     def _labeled(self, drawn: list[tuple[str, int]], epoch: int) -> Labeled:
-        seed = self.plan.seed
-        items = [labeled_view(self._sample(id), self.views, Draw(seed, epoch, id, f"labeled{rep}")) for id, rep in drawn]
+        draws = [Draw(self.plan.seed, epoch, id, f"labeled{rep}") for id, rep in drawn]
+        items = [labeled_view(self._sample(draw.id), self.views, draw) for draw in draws]
         return Labeled(
-            torch.stack([i.x for i in items]), torch.stack([i.y for i in items]), tuple(id for id, _ in drawn),
+            torch.stack([i.x for i in items]),
+            torch.stack([i.y for i in items]),
+            tuple(id for id, _ in drawn),
             _stack_maps([i.maps for i in items]),
         )
 
@@ -210,7 +238,7 @@ def loader(steps: Steps, start: int, stop: int, workers: int, pin: bool = False)
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=2 if workers else None,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=quiet_worker,
     )
     return iter(made)
 
@@ -222,13 +250,15 @@ def partition_plan(
     return Plan(partition.labeled, partition.unlabeled, needs, labeled_batch, unlabeled_batch, devices, seed)
 
 
-def _quiet_worker(_: int) -> None:
-    """One thread a worker; signals are the trainer's to handle, or a Ctrl-C would cut batches short."""
-    import signal
+def quiet_worker(_: int) -> None:
+    """One thread a worker; signals are the trainer's to handle, or a Ctrl-C would cut batches short.
 
+    A signal to the whole process group (Slurm, `timeout`) reaches workers too: the first SIGTERM leaves them serving
+    until the trainer has saved, a second one, such as the loader's own clean-up sends, ends them.
+    """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
 
 
 def _stack_maps(maps: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:

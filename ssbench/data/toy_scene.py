@@ -157,12 +157,12 @@ def minted(spot: Spot, dice: Dice) -> Field:
 
 def beaded(spot: Spot, dice: Dice) -> Field:
     """Ring: sectors around it."""
-    return wave(np.arctan2(spot.v, spot.u) * dice.whole(6, 11))
+    return wave(np.arctan2(spot.v, spot.u) * dice.whole(9, 14))
 
 
 def sparkling(spot: Spot, dice: Dice) -> Field:
     """Star: a fine grid of dots."""
-    f = spot.radius * 6.28 / dice.real(5, 7)
+    f = spot.radius * 6.28 / dice.real(4.5, 6)
     return 1 - wave(f * spot.u + dice.real(0, 6.28)) * wave(f * spot.v + dice.real(0, 6.28))
 
 
@@ -173,7 +173,7 @@ def veined(spot: Spot, dice: Dice) -> Field:
 
 def coursed(spot: Spot, dice: Dice) -> Field:
     """Brick: a net of thin mortar lines, every second course shifted by half."""
-    pitch = dice.real(8, 11) / spot.radius
+    pitch = dice.real(10, 13) / spot.radius
     row = spot.v / pitch + dice.real()
     column = spot.u / pitch / 1.6 + 0.5 * (np.floor(row) % 2)
     return np.where(np.minimum(row % 1, (column % 1) * 1.6) < 0.22, 1.0, 0.0)
@@ -290,12 +290,18 @@ def is_coarse(id: str, seed: int) -> bool:
 
 
 def scene(id: str, seed: int) -> Scene:
-    """The scene of a toy id: about three objects of different classes, things of no class below and above them."""
+    """The scene of a toy id with the mask it is given."""
+    image, fine, rough = layers(id, seed)
+    coarse = is_coarse(id, seed)
+    return Scene(image, rough if coarse else fine, coarse)
+
+
+def layers(id: str, seed: int) -> tuple[npt.NDArray[np.uint8], Mask, Mask]:
+    """Picture, fine mask and rough mask: two to four objects of different classes, clutter below and above them."""
     dice = Dice("toy", seed, id)
     h, w = dice.whole(*SIDES), dice.whole(*SIDES)
-    coarse = is_coarse(id, seed)
-    canvas, mask, rough = table_top(dice, h, w), np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
-    clutter(canvas, mask, dice, dice.whole(1, 3))
+    canvas, fine, rough = table_top(dice, h, w), np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
+    clutter(canvas, fine, dice, dice.whole(1, 3))
     taken: list[Point] = []
     for number in dice.order(len(KINDS))[: dice.whole(2, 4)]:
         kind, spot = KINDS[number], Spot.throw(dice, h, w, dice.real(*RADII), taken)
@@ -303,11 +309,10 @@ def scene(id: str, seed: int) -> Scene:
         edge = kind.outline(spot, dice) * spot.radius
         hue = kind.hues[0] + dice.real() * (kind.hues[1] - kind.hues[0])
         lay(canvas, edge, dye(kind.relief(spot, dice), dice, hue), shifted(edge, 1, 2))
-        mask[edge < 0] = number + 1
+        fine[edge < 0] = number + 1
         polygon(rough, edge, number + 1, dice)
-    clutter(canvas, mask, dice, dice.whole(0, 1))
-    image = np.round(lit(canvas, dice) * 255).astype(np.uint8)
-    return Scene(image, rough if coarse else bordered(mask), coarse)
+    clutter(canvas, fine, dice, dice.whole(0, 1))
+    return np.round(lit(canvas, dice) * 255).astype(np.uint8), bordered(fine), rough
 
 
 def polygon(mask: Mask, edge: Field, value: int, dice: Dice) -> None:

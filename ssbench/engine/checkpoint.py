@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ssbench.io import write_bytes
 def to_bytes(state: Any) -> bytes:
     """`state` as torch.save writes it; equal states give equal bytes."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(_own(state), buffer)
     return buffer.getvalue()
 
 
@@ -32,7 +33,7 @@ def save(path: Path, state: Any, keep_previous: bool = True) -> None:
         spare = path.with_name(f".{path.name}.link")
         spare.unlink(missing_ok=True)
         os.link(path, spare)
-        os.replace(spare, previous(path))
+        spare.replace(previous(path))
     write_bytes(path, data)
 
 
@@ -53,7 +54,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any:
         raise DataError(f"no checkpoint '{path.name}'", str(path), "ssbench run RECIPE makes it") from None
     except Exception as error:  # whatever the unpickler meets in a damaged file
         reason = str(error).partition("\n")[0][:160]
-        raise DataError(f"checkpoint '{path.name}' cannot be read: {reason}", str(path), "delete it and run again") from None
+        what = f"checkpoint '{path.name}' cannot be read: {reason}"
+        raise DataError(what, str(path), "delete it and run again") from None
 
 
 def load_latest(path: Path, device: torch.device | str, warn: Callable[[str], None]) -> Any | None:
@@ -66,3 +68,23 @@ def load_latest(path: Path, device: torch.device | str, warn: Callable[[str], No
         except DataError as error:
             warn(f"{error.what}; trying the one before")
     return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left of files it was writing. Only for whoever holds the folder's lock."""
+    for name in ("checkpoint.pt", "best.pt", "record.json"):
+        for torn in folder.glob(f".{name}.*"):
+            torn.unlink(missing_ok=True)
+
+
+def _own(value: Any) -> Any:
+    """The same nested data with no container or string in common, but every equal string one object.
+
+    pickle writes an object that it meets again as a reference. Loaded strings and new ones are equal and yet not one
+    object, so without this a resumed run's file would differ from an uninterrupted one's.
+    """
+    if isinstance(value, dict):
+        return {_own(k): _own(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_own(v) for v in value)
+    return sys.intern(value) if type(value) is str else value

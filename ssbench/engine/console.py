@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -19,9 +19,13 @@ def say(text: str) -> None:
 
 
 class Bars:
-    """Progress of one run: a bar of steps and passing bars of other loops. Quiet where stderr is no terminal."""
+    """Progress of one run: a bar of steps and passing bars of other loops. No bars where stderr is no terminal.
 
-    def __init__(self, show: bool = True) -> None:
+    tell: where a line goes that a bar's note would have shown.
+    """
+
+    def __init__(self, show: bool = True, tell: Callable[[str], None] = say) -> None:
+        self.tell = tell
         self.live = show and sys.stderr.isatty()
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
@@ -66,4 +70,4 @@ class StepBar:
         """Show `text` beside the bar, or print it as a line where there is no bar."""
         self.bars.progress.update(self.task, note=text)
         if not self.bars.live:
-            say(f"{self.label}: {text}")
+            self.bars.tell(f"{self.label}: {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def run_demo(out: Path, seeds: Sequence[int]) -> Made:
     prepare("toy", places.data)
     wanted = cells([TABLE], [], seeds, [], False, places)
     say(f"2/3 {len(wanted)} runs; Ctrl-C stops, the same command goes on")
-    done = work(wanted, places, "cpu")
+    done = work(wanted, places, "cpu", jobs=min(os.cpu_count() or 1, 4))
     if failed := [d for d in done if d.error]:
         raise RunsFailed(f"{len(failed)} of {len(done)} runs failed", str(out), "the errors stand above")
     say("3/3 table and picture")

@@ -88,8 +88,8 @@ def cells(
     return list(dict.fromkeys(wanted))
 
 
-def work(wanted: Sequence[Cell], places: Places, device: str | None) -> list[Done]:
-    """Do the cells in order; one failed run does not stop the others, a request to stop does.
+def work(wanted: Sequence[Cell], places: Places, device: str | None, jobs: int = 1) -> list[Done]:
+    """Do the cells in order, `jobs` at a time; one failed run does not stop the others, a request to stop does.
 
     Raises:
         Stopped: a signal came (exit code 75).
@@ -97,17 +97,22 @@ def work(wanted: Sequence[Cell], places: Places, device: str | None) -> list[Don
     from ssbench.engine.console import Bars, say
     from ssbench.engine.distributed import join
 
+    if jobs > 1 and len(wanted) > 1:
+        from ssbench.engine.workers import side_by_side
+
+        return side_by_side(wanted, places, device, jobs)
     team = join(device)
     done: list[Done] = []
     with Bars(show=team.leads) as bars:
         for at, cell in enumerate(wanted, 1):
             if len(wanted) > 1 and team.leads:
                 say(f"[{at}/{len(wanted)}] {cell}")
-            done.append(_one(cell, places, team, bars))
+            done.append(do_one(cell, places, team, bars))
     return done
 
 
-def _one(cell: Cell, places: Places, team: Any, bars: Any) -> Done:
+def do_one(cell: Cell, places: Places, team: Any, bars: Any) -> Done:
+    """One cell, its error caught; only Stopped passes."""
     from ssbench.engine.console import say
     from ssbench.engine.run import run
     from ssbench.recipe import load

@@ -10,12 +10,13 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from ssbench.data.batch import Batch, Needs
+from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled
+from ssbench.errors import RecipeError
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import losses
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Pace, Plugin
+from ssbench.plugins.base import Mixed, Pace, Plugin, View
 
 
 class MethodConfig(BaseModel):
@@ -47,7 +48,9 @@ class Losses:
         """Scalar loss of B C H W logits against B H W labels, 255 = ignore."""
         if self.cfg.supervised == "ohem":
             return losses.ohem(logits, target, self.cfg.ohem_threshold, self.cfg.ohem_min_kept, self.cfg.ohem_group)
-        return losses.ce_dice(logits, target) if self.cfg.supervised == "ce_dice" else losses.cross_entropy(logits, target)
+        return (
+            losses.ce_dice(logits, target) if self.cfg.supervised == "ce_dice" else losses.cross_entropy(logits, target)
+        )
 
     def pseudo(self, logits: Tensor, target: Pseudo, weight: Tensor | None = None) -> Tensor:
         """Scalar loss of B C H W logits against pseudo-labels; weight: B H W or None."""
@@ -113,7 +116,7 @@ class Method(nn.Module):
 
     def predict(self, x: Tensor) -> Tensor:
         """B C H W logits of the network the paper scores; eval mode is the caller's."""
-        return self.net(x).logits  # type: ignore[no-any-return]
+        return self.net(x).logits
 
     def fit(self, loop: Loop) -> None:
         """The whole training; methods with stages override it."""
@@ -128,6 +131,31 @@ class Method(nn.Module):
         encoder = [p for net in self.students() for p in net.backbone_parameters()]
         head = [p for net in self.students() for p in net.head_parameters()]
         return encoder, [*head, *self.extras.parameters()]
+
+    def _taught(
+        self, mixed: Sequence[Mixed], outs: Sequence[Out], teach: Callable[[Tensor], Out], t: Progress
+    ) -> tuple[list[Tensor], list[View]]:
+        """The pseudo-label loss of each strong view under the plug-in's weights, and the views "s1", "s2", ..."""
+        pairs = list(zip(mixed, outs, strict=True))
+        terms = [self.losses.pseudo(out.logits, m.pseudo, self.plugin.weigh(m, teach, t)) for m, out in pairs]
+        return terms, [View(f"s{k}", m.images, out, m.pseudo, m.weak) for k, (m, out) in enumerate(pairs, 1)]
+
+    def _cannot(self, hook: str, setting: str, instead: str) -> None:
+        """Refuse a plug-in that uses `hook`, which this method calls in general but not under `setting`."""
+        if hook in self.plugin.needs:
+            what = f"{type(self.plugin).__name__} uses {hook}, which {type(self).__name__} never calls with {setting}"
+            raise RecipeError(what, "method", instead)
+
+
+def streams(batch: Batch) -> tuple[Labeled, Unlabeled, Unlabeled]:
+    """The three parts of a batch whose method pastes from a partner.
+
+    Raises:
+        ValueError: the batch has no unlabelled images or no partner, whatever `needs` asked for.
+    """
+    if batch.unlabeled is None or batch.partner is None:
+        raise ValueError("this method reads unlabelled images and a partner for each")
+    return batch.labeled, batch.unlabeled, batch.partner
 
 
 def frozen_copy(net: SegNet) -> SegNet:
@@ -156,6 +184,22 @@ def rows(out: Out, where: slice) -> Out:
         None if out.aux is None else out.aux[where],
         None if out.rep is None else out.rep[where],
     )
+
+
+def parts(out: Out, sizes: Sequence[int]) -> list[Out]:
+    """A network's output cut along the batch into consecutive parts of `sizes` images."""
+    ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
+    return [rows(out, slice(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+
+
+def mean(terms: Sequence[Tensor]) -> Tensor:
+    """Mean of scalars, one or more."""
+    return sum(terms[1:], terms[0]) / len(terms)
+
+
+def kept_share(target: Pseudo) -> Tensor:
+    """Share of valid pixels that are kept, a scalar to record."""
+    return (target.keep & target.valid).sum() / target.valid.sum().clamp(min=1)
 
 
 def frozen_forward(net: SegNet) -> Callable[[Tensor], Out]:

@@ -10,13 +10,14 @@ Departures of `original`: the shared DeepLabV3+ instead of DeepLab v2, batch-nor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
-from ssbench.data.batch import Batch, Needs
+from ssbench.data.batch import Batch, Needs, Unlabeled
 from ssbench.methods.base import (
     MakeNet,
     Method,
@@ -25,8 +26,10 @@ from ssbench.methods.base import (
     frozen_copy,
     frozen_forward,
     labels_of,
+    mean,
+    parts,
     recorded,
-    rows,
+    streams,
     summed,
 )
 from ssbench.nets.segnet import Out
@@ -34,7 +37,7 @@ from ssbench.ops import ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.ops.reduce import global_sum, mean_of, world_size
+from ssbench.ops.reduce import global_sum, mean_of, mean_one, world_size
 from ssbench.plugins.base import Mixed, Seen, View
 
 
@@ -62,8 +65,13 @@ class CutMixSeg(Method):
         return Needs(strong=1, partner="other" if original else None)
 
     def build(self, make_net: MakeNet) -> None:
-        """The teacher starts as a copy of the student."""
+        """The teacher starts as a copy of the student. `teaching`: whether the warm-up is over."""
         self.teacher = frozen_copy(self.net)
+        original = self.cfg.variant == "original"
+        if original:
+            self._cannot("mix", "variant: original", "method: {name: cutmix_seg, variant: s4mc}")
+        self.register_buffer("teaching", torch.tensor(original or self.cfg.warmup_epochs == 0))
+        self.teaching: torch.Tensor
 
     def step(self, batch: Batch, t: Progress) -> Step:
         """One of the two variants; the S4MC one starts with supervised epochs."""
@@ -76,86 +84,78 @@ class CutMixSeg(Method):
         with torch.no_grad():  # only to move the teacher's batch-norm statistics, as the release does
             self.teacher.train()
             self.teacher(batch.labeled.x)
-        sup = self.losses.supervised(out.logits, batch.labeled.y)
-        return self._total(batch, out, (), sup, None, t)
+        return self._total(batch, out, [], None, t)
 
     def _s4mc(self, batch: Batch, t: Progress) -> Step:
         """Labels from the eval-mode teacher before mixing, confidence from its train-mode pass on the mixed images."""
-        labeled, here = batch.labeled, batch.unlabeled
-        assert here is not None  # noqa: S101  `needs` asks for it
+        if (here := batch.unlabeled) is None:
+            raise ValueError("cutmix_seg reads unlabelled images")
         if t.epoch == self.cfg.warmup_epochs and t.step % t.steps_per_epoch == 0:
             ema.update(self.teacher, self.net, 0.0)
         target = labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=False)
+        mixed = self.plugin.mix(lambda: [self._cutmix(here, target, t)], batch, target, t)
+        both = torch.cat([batch.labeled.x, *(m.images for m in mixed)])
+        sizes = [len(batch.labeled.x), *(len(m.images) for m in mixed)]
+        out, *seen = parts(self.net(both), sizes)
+        with torch.no_grad():
+            self.teacher.train()
+            _, *told = parts(self.teacher(both), sizes)
+        teach, views, terms = frozen_forward(self.teacher), [], []
+        for k, (m, student, teacher) in enumerate(zip(mixed, seen, told, strict=True), 1):
+            probs = teacher.logits.softmax(1)
+            judged = replace(m.pseudo, probs=probs, logits=teacher.logits, conf=probs.amax(1), feats=teacher.feats)
+            pseudo = self.plugin.refine(judged, t)
+            weight = self.plugin.weigh(replace(m, pseudo=pseudo), teach, t)
+            views.append(View(f"s{k}", m.images, student, pseudo, m.weak))
+            terms.append(_scaled_ce(student.logits, pseudo, weight))
+        return self._total(batch, out, views, mean(terms), t)
+
+    def _cutmix(self, here: Unlabeled, target: Pseudo, t: Progress) -> Mixed:
+        """With probability `mix_probability`, each image with a box of the next one; else the images as they are."""
+        if t.chance("cutmix") >= self.cfg.mix_probability:
+            return Mixed(here.weak, target, here.weak)
         order = torch.arange(len(here.weak), device=here.weak.device).roll(-1)
-
-        def cutmix() -> list[Mixed]:
-            if t.chance("cutmix") >= self.cfg.mix_probability:
-                return [Mixed(here.weak, target, here.weak)]
-            box = here.boxes[0]
-            image = paste(here.weak, here.weak[order], box)
-            return [Mixed(image, target.pasted(target.permuted(order), box), image)]
-
-        mixed, n = self.plugin.mix(cutmix, batch, target, t), len(labeled.x)
-        both = torch.cat([labeled.x, *(m.images for m in mixed)])
-        out = self.net(both)
-        judged = labels_of(self.teacher, both, torch.ones_like(both[:, 0], dtype=torch.bool), 0.0, train_mode=True)
-        views, losses = [], []
-        for k, m in enumerate(mixed):
-            where = slice(n + k * len(m.images), n + (k + 1) * len(m.images))
-            view = self._judged(m, rows(out, where), judged, where, t)
-            weight = self.plugin.weigh(replace(m, pseudo=view.pseudo), frozen_forward(self.teacher), t)
-            views.append(view)
-            losses.append(_scaled_ce(view.out.logits, view.pseudo, weight))
-        sup = self.losses.supervised(out.logits[:n], labeled.y)
-        return self._total(batch, rows(out, slice(n)), tuple(views), sup, sum(losses[1:], losses[0]) / len(losses), t)
-
-    def _judged(self, m: Mixed, out: Out, judged: Pseudo, where: slice, t: Progress) -> View:
-        """The mixed labels with the mixed-image probabilities, through the plug-in's selection."""
-        assert judged.probs is not None and judged.logits is not None  # noqa: S101  un-mixed pass
-        probs = judged.probs[where]
-        pseudo = replace(m.pseudo, probs=probs, logits=judged.logits[where], conf=probs.amax(1))
-        return View("s1", m.images, out, self.plugin.refine(pseudo, t), m.weak)
+        image = paste(here.weak, here.weak[order], here.boxes[0])
+        return Mixed(image, target.pasted(target.permuted(order), here.boxes[0]), image)
 
     def _original(self, batch: Batch, t: Progress) -> Step:
         """Squared error to the mixed teacher probabilities, scaled by the confident share (specs: cutmix_seg 1)."""
-        labeled, here, there = batch.labeled, batch.unlabeled, batch.partner
-        assert here is not None and there is not None  # noqa: S101  `needs` asks for both
-        out, box = self.net(labeled.x), here.boxes[0]
-        tau = self.cfg.threshold
+        labeled, here, there = streams(batch)
+        out, box, tau = self.net(labeled.x), here.boxes[0], self.cfg.threshold
         first = self.plugin.refine(labels_of(self.teacher, here.weak, here.valid, tau, train_mode=True), t)
         second = self.plugin.refine(labels_of(self.teacher, there.weak, there.valid, tau, train_mode=True), t)
-        assert first.probs is not None and second.probs is not None  # noqa: S101  un-mixed
         image, pseudo = paste(here.strong[0], there.strong[0], box), first.pasted(second, box)
         seen = self.net(image)
-        gap = (seen.logits.softmax(1) - paste(first.probs, second.probs, box)).square().sum(1) * pseudo.valid
+        gap = (seen.logits.softmax(1) - paste(first.soft, second.soft, box)).square().sum(1) * pseudo.valid
         kept = pseudo.keep.to(gap.dtype)
         gap = gap * (kept if self.cfg.confidence == "pixel" else global_sum(kept.mean()) / world_size())
         mixed = Mixed(image, pseudo, paste(here.weak, there.weak, box))
         weight = self.plugin.weigh(mixed, frozen_forward(self.teacher), t)
-        gap = gap if weight is None else gap * weight * (weight.numel() / weight.sum())
-        sup = self.losses.supervised(out.logits, labeled.y)
-        view = View("s1", image, seen, pseudo, mixed.weak)
-        return self._total(batch, out, (view,), sup, mean_of(gap.sum(), gap.numel()), t)
+        gap = gap if weight is None else gap * mean_one(weight)
+        views = [View("s1", image, seen, pseudo, mixed.weak)]
+        return self._total(batch, out, views, mean_of(gap.sum(), gap.numel()), t)
 
-    def _total(
-        self, batch: Batch, out: Out, views: tuple[View, ...], sup: torch.Tensor, term: torch.Tensor | None, t: Progress
-    ) -> Step:
-        extra = self.plugin.loss(Seen(batch, out, views, self.net, frozen_forward(self.teacher)), t)
+    def _total(self, batch: Batch, out: Out, views: Sequence[View], term: torch.Tensor | None, t: Progress) -> Step:
+        sup = self.losses.supervised(out.logits, batch.labeled.y)
+        extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
         pace = self.plugin.pace(t)
         host = sup if term is None or not pace.unlabeled else sup + self.cfg.weight * term
         terms = {} if term is None else {"unsup": term, "kept": views[0].pseudo.keep.float().mean()}
         return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **extra))
 
     def after_step(self, t: Progress) -> None:
-        """EMA of parameters (S4MC) or of parameters and buffers (original), counted from the end of the warm-up."""
-        original = self.cfg.variant == "original"
-        start = 0 if original else self.cfg.warmup_epochs * t.steps_per_epoch
-        if t.step >= start:
-            ema.update(self.teacher, self.net, ema.capped_decay(t.step - start, self.cfg.ema), buffers=original)
+        """EMA: of parameters, decay rising from the end of the warm-up (S4MC); of buffers too, constant (original)."""
+        if self.cfg.variant == "original":
+            ema.update(self.teacher, self.net, self.cfg.ema, buffers=True)
+            return
+        since = t.step - self.cfg.warmup_epochs * t.steps_per_epoch
+        if since >= 0:
+            ema.update(self.teacher, self.net, ema.capped_decay(since, self.cfg.ema))
+            self.teaching.fill_(True)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
-        """The teacher."""
-        return self.teacher(x).logits
+        """The teacher; during the warm-up, when it has learned nothing, the student (S4MC release)."""
+        return (self.teacher if self.teaching else self.net)(x).logits
 
 
 def _scaled_ce(logits: torch.Tensor, pseudo: Pseudo, weight: torch.Tensor | None) -> torch.Tensor:

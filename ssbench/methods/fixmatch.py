@@ -20,9 +20,12 @@ from ssbench.methods.base import (
     Step,
     frozen_copy,
     frozen_forward,
+    kept_share,
     labels_of,
+    mean,
+    parts,
     recorded,
-    rows,
+    streams,
     summed,
 )
 from ssbench.nets.segnet import SegNet
@@ -30,7 +33,7 @@ from ssbench.ops import ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Seen, View
+from ssbench.plugins.base import Mixed, Seen
 
 
 class FixMatch(Method):
@@ -58,15 +61,16 @@ class FixMatch(Method):
 
     def step(self, batch: Batch, t: Progress) -> Step:
         """Specs: unimatch 1.4."""
-        labeled, here, there = batch.labeled, batch.unlabeled, batch.partner
-        assert here is not None and there is not None  # noqa: S101  `needs` asks for both
-        teacher, tau, n = self.ema_net or self.net, self.cfg.threshold, len(labeled.x)
+        labeled, here, there = streams(batch)
+        teacher, tau = self.ema_net or self.net, self.cfg.threshold
         pasted = self.plugin.refine(labels_of(teacher, there.weak, there.valid, tau, train_mode=False), t)
         if self.ema_net is None:
-            out = self.net(torch.cat([labeled.x, here.weak]))
-            target, out = Pseudo.of(out.logits[n:], here.valid, tau, rows(out, slice(n, None)).feats), rows(out, slice(n))
+            both = self.net(torch.cat([labeled.x, here.weak]))
+            out, weak = parts(both, [len(labeled.x), len(here.weak)])
+            target = Pseudo.of(weak.logits, here.valid, tau, weak.feats)
         else:
-            target, out = labels_of(teacher, here.weak, here.valid, tau, train_mode=False), self.net(labeled.x)
+            target = labels_of(teacher, here.weak, here.valid, tau, train_mode=False)
+            out = self.net(labeled.x)
         target = self.plugin.refine(target, t)
 
         def cutmix() -> list[Mixed]:
@@ -75,14 +79,12 @@ class FixMatch(Method):
             return [Mixed(image, target.pasted(pasted, box), weak)]
 
         mixed, teach = self.plugin.mix(cutmix, batch, target, t), frozen_forward(teacher)
-        seen = [self.net(m.images) for m in mixed]
-        each = [self.losses.pseudo(o.logits, m.pseudo, self.plugin.weigh(m, teach, t)) for o, m in zip(seen, mixed, strict=True)]
-        sup, strong = self.losses.supervised(out.logits, labeled.y), sum(each[1:], each[0]) / len(each)
-        views = tuple(View(f"s{i}", m.images, o, m.pseudo, m.weak) for i, (o, m) in enumerate(zip(seen, mixed, strict=True), 1))
-        extra = self.plugin.loss(Seen(batch, out, views, self.net, teach), t)
+        each, views = self._taught(mixed, [self.net(m.images) for m in mixed], teach, t)
+        sup, strong = self.losses.supervised(out.logits, labeled.y), mean(each)
+        extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
         pace = self.plugin.pace(t)
         host = (sup + strong) / 2 if pace.unlabeled else sup / 2
-        return Step(summed(host, pace, extra), recorded(sup=sup, s=strong, kept=_share(target), **extra))
+        return Step(summed(host, pace, extra), recorded(sup=sup, s=strong, kept=kept_share(target), **extra))
 
     def after_step(self, t: Progress) -> None:
         """Moving average of parameters; the teacher's batch-norm statistics follow by buffer averaging."""
@@ -92,7 +94,3 @@ class FixMatch(Method):
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """The EMA teacher where there is one."""
         return (self.ema_net or self.net)(x).logits
-
-
-def _share(target: Pseudo) -> torch.Tensor:
-    return (target.keep & target.valid).sum() / target.valid.sum().clamp(min=1)

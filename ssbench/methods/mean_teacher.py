@@ -11,11 +11,12 @@ Departures: the average is taken after the optimiser step (CPS: inside the next 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 
-from ssbench.data.batch import Batch, Needs
+from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled
 from ssbench.methods.base import (
     MakeNet,
     Method,
@@ -24,13 +25,15 @@ from ssbench.methods.base import (
     frozen_copy,
     frozen_forward,
     labels_of,
+    mean,
+    parts,
     recorded,
-    rows,
     summed,
 )
+from ssbench.nets.segnet import Out
 from ssbench.ops import ema
 from ssbench.ops.progress import Progress
-from ssbench.ops.reduce import mean_of
+from ssbench.ops.reduce import mean_of, mean_one
 from ssbench.plugins.base import Mixed, Seen, View
 
 
@@ -46,8 +49,8 @@ class MeanTeacher(Method):
         consistency: Literal["soft", "hard"] = "soft"  # TorchSemiSeg; hard = MPMC, WPL Sec. 3.1
         weight: float | None = None  # soft 100 (TorchSemiSeg), hard 1 (MPMC Eq. 1)
         threshold: float = 0.95  # hard only: FixMatch's, as WPL Sec. 3.1
-        ema: float = 0.99  # TorchSemiSeg
-        ema_buffers: bool = False  # TorchSemiSeg: batch-norm statistics from the teacher's own passes
+        ema: float = 0.99  # TorchSemiSeg: constant; hard: rises to it, as in U2PL
+        ema_buffers: bool | None = None  # batch-norm statistics; soft: from own passes (TorchSemiSeg), hard: averaged
 
     @property
     def needs(self) -> Needs:
@@ -57,59 +60,56 @@ class MeanTeacher(Method):
     def build(self, make_net: MakeNet) -> None:
         """The teacher starts as a copy of the student."""
         self.teacher = frozen_copy(self.net)
+        if self.cfg.consistency == "soft":
+            self._cannot("mix", "consistency: soft", "method: {name: mean_teacher, consistency: hard}")
 
     def step(self, batch: Batch, t: Progress) -> Step:
         """One consistency term, soft or hard."""
-        return self._soft(batch, t) if self.cfg.consistency == "soft" else self._hard(batch, t)
+        if batch.unlabeled is None:
+            raise ValueError("mean_teacher reads unlabelled images")
+        do = self._soft if self.cfg.consistency == "soft" else self._hard
+        return do(batch, batch.labeled, batch.unlabeled, t)
 
-    def _soft(self, batch: Batch, t: Progress) -> Step:
-        labeled, here = batch.labeled, batch.unlabeled
-        assert here is not None  # noqa: S101  `needs` asks for it
+    def _soft(self, batch: Batch, labeled: Labeled, here: Unlabeled, t: Progress) -> Step:
+        """Mean squared error of the probabilities of all images and classes; a plug-in acts on unlabelled images."""
         first, second = self.net(labeled.x), self.net(here.weak)
         everywhere = torch.ones_like(labeled.y, dtype=torch.bool)
         told = labels_of(self.teacher, labeled.x, everywhere, 0.0, train_mode=True)
         target = self.plugin.refine(labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=True), t)
-        assert told.probs is not None and target.probs is not None  # noqa: S101  un-mixed
-        gap = (second.logits.softmax(1) - target.probs).square().mean(1) * target.keep
-        mixed, teach = Mixed(here.weak, target, here.weak), frozen_forward(self.teacher)
-        weight = self.plugin.weigh(mixed, teach, t)
-        gap = gap if weight is None else gap * weight * (weight.numel() / weight.sum())
-        known = (first.logits.softmax(1) - told.probs).square().mean(1)
+        known = (first.logits.softmax(1) - told.soft).square().mean(1)
+        gap = (second.logits.softmax(1) - target.soft).square().mean(1) * target.keep
+        weight = self.plugin.weigh(Mixed(here.weak, target, here.weak), frozen_forward(self.teacher), t)
+        gap = gap if weight is None else gap * mean_one(weight)
         consistency = mean_of(known.sum() + gap.sum(), known.numel() + gap.numel())
-        sup = self.losses.supervised(first.logits, labeled.y)
-        view = View("weak", here.weak, second, target, here.weak)
-        return self._total(batch, first, (view,), sup, consistency, 100.0, t)
+        views = [View("weak", here.weak, second, target, here.weak)]
+        return self._total(batch, first, views, consistency, 100.0, t)
 
-    def _hard(self, batch: Batch, t: Progress) -> Step:
-        labeled, here = batch.labeled, batch.unlabeled
-        assert here is not None  # noqa: S101  `needs` asks for it
+    def _hard(self, batch: Batch, labeled: Labeled, here: Unlabeled, t: Progress) -> Step:
+        """Confident labels of the eval-mode teacher for the strong view."""
         target = labels_of(self.teacher, here.weak, here.valid, self.cfg.threshold, train_mode=False)
         target = self.plugin.refine(target, t)
         mixed = self.plugin.mix(lambda: [Mixed(here.strong[0], target, here.weak)], batch, target, t)
-        teach, n = frozen_forward(self.teacher), len(labeled.x)
         out = self.net(torch.cat([labeled.x, *(m.images for m in mixed)]))
-        first = rows(out, slice(n))
-        views = tuple(
-            View(f"s{k + 1}", m.images, rows(out, slice(n + k * len(m.images), n + (k + 1) * len(m.images))), m.pseudo, m.weak)
-            for k, m in enumerate(mixed)
-        )
-        each = [self.losses.pseudo(v.out.logits, v.pseudo, self.plugin.weigh(m, teach, t)) for v, m in zip(views, mixed, strict=True)]
-        sup = self.losses.supervised(first.logits, labeled.y)
-        return self._total(batch, first, views, sup, sum(each[1:], each[0]) / len(each), 1.0, t)
+        first, *seen = parts(out, [len(labeled.x), *(len(m.images) for m in mixed)])
+        each, views = self._taught(mixed, seen, frozen_forward(self.teacher), t)
+        return self._total(batch, first, views, mean(each), 1.0, t)
 
     def _total(
-        self, batch: Batch, first: object, views: tuple[View, ...], sup: torch.Tensor, term: torch.Tensor,
-        default: float, t: Progress,
+        self, batch: Batch, first: Out, views: Sequence[View], term: torch.Tensor, default: float, t: Progress
     ) -> Step:
-        extra = self.plugin.loss(Seen(batch, first, views, self.net, frozen_forward(self.teacher)), t)  # type: ignore[arg-type]
+        sup = self.losses.supervised(first.logits, batch.labeled.y)
+        extra = self.plugin.loss(Seen(batch, first, tuple(views), self.net, frozen_forward(self.teacher)), t)
         pace = self.plugin.pace(t)
         weight = default if self.cfg.weight is None else self.cfg.weight
         host = sup + weight * term if pace.unlabeled else sup
         return Step(summed(host, pace, extra), recorded(sup=sup, consistency=term, **extra))
 
     def after_step(self, t: Progress) -> None:
-        """EMA of parameters, decay capped at `ema`."""
-        ema.update(self.teacher, self.net, ema.capped_decay(t.step, self.cfg.ema), self.cfg.ema_buffers)
+        """EMA of parameters: constant decay for soft, capped for hard, whose teacher also takes the statistics."""
+        soft = self.cfg.consistency == "soft"
+        decay = self.cfg.ema if soft else ema.capped_decay(t.step, self.cfg.ema)
+        buffers = not soft if self.cfg.ema_buffers is None else self.cfg.ema_buffers
+        ema.update(self.teacher, self.net, decay, buffers)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """The network the source scores: the student (soft) or the teacher (hard)."""

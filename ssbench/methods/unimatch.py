@@ -14,7 +14,19 @@ from typing import Literal
 import torch
 
 from ssbench.data.batch import Batch, Needs
-from ssbench.methods.base import Method, MethodConfig, Step, frozen_forward, labels_of, recorded, rows, summed
+from ssbench.methods.base import (
+    Method,
+    MethodConfig,
+    Step,
+    frozen_forward,
+    kept_share,
+    labels_of,
+    mean,
+    parts,
+    recorded,
+    streams,
+    summed,
+)
 from ssbench.nets.segnet import Out
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
@@ -45,8 +57,7 @@ class UniMatch(Method):
 
     def step(self, batch: Batch, t: Progress) -> Step:
         """Specs: unimatch 1.3, in the order of its forward passes."""
-        cfg, labeled, here, there = self.cfg, batch.labeled, batch.unlabeled, batch.partner
-        assert here is not None and there is not None  # noqa: S101  `needs` asks for both
+        cfg, (labeled, here, there) = self.cfg, streams(batch)
         pasted = self.plugin.refine(labels_of(self.net, there.weak, there.valid, cfg.threshold, train_mode=False), t)
         out, weak = self._joint(labeled.x, here.weak, t)
         if cfg.weak_labels == "eval":
@@ -57,34 +68,35 @@ class UniMatch(Method):
 
         def cutmix() -> list[Mixed]:
             pairs = zip(here.strong, there.strong, here.boxes, strict=True)
-            return [Mixed(paste(a, b, box), target.pasted(pasted, box), paste(here.weak, there.weak, box)) for a, b, box in pairs]
+            return [
+                Mixed(paste(a, b, box), target.pasted(pasted, box), paste(here.weak, there.weak, box))
+                for a, b, box in pairs
+            ]
 
         mixed, teach = self.plugin.mix(cutmix, batch, target, t), frozen_forward(self.net)
         strong = self.net(torch.cat([m.images for m in mixed]))
-        size = len(mixed[0].images)
-        seen = [rows(strong, slice(k * size, (k + 1) * size)) for k in range(len(mixed))]
         sup = self.losses.supervised(out.logits, labeled.y)
-        each = [self.losses.pseudo(o.logits, m.pseudo, self.plugin.weigh(m, teach, t)) for o, m in zip(seen, mixed, strict=True)]
-        perturbed = Mixed(here.weak, target, here.weak)
+        each, views = self._taught(mixed, parts(strong, [len(m.images) for m in mixed]), teach, t)
         assert weak.perturbed is not None  # noqa: S101  `_joint` perturbs
-        fp = self.losses.pseudo(weak.perturbed, target, self.plugin.weigh(perturbed, teach, t))
-        views = [View(f"s{k}", m.images, o, m.pseudo, m.weak) for k, (o, m) in enumerate(zip(seen, mixed, strict=True), 1)]
+        weight = self.plugin.weigh(Mixed(here.weak, target, here.weak), teach, t)
+        fp = self.losses.pseudo(weak.perturbed, target, weight)
         views.append(View("fp", here.weak, Out(weak.perturbed, feats=weak.feats), target, here.weak))
         extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
         pace = self.plugin.pace(t)
-        share = cfg.strong_weight / len(each)
-        unlabeled = sum((share * s for s in each[1:]), share * each[0]) + cfg.feature_weight * fp
+        unlabeled = cfg.strong_weight * mean(each) + cfg.feature_weight * fp
         host = (sup + unlabeled) / 2 if pace.unlabeled else sup / 2
         terms = {f"s{k}": s for k, s in enumerate(each, 1)}
-        kept = (target.keep & target.valid).sum() / target.valid.sum().clamp(min=1)
-        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, fp=fp, kept=kept, **extra))
+        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, fp=fp, kept=kept_share(target), **extra))
 
     def _joint(self, x: torch.Tensor, weak: torch.Tensor, t: Progress) -> tuple[Out, Out]:
         """One pass over labelled and weak images, the decoder also on perturbed features of both."""
-        both = torch.cat([x, weak])
         drop = [
-            t.channel_drop(len(both), channels, self.cfg.feature_drop, f"feature drop {k}")
-            for k, channels in enumerate(self.net.perturb_channels)
+            torch.cat([self._drop(t, len(x), wide, f"labeled {k}"), self._drop(t, len(weak), wide, f"weak {k}")])
+            for k, wide in enumerate(self.net.perturb_channels)
         ]
-        out = self.net(both, drop)
-        return rows(out, slice(len(x))), rows(out, slice(len(x), None))
+        labeled, unlabeled = parts(self.net(torch.cat([x, weak]), drop), [len(x), len(weak)])
+        return labeled, unlabeled
+
+    def _drop(self, t: Progress, images: int, channels: int, which: str) -> torch.Tensor:
+        """Multipliers of one map; drawn apart for each stream, so that sharing the batch out changes none of them."""
+        return t.channel_drop(images, channels, self.cfg.feature_drop, f"feature drop {which}")

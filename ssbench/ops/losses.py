@@ -46,10 +46,8 @@ def ohem(logits: Tensor, target: Tensor, threshold: float, min_kept: int, group:
     The authors mine per process (2 images each), so the number of devices would change the loss; a fixed group
     does not. The batch on a device must be a multiple of the group, except that a smaller batch is one group.
     """
-    kept = [
-        hard_pixels(some, truth, threshold, min_kept)
-        for some, truth in zip(logits.split(group), target.split(group), strict=True)
-    ]
+    groups = zip(torch.split(logits, group), torch.split(target, group), strict=True)
+    kept = [hard_pixels(some, truth, threshold, min_kept) for some, truth in groups]
     return cross_entropy(logits, torch.cat(kept))
 
 

@@ -96,15 +96,19 @@ def _insert(
     out = []
     for old in best:
         wins = new[0] > old[0]
-        upper = tuple(torch.where(wins, a, b) for a, b in zip(new, old, strict=True))
-        new = tuple(torch.where(wins, b, a) for a, b in zip(new, old, strict=True))  # type: ignore[assignment]
-        out.append(upper)
-    return [*out, new][:keep]  # type: ignore[list-item]
+        out.append(_where(wins, new, old))
+        new = _where(wins, old, new)
+    return [*out, new][:keep]
 
 
-def _random(
-    probs: Tensor, window: list[tuple[int, int]], generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+def _where(
+    condition: Tensor, yes: tuple[Tensor, Tensor, Tensor], no: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    first, second, third = (torch.where(condition, a, b) for a, b in zip(yes, no, strict=True))
+    return first, second, third
+
+
+def _random(probs: Tensor, window: list[tuple[int, int]], generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     batch, _, height, width = probs.shape
     pick = torch.randint(len(window), (batch, 1, height, width), generator=generator, device=probs.device)
     value, beta = torch.zeros_like(probs), torch.zeros_like(probs)

@@ -32,9 +32,7 @@ class Pseudo:
     carry: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, logits: Tensor, valid: Tensor, threshold: float, feats: Mapping[str, Tensor] | None = None
-    ) -> Pseudo:
+    def of(cls, logits: Tensor, valid: Tensor, threshold: float, feats: Mapping[str, Tensor] | None = None) -> Pseudo:
         """Arg-max labels of detached `logits`, kept where the largest probability is >= `threshold`."""
         logits = logits.detach()
         probs = logits.softmax(1)
@@ -44,24 +42,30 @@ class Pseudo:
 
     def pasted(self, other: Pseudo, region: Tensor) -> Pseudo:
         """This statement with `other`'s inside `region` (B H W bool). Both must carry the same maps."""
-        mixed = {name: paste(getattr(self, name), getattr(other, name), region) for name in _MOVED}
-        carry = {name: paste(value, other.carry[name], region) for name, value in self.carry.items()}
         trusted = None
         if self.trusted is not None or other.trusted is not None:
             trusted = paste(self.trusted_mask(), other.trusted_mask(), region)
-        return Pseudo(**mixed, trusted=trusted, carry=carry)
+        return Pseudo(
+            label=paste(self.label, other.label, region),
+            conf=paste(self.conf, other.conf, region),
+            keep=paste(self.keep, other.keep, region),
+            valid=paste(self.valid, other.valid, region),
+            trusted=trusted,
+            carry={name: paste(value, other.carry[name], region) for name, value in self.carry.items()},
+        )
 
     def permuted(self, order: Tensor) -> Pseudo:
         """The same statements with images reordered by index tensor `order` (B)."""
-        mixed = {name: getattr(self, name)[order] for name in _MOVED}
-        carry = {name: value[order] for name, value in self.carry.items()}
         return Pseudo(
-            **mixed,
+            label=self.label[order],
+            conf=self.conf[order],
+            keep=self.keep[order],
+            valid=self.valid[order],
             logits=None if self.logits is None else self.logits[order],
             probs=None if self.probs is None else self.probs[order],
             trusted=None if self.trusted is None else self.trusted[order],
             feats={name: value[order] for name, value in self.feats.items()},
-            carry=carry,
+            carry={name: value[order] for name, value in self.carry.items()},
         )
 
     def with_carry(self, **maps: Tensor) -> Pseudo:
@@ -72,5 +76,13 @@ class Pseudo:
         """B H W bool: `trusted`, or all false."""
         return torch.zeros_like(self.keep) if self.trusted is None else self.trusted
 
+    @property
+    def soft(self) -> Tensor:
+        """`probs`, B C H W.
 
-_MOVED = ("label", "conf", "keep", "valid")
+        Raises:
+            ValueError: there are none, because the images have been mixed since the teacher saw them.
+        """
+        if self.probs is None:
+            raise ValueError("pseudo-labels hold no probabilities once they are mixed")
+        return self.probs

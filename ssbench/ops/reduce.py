@@ -26,6 +26,15 @@ def global_sum(value: Tensor) -> Tensor:
     return value
 
 
+def mean_one(weight: Tensor) -> Tensor:
+    """`weight` (any shape, >= 0) scaled so that its mean over all processes is 1; unchanged where the sum is 0.
+
+    So a mean of `loss * mean_one(weight)` is the weighted mean of `loss`.
+    """
+    total, count = global_sum(weight.sum()), global_sum(weight.new_full((), weight.numel()))
+    return weight * torch.where(total > 0, count / total, torch.ones_like(total))
+
+
 def mean_of(total: Tensor, count: Tensor | int) -> Tensor:
     """`total / count` with both summed over processes: the mean over the whole batch, 0 where the count is 0.
 

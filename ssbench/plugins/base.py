@@ -106,8 +106,11 @@ class Plugin(nn.Module):
         super().__init_subclass__(**kwargs)
         own = {n for n, v in vars(cls).items() if callable(v) and not n.startswith("_") and not isinstance(v, type)}
         if strange := own - HOOKS:
-            raise RecipeError(f"{cls.__name__} defines {sorted(strange)}, which no host calls",
-                              cls.__module__, f"hooks: {', '.join(sorted(HOOKS))}; start other names with '_'")
+            raise RecipeError(
+                f"{cls.__name__} defines {sorted(strange)}, which no host calls",
+                cls.__module__,
+                f"hooks: {', '.join(sorted(HOOKS))}; start other names with '_'",
+            )
         cls.needs = frozenset(own) | frozenset().union(*(getattr(b, "needs", frozenset()) for b in cls.__mro__[1:]))
 
     def prepare(self, run: Prepared) -> None:

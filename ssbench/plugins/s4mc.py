@@ -4,9 +4,11 @@ Paper: "Semi-Supervised Semantic Segmentation via Marginal Contextual Informatio
 2023 submission version). Checked against: s4mcontext/s4mc 63905af, `u2pl/utils/loss_helper.py` and `train_semi.py`
 (CutMix-Seg host; the FixMatch host is not released).
 variant: "paper" = full 3 x 3 window with distance weights, independent joint (Eq. 8), level falling by iteration;
-"release" = 4 side neighbours, the class-conditional bound of App. C, level falling by epoch. Each part can be set alone.
+"release" = 4 side neighbours, the class-conditional bound of App. C, level falling by epoch. Each part can be set
+alone. Labels are never changed: they stay the arg-max of the raw probabilities (specs: s4mc A3).
 Departures: E is estimated from the labelled split with in-image pairs only (the release hard-codes lists in which
-pixels outside the image count as class 0; they are `agreement: published`). Padding takes no part as a neighbour (ours).
+pixels outside the image count as class 0; they are `agreement: published`). Padding is never kept and never a
+neighbour (ours, specs: s4mc A8).
 """
 
 from __future__ import annotations
@@ -66,6 +68,10 @@ class S4MC(Plugin):
             raise RecipeError(f"s4mc: size {cfg.size} with connectivity 4", "plugin", "use connectivity: 8")
         if not cfg.dpa and cfg.gamma is None and cfg.refine_scores:
             raise RecipeError("s4mc: refined scores need a threshold, and dpa is off", "plugin", "set gamma: 0.5, say")
+        if cfg.dpa and cfg.gamma is not None:
+            raise RecipeError(
+                f"s4mc: dpa sets the threshold, so gamma {cfg.gamma} is unused", "plugin", "set dpa: false"
+            )
         if cfg.agreement == "published" and classes not in PUBLISHED:
             raise RecipeError(f"s4mc: no published agreement for {classes} classes", "plugin", "agreement: estimated")
         start = PUBLISHED[classes] if cfg.agreement == "published" else [1.0] * classes
@@ -76,25 +82,25 @@ class S4MC(Plugin):
 
     def prepare(self, run: Prepared) -> None:
         """Estimate from the labelled masks how often a neighbour has a pixel's label (App. C)."""
-        if self.joint == "independent" or not self.cfg.refine_scores:
+        known = self.joint == "max_joint" and self.cfg.agreement == "published"
+        if self.joint == "independent" or known or not self.cfg.refine_scores:
             return
         equal, pairs = torch.zeros(self.classes, dtype=torch.int64), torch.zeros(self.classes, dtype=torch.int64)
         for id in run.progress(run.labeled, "label agreement of neighbours"):
             found = neighbours.label_agreement(torch.from_numpy(np.array(run.mask(id))), self.classes)
             equal, pairs = equal + found[0], pairs + found[1]
         self.pair_agreement.fill_(float(equal.sum() / pairs.sum().clamp(min=1)))
-        if self.cfg.agreement == "estimated":
+        if self.cfg.agreement == "estimated":  # a class the labels lack gets the mean over all pairs
             self.agreement.copy_(torch.where(pairs > 0, equal / pairs.clamp(min=1), self.pair_agreement.cpu()))
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         """Threshold from raw scores (Eq. 6), test on refined ones (Eq. 4)."""
-        if pseudo.probs is None or not (self.cfg.dpa or self.cfg.gamma is not None):
+        if not self.cfg.dpa and self.cfg.gamma is None:
             return pseudo
-        score = _SCORES[self.cfg.score]
-        gamma = self._gamma(score(pseudo.probs), pseudo.valid, t)
-        inside = pseudo.probs * pseudo.valid[:, None]
-        judged = self._refined(inside, t) if self.cfg.refine_scores else pseudo.probs
-        return replace(pseudo, keep=score(judged) > gamma)
+        score, probs = _SCORES[self.cfg.score], pseudo.soft
+        gamma = self._gamma(score(probs), pseudo.valid, t)
+        judged = self._refined(probs * pseudo.valid[:, None], t) if self.cfg.refine_scores else probs
+        return replace(pseudo, keep=(score(judged) > gamma) & pseudo.valid)
 
     def _gamma(self, raw: Tensor, valid: Tensor, t: Progress) -> Tensor:
         """alpha_t-quantile of the raw scores of the batch, alpha_t = alpha0 (1 - t/T)."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from ssbench import __version__
-from ssbench.commands import catalogue, demo, doctor, prepare, runs, splits, tables
-from ssbench.errors import Interrupted, SsbenchError, UsageError, nearest
+from ssbench.commands import catalogue, demo, doctor, importing, prepare, runs, splits, tables
+from ssbench.errors import HardwareError, Interrupted, SsbenchError, UsageError, nearest
 
 app = typer.Typer(
     name="ssbench",
@@ -20,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (prepare, catalogue, runs, tables, demo, doctor):
+for module in (prepare, importing, catalogue, runs, tables, demo, doctor):
     module.register(app)
 app.add_typer(splits.app, name="splits")
 app.add_typer(splits.data_app, name="data")
@@ -63,7 +65,13 @@ def _run() -> int:
         return _told(Interrupted("interrupted"))
     except BrokenPipeError:
         return _reader_left()
-    except Exception:
+    except SystemExit as stop:  # typer's own way out of a broken pipe
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _reader_left()
+        raise
+    except Exception as error:
+        if known := _of_the_machine(error):
+            return _told(known)
         import traceback
 
         traceback.print_exc()
@@ -73,6 +81,11 @@ def _run() -> int:
 
 
 def _told(error: SsbenchError) -> int:
+    """Print an error; one that names no place or remedy gets the command line and its help."""
+    if not isinstance(error, Interrupted):
+        words = [word for word in sys.argv[1:] if not word.startswith("-")]
+        error.where = error.where or shlex.join(["ssbench", *sys.argv[1:]])
+        error.fix = error.fix or f"ssbench {' '.join(words[:1])} --help"
     print(f"error: {error}", file=sys.stderr)
     return error.code
 
@@ -83,9 +96,21 @@ def _in_three_parts(error: Any) -> UsageError:
     command = context.command_path if context is not None else "ssbench"
     what = error.format_message().replace("Value error, ", "").rstrip(".")
     known = getattr(context.command, "commands", None) if context is not None else None
-    if known and what.startswith("No such command"):
+    if known and what.startswith("No such command") and "Did you mean" not in what:
         what = f"{what}; {nearest(what.split(chr(39))[1], list(known))}"
     return UsageError(what[:1].lower() + what[1:], command, f"{command} --help")
+
+
+def _of_the_machine(error: Exception) -> SsbenchError | None:
+    """A file system's refusal in three parts: a place that cannot be written is the user's to change, a full disk too."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    where, what = str(error.filename or ""), (error.strerror or "").lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HardwareError(f"the disk is full: {what}", where, "free some space; the same command goes on")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR):
+        return UsageError(f"cannot use '{where}': {what}", where, "choose another place, or change its permissions")
+    return None
 
 
 def _help(error: Any) -> int:

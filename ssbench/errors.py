@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SsbenchError(Exception):
     """An error a user can act on.
@@ -15,9 +17,19 @@ class SsbenchError(Exception):
         super().__init__(what)
         self.what, self.where, self.fix = what, where, fix
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled whole, whatever a subclass's constructor takes: errors come back from worker processes."""
+        return _again, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         parts = [self.what, f"  where: {self.where}" if self.where else "", f"  fix:   {self.fix}" if self.fix else ""]
         return "\n".join(part for part in parts if part)
+
+
+def _again(cls: type[SsbenchError], args: tuple[Any, ...], state: dict[str, Any]) -> SsbenchError:
+    made = cls.__new__(cls, *args)
+    made.__dict__.update(state)
+    return made
 
 
 class UsageError(SsbenchError):
@@ -44,7 +56,7 @@ class GateError(SsbenchError):
     code = 5
 
 
-class RunsFailed(SsbenchError):
+class RunsFailed(SsbenchError):  # noqa: N818  says what is the case
     """Some runs of a queue failed; the others are done."""
 
     code = 6
@@ -56,13 +68,13 @@ class HardwareError(SsbenchError):
     code = 7
 
 
-class Stopped(SsbenchError):
+class Stopped(SsbenchError):  # noqa: N818  asked for, so no fault
     """Stopped on request after a checkpoint; the same command goes on from there."""
 
     code = 75
 
 
-class Interrupted(SsbenchError):
+class Interrupted(SsbenchError):  # noqa: N818  asked for, so no fault
     """Interrupted from the keyboard where nothing had to be saved."""
 
     code = 130
@@ -75,4 +87,5 @@ def nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
-    return "known: " + ", ".join(sorted(known)[:30])
+    shown, rest = sorted(known)[:12], len(known) - 12
+    return f"known: {', '.join(shown) or 'none'}" + (f" and {rest} more" if rest > 0 else "")

@@ -9,6 +9,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from functools import cache
 from importlib.metadata import entry_points
@@ -71,10 +72,13 @@ def load(kind: Kind, name: str, where: str = "") -> type[Any]:
 
 
 def _defines(path: Path, base: str) -> bool:
-    """Whether a file has a class whose base is written `base`, read without running it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    return any(isinstance(b, ast.Name) and b.id == base for node in classes for b in node.bases)
+    """Whether a file has a class whose base is written `base`, read without running it.
+
+    A dataset also says its name, which is the file's: wrappers of datasets are no datasets.
+    """
+    text = path.read_text(encoding="utf-8")
+    named = base != "Dataset" or re.search(rf'^    name = "{path.stem}"', text, re.MULTILINE)
+    return bool(named and re.search(rf"^class \w+\((?:[^)]*[ ,])?{base}[ ,)]", text, re.MULTILINE))
 
 
 def _the_class(module: ModuleType, base: str, name: str) -> type[Any]:
@@ -98,7 +102,8 @@ def _from_path(path: Path, where: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, full)
-    assert spec is not None and spec.loader is not None  # noqa: S101  a .py path always has a loader
+    assert spec is not None  # noqa: S101  a .py path always has a loader
+    assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,7 +15,15 @@ from ssbench.errors import RecipeError
 Keys = tuple[str | int, ...]
 
 
-class Loader(yaml.SafeLoader):
+if TYPE_CHECKING:
+    _Loader = yaml.SafeLoader
+else:
+    _Loader = getattr(
+        yaml, "CSafeLoader", yaml.SafeLoader
+    )  # libyaml's, where PyYAML was built with it: ten times faster
+
+
+class Loader(_Loader):
     """Plain data only; 1e-4 is a number, as in YAML 1.2 (PyYAML reads it as a string without a dot)."""
 
 
@@ -106,7 +114,9 @@ def _ends(root: yaml.Node) -> dict[int, int]:
 
 def _ends_itself(node: yaml.Node) -> bool:
     """Whether its end mark is its own last character; block collections and block scalars end at what comes next."""
-    return node.style not in ("|", ">") if isinstance(node, yaml.ScalarNode) else bool(node.flow_style)
+    if isinstance(node, yaml.ScalarNode):
+        return node.style not in ("|", ">")
+    return isinstance(node, yaml.CollectionNode) and bool(node.flow_style)
 
 
 class _Reader:
@@ -117,9 +127,10 @@ class _Reader:
         self.loader = Loader("")
         self.inside: set[int] = set()
 
-    def value(self, node: yaml.Node, keys: Keys) -> Any:
-        """The value of a node that stands at `keys`."""
-        self.marks[keys] = Mark(self.shown, node.start_mark.line + 1, self.comment(node))
+    def value(self, node: yaml.Node, keys: Keys, line: int | None = None) -> Any:
+        """The value of a node that stands at `keys`; `line` of its key, which a block begins below."""
+        begins = node.start_mark.line if line is None or _ends_itself(node) else line
+        self.marks[keys] = Mark(self.shown, begins + 1, self.comment(node))
         if id(node) in self.inside:
             raise RecipeError("a value that contains itself", str(self.marks[keys]), "remove the alias")
         self.inside.add(id(node))
@@ -138,12 +149,12 @@ class _Reader:
         for key_node, value_node in node.value:
             where = f"{self.shown}:{key_node.start_mark.line + 1}"
             key = self.scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
-            if not isinstance(key, Hashable) or key is None:
+            if not isinstance(key, str | int):
                 raise RecipeError("a key that is no plain word", where, "name: value lines")
             if key in seen:
                 raise RecipeError(f"'{key}' stands twice", where, "remove one")
             seen.add(key)
-            yield key, self.value(value_node, (*keys, key))
+            yield key, self.value(value_node, (*keys, key), key_node.start_mark.line)
 
     def scalar(self, node: yaml.Node) -> Any:
         """A number, a string, true, false or null."""

@@ -10,18 +10,22 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from ssbench import find
+from ssbench import find, paths
 from ssbench.errors import RecipeError, nearest
 from ssbench.marked import Keys, Mark, Marked
 from ssbench.overlay import find_recipe, is_table_name, merge, override, read_raw, recipe_names, shown
 from ssbench.quick import shrunk
 from ssbench.sections import PROTOCOLS, AboutConfig, DataConfig, EvalConfig, OptimConfig, ScheduleConfig
 
+if TYPE_CHECKING:
+    from ssbench.data.dataset import Dataset
+
 __all__ = [
+    "Division",
     "PROTOCOLS",
     "DataConfig",
     "EvalConfig",
@@ -130,13 +134,20 @@ class Recipe:
             yield (section,), getattr(self, section)
 
 
-def load(name: str, overrides: Sequence[str] = (), quick: bool = False, division: Division | None = None) -> Recipe:
+def load(
+    name: str,
+    overrides: Sequence[str] = (),
+    quick: bool = False,
+    division: Division | None = None,
+    data_root: Path | None = None,
+) -> Recipe:
     """Read, merge, override and validate a recipe.
 
     Args:
         overrides: "a.b=value" with YAML values.
         quick: apply the shrinking of `ssbench.quick`, for a run of seconds on a CPU.
         division: replaces the recipe's.
+        data_root: where imported datasets are (default: $SSBENCH_DATA or ./data); built-in ones need none.
     Raises:
         RecipeError: anything wrong, with file:line and the nearest known name.
     """
@@ -146,16 +157,18 @@ def load(name: str, overrides: Sequence[str] = (), quick: bool = False, division
     if not isinstance(wished, dict):
         raise RecipeError("'quick' must be a mapping of sections", str(marked.at(("quick",))), "quick: {net: {...}}")
     if quick:
-        _resolve(found, path, marked, (), False)  # a mistake in what was shrunk away is one too
-        marked = merge(marked, shrunk(marked.data, wished))
+        whole = _resolve(found, path, marked, (), False, data_root)  # a mistake in what is shrunk away is one too
+        marked = merge(marked, shrunk(marked.data, wished, _dataset_class(whole, data_root).channels == 1))
     for text in overrides:
         marked = override(marked, text)
     if division is not None:
         marked = override(marked, f"division={division}")
-    return _resolve(found, path, marked, tuple(overrides), quick)
+    return _resolve(found, path, marked, tuple(overrides), quick, data_root)
 
 
-def _resolve(name: str, path: Path, marked: Marked, overrides: tuple[str, ...], quick: bool) -> Recipe:
+def _resolve(
+    name: str, path: Path, marked: Marked, overrides: tuple[str, ...], quick: bool, data_root: Path | None
+) -> Recipe:
     from ssbench.data.views import ViewsConfig
     from ssbench.methods.base import LossConfig
 
@@ -182,7 +195,7 @@ def _resolve(name: str, path: Path, marked: Marked, overrides: tuple[str, ...], 
         marked=marked,
     )
     _hooks_fit(method, recipe.method.name, plugins, marked)
-    _protocol_fits(recipe)
+    _protocol_fits(recipe, data_root)
     return recipe
 
 
@@ -237,11 +250,17 @@ def _hooks_fit(method: type[Any], name: str, plugins: Sequence[tuple[type[Any], 
             used[hook] = cfg.name
 
 
-def _protocol_fits(recipe: Recipe) -> None:
+def _dataset_class(recipe: Recipe, data_root: Path | None) -> type[Dataset]:
+    from ssbench.data.opening import class_of
+
+    return class_of(recipe.data.dataset, paths.data_root(data_root), str(recipe.marked.at(("data", "dataset"))))
+
+
+def _protocol_fits(recipe: Recipe, data_root: Path | None) -> None:
     """Refuse volumes of what has none, and images of what is scored by volume, before anything is trained."""
     from ssbench.data.dataset import Dataset
 
-    cls = find.load("dataset", recipe.data.dataset, str(recipe.marked.at(("data", "dataset"))))
+    cls = _dataset_class(recipe, data_root)
     stacks = cls.volumes is not Dataset.volumes or recipe.data.form == "grey_stacks"
     if stacks != (recipe.eval.protocol == "volume"):
         what = f"protocol '{recipe.eval.protocol}' does not fit {recipe.data.dataset}"
@@ -263,7 +282,6 @@ def _section(model: type[BaseModel], value: Any, marked: Marked, at: Keys) -> An
 def _refused(model: type[BaseModel], value: Any, error: ValidationError, marked: Marked, at: Keys) -> RecipeError:
     """One complaint of pydantic's, a misspelt field before the field it leaves missing."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    loc = tuple(k for k in first["loc"] if (*at, k) in marked.marks or k in model.model_fields or isinstance(k, int))
     where, field = str(marked.at((*at, *first["loc"]))), str(first["loc"][0]) if first["loc"] else ""
     label = (
         " ".join([str(at[0]), str(value["name"])] if at and "name" in value else [str(k) for k in at[:1]]) or "recipe"
@@ -274,7 +292,7 @@ def _refused(model: type[BaseModel], value: Any, error: ValidationError, marked:
     if first["type"] == "missing":
         return RecipeError(f"{label} lacks '{field}'", where, f"add '{field}:'")
     message = first["msg"].removeprefix("Value error, ")
-    if not loc:
+    if not first["loc"]:
         return RecipeError(f"{label}: {message}", where, "mend the section")
-    got = value.get(field)
-    return RecipeError(f"{label}: {field} = {got!r}: {message[:1].lower()}{message[1:]}", where, "mend the value")
+    got, dotted = first["input"], ".".join(map(str, first["loc"]))
+    return RecipeError(f"{label}: {dotted} = {got!r:.80}: {message[:1].lower()}{message[1:]}", where, "mend the value")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(
-    what: Annotated[What | None, typer.Argument(help="Which part of the catalogue (default: how many of each).")] = None,
+    what: Annotated[What | None, typer.Argument(help="Part of the catalogue (default: how many of each).")] = None,
     data_root: DataRoot = None,
     results: Results = None,
     json: Json = False,
@@ -37,23 +38,23 @@ def list_(
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root
 
-    if what is None:
-        rows = [{"kind": kind.value, "count": len(_rows(kind, data_of(data_root), results_root(results)))} for kind in What]
-    else:
-        rows = _rows(what, data_of(data_root), results_root(results))
+    data, records = data_of(data_root), results_root(results)
+    title = "catalogue" if what is None else what.value
+    rows = [{"kind": w.value, "count": _count(w, data, records)} for w in What] if what is None else []
+    rows = rows or _rows(what or What.runs, data, records)
     if json:
-        print_json({(what or "catalogue"): rows})
-        return
-    columns = list(rows[0]) if rows else ["nothing"]
-    print_rows(str(what or "catalogue"), columns, [["" if v is None else v for v in row.values()] for row in rows])
+        print_json({title: rows})
+    elif rows:
+        print_rows(title, list(rows[0]), [["" if v is None else v for v in row.values()] for row in rows])
+    else:
+        print(f"no {title} yet", file=sys.stderr)
 
 
 def _rows(what: What, data: Any, results: Any) -> list[dict[str, Any]]:
     from ssbench import find
 
     if what is What.datasets:
-        state = {n: "prepared" if (data / n / "ledger.json").is_file() else "not prepared" for n in find.names("dataset")}
-        return [{"dataset": n, "state": s, "about": find.summary("dataset", n)} for n, s in state.items()]
+        return [*_datasets(data), *_imported(data)]
     if what is What.methods:
         return [{"method": n, "about": find.summary("method", n)} for n in find.names("method")]
     if what is What.plugins:
@@ -69,6 +70,31 @@ def _rows(what: What, data: Any, results: Any) -> list[dict[str, Any]]:
     from ssbench.data.splits import catalogue
 
     return catalogue(data)
+
+
+def _count(what: What, data: Any, results: Any) -> int:
+    from ssbench.recipe import recipe_names
+
+    return len(recipe_names()) if what is What.recipes else len(_rows(what, data, results))
+
+
+def _datasets(data: Any) -> list[dict[str, Any]]:
+    from ssbench import find
+
+    return [
+        {
+            "dataset": name,
+            "state": "prepared" if (data / name / "ledger.json").is_file() else "not prepared",
+            "about": find.summary("dataset", name),
+        }
+        for name in find.names("dataset")
+    ]
+
+
+def _imported(data: Any) -> list[dict[str, Any]]:
+    from ssbench.data.opening import imported
+
+    return [{"dataset": name, "state": "imported", "about": str(data / name)} for name in imported(data)]
 
 
 def _recipes() -> list[dict[str, Any]]:

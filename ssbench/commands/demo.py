@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ssbench.commands.common import Json, print_json
+from ssbench.commands.common import Json, print_json, print_table
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for data, runs, results and the picture.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for data, runs, results, picture.")] = Path("demo"),
     seed: Annotated[list[int] | None, typer.Option("--seed", help="Seed; may be repeated.")] = None,
     json: Json = False,
 ) -> None:
@@ -25,7 +25,8 @@ def demo(
 
     made = run_demo(out, seed or [0])
     if json:
-        print_json({"table": "toy/table1", "cells": made.filled.long(), "picture": str(made.picture), "seconds": made.seconds})
+        cells = made.filled.long()
+        print_json({"table": "toy/table1", "cells": cells, "picture": str(made.picture), "seconds": made.seconds})
         return
-    print(made.filled.render("md"), end="")
+    print_table(made.filled)
     print(f"\npredictions: {made.picture}")

@@ -21,7 +21,8 @@ def doctor(data_root: DataRoot = None, runs: Runs = None, results: Results = Non
     from ssbench.paths import results_root, runs_root
 
     data = data_of(data_root)
-    checks = [*_packages(), _device(), *_data(data), *_disk({"data": data, "runs": runs_root(runs), "results": results_root(results)})]
+    places = {"data": data, "runs": runs_root(runs), "results": results_root(results)}
+    checks = [*_packages(), _device(), *_data(data), *_disk(places)]
     if json:
         print_json({"checks": checks})
         return
@@ -54,7 +55,8 @@ def _device() -> dict[str, Any]:
     import torch
 
     if not torch.cuda.is_available():
-        return _check("gpu", f"none; {torch.get_num_threads()} CPU threads", "papers' recipes need a GPU; toy and camvid run here", "note")
+        found = f"none; {torch.get_num_threads()} CPU threads"
+        return _check("gpu", found, "papers' recipes need a GPU; toy and camvid run here", "note")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     free, total = torch.cuda.mem_get_info()
     return _check("gpu", f"{', '.join(names)}; {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
@@ -66,7 +68,8 @@ def _data(root: Any) -> list[dict[str, Any]]:
     rows = []
     for name in find.names("dataset"):
         ready = (root / name / "ledger.json").is_file()
-        rows.append(_check(name, str(root / name) if ready else "not prepared", "" if ready else f"ssbench prepare {name}", "" if ready else "note"))
+        mend = f"ssbench prepare {name} --data-root {root}"
+        rows.append(_check(name, str(root / name)) if ready else _check(name, "not prepared", mend, "note"))
     return rows
 
 
@@ -75,6 +78,8 @@ def _disk(places: dict[str, Any]) -> list[dict[str, Any]]:
     for name, path in places.items():
         there = next(p for p in (path.resolve(), *path.resolve().parents) if p.exists())
         free = shutil.disk_usage(there).free / 2**30
-        low = free < 5
-        rows.append(_check(f"disk {name}", f"{free:.0f} GiB free at {path}", "free some space" if low else "", "low" if low else ""))
+        found = f"{free:.0f} GiB free at {path}"
+        rows.append(
+            _check(f"disk {name}", found, "free some space", "low") if free < 5 else _check(f"disk {name}", found)
+        )
     return rows

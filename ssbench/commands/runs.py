@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json
-from ssbench.errors import RunsFailed, UsageError
+from ssbench.errors import RecipeError, RunsFailed, SsbenchError, UsageError
+
+if TYPE_CHECKING:
+    from ssbench.engine.queue import Done
+    from ssbench.recipe import Recipe
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a constant: optim.lr=0.01.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one).")]
+
+
+class Division(StrEnum):
+    """What a run claims."""
+
+    closed = "closed"
+    open = "open"
+
+
+CLAIMS: dict[Division, Literal["closed", "open"]] = {Division.closed: "closed", Division.open: "open"}
 
 
 def register(app: typer.Typer) -> None:
@@ -25,37 +40,61 @@ def check(
     recipes: Annotated[list[str] | None, typer.Argument(help="Recipe names or YAML files.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every shipped recipe.")] = False,
     overrides: Overrides = None,
+    data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Validate recipes; print each constant with its source."""
+    from ssbench.engine.console import say
     from ssbench.recipe import load, recipe_names
 
     names = list(recipe_names()) if all_ else recipes or []
     if not names:
         raise UsageError("no recipe given", "arguments", "ssbench check --all, or ssbench list recipes")
-    loaded = [load(name, overrides or ()) for name in names]
+    loaded: list[Recipe] = []
+    wrong: list[RecipeError] = []
+    for name in names:
+        try:
+            loaded.append(load(name, overrides or (), data_root=data_root))
+        except RecipeError as error:
+            wrong.append(error)
     if json:
-        print_json([{"recipe": r.name, "resolved": r.resolved(), "sources": _sources(r)} for r in loaded])
+        print_json({"recipes": [_checked(recipe) for recipe in loaded], "errors": [vars(e) for e in wrong]})
+    for recipe in loaded if not json else ():
+        _print_checked(recipe, short=all_)
+    for other in wrong[1:]:
+        say(f"error: {other}")
+    if wrong:
+        raise wrong[0]
+
+
+def _checked(recipe: Recipe) -> dict[str, Any]:
+    sources = [{"name": n, "value": v, "source": m.comment, "at": str(m)} for n, v, m in recipe.sources()]
+    about = {"title": recipe.title, "paper": recipe.paper, "division": recipe.division, "expect": dict(recipe.expect)}
+    return {"recipe": recipe.name, **about, "resolved": recipe.resolved(), "sources": sources}
+
+
+def _print_checked(recipe: Recipe, short: bool) -> None:
+    if short:
+        print(f"ok {recipe.name}")
         return
-    for recipe in loaded:
-        if all_:
-            print(f"ok {recipe.name}")
-            continue
-        print(f"{recipe.name}  ({recipe.path})")
-        for name, value, mark in recipe.sources():
-            print(f"  {name} = {value!r:24}  {mark.comment or '-':40}  {mark}")
-
-
-def _sources(recipe: Any) -> list[dict[str, Any]]:
-    return [{"name": n, "value": v, "source": m.comment, "at": str(m)} for n, v, m in recipe.sources()]
+    print(f"{recipe.name}: {recipe.title}  ({recipe.path}, {recipe.division} division)")
+    for split, score in recipe.expect.items():
+        print(f"  printed: {score} on {split}")
+    for text in recipe.departures:
+        print(f"  departure: {text}")
+    lines = [(name, str(value), str(mark), mark.comment) for name, value, mark in recipe.sources()]
+    name_width, value_width, place_width = (max(len(line[i]) for line in lines) for i in range(3))
+    for name, value, place, comment in lines:
+        print(f"  {name:{name_width}}  {value:{value_width}}  {place:{place_width}}  {comment}".rstrip())
 
 
 def run(
     targets: Annotated[list[str], typer.Argument(help="Recipes (name or YAML file) or tables (paper/table1).")],
-    split: Annotated[list[str] | None, typer.Option("--split", help="Split, e.g. voc/classic/1_16; may be repeated.")] = None,
-    seed: Annotated[list[int] | None, typer.Option("--seed", help="Seed; may be repeated.")] = None,
+    split: Annotated[list[str] | None, typer.Option("--split", help="Such as voc/classic/1_16; repeatable.")] = None,
+    seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Default 0; may be repeated.")] = None,
     overrides: Overrides = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Toy data, small net, a few steps: does it run at all?")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Toy data, small net, a few steps: does it run?")] = False,
+    division: Annotated[Division | None, typer.Option("--division", help="Default: what the recipe says.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, each in a process of its own.")] = 1,
     device: Device = None,
     data_root: DataRoot = None,
@@ -64,49 +103,56 @@ def run(
     json: Json = False,
 ) -> None:
     """Train and score what is missing; go on where a run was cut off; never repeat what is done."""
-    from ssbench.engine.console import say
-    from ssbench.engine.queue import Cell, cells, work
+    from ssbench.engine.queue import cells, work
     from ssbench.engine.run import Places
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root, runs_root
 
     places = Places(data_of(data_root), runs_root(runs), results_root(results))
-    wanted: list[Cell] = cells(targets, split or [], seed or [0], overrides or [], quick, places)
+    claim = None if division is None else CLAIMS[division]
+    wanted = cells(targets, split or [], seed or [0], overrides or [], quick, places, claim)
     done = work(wanted, places, device, jobs)
     if json:
         print_json({"runs": [d.as_json() for d in done]})
-    else:
-        for one in done:
-            print(one)
+    for one in done if not json else ():
+        print(one)
+    _raise_failed(done)
+
+
+def _raise_failed(done: list[Done]) -> None:
+    """Exit code 6 when runs failed; a single one that could not begin keeps the code of its error, said already."""
     failed = [d for d in done if d.error]
+    if failed and len(done) == 1:
+        code = failed[0].as_error().code
+        raise typer.Exit(RunsFailed.code if code == SsbenchError.code else code)
     if failed:
-        say(f"{len(failed)} of {len(done)} runs failed")
-        raise failed[0].as_error() if len(done) == 1 else RunsFailed(f"{len(failed)} of {len(done)} runs failed",
-            ", ".join(str(f.cell) for f in failed), "the errors stand above; the same command runs what is missing")
+        where = ", ".join(str(d.cell) for d in failed)
+        fix = "the errors stand above; the same command runs what is missing"
+        raise RunsFailed(f"{len(failed)} of {len(done)} runs failed", where, fix)
 
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Our best.pt / checkpoint.pt, or the authors' released file.")],
     recipe: Annotated[str, typer.Option("--recipe", help="The recipe that says what the network is.")],
-    split: Annotated[str | None, typer.Option("--split", help="For the record only: the split it was trained on.")] = None,
-    protocol: Annotated[str | None, typer.Option("--protocol", help="A named protocol instead of the recipe's.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="The split it was trained on, for the record.")] = None,
+    protocol: Annotated[str | None, typer.Option("--protocol", help="A named protocol, not the recipe's.")] = None,
     subset: Annotated[str | None, typer.Option("--on", help="Subset (default: the protocol's reported one).")] = None,
     device: Device = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Score a checkpoint."""
+    from ssbench.data.partition import Partition
     from ssbench.engine.scoring import score_checkpoint
     from ssbench.paths import data_root as data_of
 
-    found = score_checkpoint(checkpoint, recipe, protocol, subset, data_of(data_root), device)
-    if split is not None:
-        found["split"] = split
+    root = data_of(data_root)
+    trained = None if split is None else Partition.read(split, root)
+    found = score_checkpoint(checkpoint, recipe, protocol, subset, root, device)
+    found["split"] = None if trained is None else trained.name
     if json:
         print_json(found)
         return
     print(f"{found['metric']} {found['value']:.2f} on {found['subset']} ({found['protocol']})")
     for name, value in zip(found["classes"], found["per_class"], strict=True):
         print(f"  {name:20} {'-' if value is None else format(value, '.2f')}")
-
-

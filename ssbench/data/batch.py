@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ssbench.data.dataset import Dataset
+from ssbench.data.maps import Maps
 from ssbench.data.partition import Partition
 from ssbench.data.sample import Draw, Sample
+from ssbench.data.views import Labeled as LabeledView
 from ssbench.data.views import ViewsConfig, labeled_view, unlabeled_view
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
 
+if TYPE_CHECKING:
+    from ssbench.data.mixture import Colour
+
 T = TypeVar("T")
-Maps = Callable[[str], Mapping[str, Image.Image]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Unlabeled:
     """weak: B 3 H W; strong: views of the same crop; boxes: B H W bool, one a strong view; valid: false on padding.
 
     truth: the hidden labels, B H W int64, for analysis and oracle ablations only; no method trains on it.
+    colour: makes a strong view of the weak one, where a method pastes before it colours (`data.mixture`).
     """
 
     weak: Tensor
@@ -51,15 +56,21 @@ class Unlabeled:
     truth: Tensor
     ids: tuple[str, ...]
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+    colour: Colour | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images. partner: a second draw of unlabelled images to paste from, where the method needs one."""
+    """One step's images. partner: a second draw of unlabelled images to paste from, where the method needs one.
+
+    donor: for each labelled image another one to paste from; where none was drawn its labels are all 255. In a mixture
+    it is for each unlabelled image a labelled one.
+    """
 
     labeled: Labeled
     unlabeled: Unlabeled | None = None
     partner: Unlabeled | None = None
+    donor: Labeled | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on `device`, without waiting for the copy."""
@@ -75,13 +86,23 @@ class Needs:
     """What a method reads each step.
 
     partner: "same" = the same unlabelled images augmented afresh (what UniMatch's two iterators over one sampler
-    give), "other" = an independent order. epoch_of: which list an epoch passes over.
+    give), "other" = an independent order, "asked" = the images `Method.wants` names for the step, loaded when it
+    begins. epoch_of: which list an epoch passes over. pool: "all" counts the labelled images among the unlabelled
+    ones. pick: of so many unlabelled images in a row one, drawn at random, is used. donor: probability that a labelled
+    image comes with another one to paste from, seen at `donor_scale` (the views' own where null). mixture: labelled
+    and pseudo-labelled images come from one list (`data.mixture`), the latter's strong view "coloured" by the loader or
+    left "plain" to the method.
     """
 
     unlabeled: bool = True
     strong: int = 0
-    partner: Literal["same", "other"] | None = None
+    partner: Literal["same", "other", "asked"] | None = None
     epoch_of: Literal["labeled", "unlabeled"] = "unlabeled"
+    pool: Literal["unlabeled", "all"] = "unlabeled"
+    pick: int = 1
+    donor: float = 0.0
+    donor_scale: tuple[float, float] | None = None
+    mixture: Literal["coloured", "plain"] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,9 @@ class Plan:
         if min(self.labeled_batch, batch, self.unlabeled_batch if self.needs.unlabeled else 1) < 1:
             what = f"batches of {self.labeled_batch} labelled and {self.unlabeled_batch} unlabelled images"
             raise RecipeError(what, "schedule", "give both batches at least one image")
+        if self.needs.unlabeled and self.unlabeled_batch % self.needs.pick:
+            what = f"one of every {self.needs.pick} unlabelled images is used, of a batch of {self.unlabeled_batch}"
+            raise RecipeError(what, "schedule.unlabeled_batch", f"a multiple of {self.needs.pick}")
         if self.devices < 1 or batch % self.devices:
             what = f"a batch of {batch} cannot come from {self.devices} processes"
             raise RecipeError(what, "schedule", "devices must divide the batch an epoch is counted in")
@@ -146,12 +170,29 @@ class Plan:
     def unlabeled_at(self, step: int, stream: str = "unlabeled") -> list[tuple[str, int]]:
         """(id, repetition) of the step's unlabelled images; `stream` "partner" is an independent order."""
         made = self._paired if self._over_unlabeled else self._endless
-        return made(stream, self.unlabeled, step)
+        return self._picked(made(stream, self.unlabeled, step), step)
+
+    def ids_at(self, step: int) -> tuple[str, ...]:
+        """All images of the step."""
+        unlabeled = self.unlabeled_at(step) if self.needs.unlabeled else []
+        return tuple(id for id, _ in (*self.labeled_at(step), *unlabeled))
+
+    def steps(self, dataset: Dataset, views: ViewsConfig, maps: Maps | None, rank: int, world: int) -> Steps:
+        """The batches of this plan."""
+        return Steps(dataset, self, views, maps, rank, world)
+
+    def _picked(self, drawn: list[tuple[str, int]], step: int) -> list[tuple[str, int]]:
+        """One of each `pick` in a row: the release of AEL loads two and uses one (specs: ael 6)."""
+        pick = self.needs.pick
+        if pick == 1:
+            return drawn
+        which = rng(self.seed, step, "pick").integers(pick, size=len(drawn) // pick)
+        return [drawn[pick * k + int(i)] for k, i in enumerate(which)]
 
     def _paired(self, stream: str, ids: tuple[str, ...], step: int) -> list[tuple[str, int]]:
         """`ids` repeated and cut to the epoch's list, shuffled every epoch; a short end wraps to the start."""
         epoch, at = divmod(step, self.steps_per_epoch)
-        order = _shuffled(self.seed, epoch, stream, len(self._epoch_list))
+        order = shuffled(self.seed, epoch, stream, len(self._epoch_list))
         drawn = (int(order[k % len(order)]) for k in range(at * self._batch, (at + 1) * self._batch))
         return [(ids[i % len(ids)], i // len(ids)) for i in drawn]
 
@@ -160,11 +201,12 @@ class Plan:
         one leaves no image out however short an epoch is."""
         batch = self.labeled_batch if stream == "labeled" else self.unlabeled_batch
         drawn = (divmod(k, len(ids)) for k in range(step * batch, (step + 1) * batch))
-        return [(ids[_shuffled(self.seed, turn, stream, len(ids))[i]], turn) for turn, i in drawn]
+        return [(ids[shuffled(self.seed, turn, stream, len(ids))[i]], turn) for turn, i in drawn]
 
 
 @lru_cache(maxsize=8)
-def _shuffled(seed: int, epoch: int, stream: str, length: int) -> np.ndarray:
+def shuffled(seed: int, epoch: int, stream: str, length: int) -> np.ndarray:
+    """The numbers below `length` in the order of that epoch and stream."""
     return rng(seed, epoch, "order", stream).permutation(length)
 
 
@@ -174,7 +216,7 @@ class Steps(TorchDataset[Batch]):
     def __init__(
         self, dataset: Dataset, plan: Plan, views: ViewsConfig, maps: Maps | None = None, rank: int = 0, world: int = 1
     ) -> None:
-        for batch in (plan.labeled_batch, plan.unlabeled_batch if plan.needs.unlabeled else 0):
+        for batch in (plan.labeled_batch, plan.unlabeled_batch // plan.needs.pick if plan.needs.unlabeled else 0):
             if batch % world:
                 raise RecipeError(f"a batch of {batch} cannot be shared by {world} processes", "schedule",
                                   "choose a process count that divides both batches")  # fmt: skip
@@ -184,15 +226,29 @@ class Steps(TorchDataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         plan, needs = self.plan, self.plan.needs
         epoch = step // plan.steps_per_epoch
-        labeled = self._labeled(self._mine(plan.labeled_at(step)), epoch)
+        known = self._mine(plan.labeled_at(step))
+        labeled = self._labeled(known, epoch)
+        donor = self._donors(known, labeled, epoch) if needs.donor else None
         if not needs.unlabeled:
-            return Batch(labeled)
+            return Batch(labeled, donor=donor)
         drawn = self._mine(plan.unlabeled_at(step))
         unlabeled = self._unlabeled(drawn, epoch, "unlabeled")
-        if needs.partner is None:
-            return Batch(labeled, unlabeled)
+        if needs.partner in (None, "asked"):
+            return Batch(labeled, unlabeled, donor=donor)
         others = drawn if needs.partner == "same" else self._mine(plan.unlabeled_at(step, "partner"))
-        return Batch(labeled, unlabeled, self._unlabeled(others, epoch, "partner"))
+        return Batch(labeled, unlabeled, self._unlabeled(others, epoch, "partner"), donor)
+
+    def completed(self, batch: Batch, ids: Sequence[str], step: int) -> Batch:
+        """The step's batch with the unlabelled images `ids` as its partner, loaded now; itself where none are asked.
+
+        They are augmented afresh at every step; the draw is keyed by the step and the place in the whole batch.
+        """
+        if not ids:
+            return batch
+        first = self.rank * len(ids)
+        drawn = [(id, first + k) for k, id in enumerate(ids)]
+        partner = self._unlabeled(drawn, step // self.plan.steps_per_epoch, f"asked {step} ")
+        return dataclasses.replace(batch, partner=partner)
 
     def _mine(self, drawn: list[T]) -> list[T]:
         share = len(drawn) // self.world
@@ -201,6 +257,22 @@ class Steps(TorchDataset[Batch]):
     def _sample(self, id: str) -> Sample:
         image, mask = self.dataset.image(id), self.dataset.mask(id)
         return Sample.of(id, image, mask, dict(self.maps(id)) if self.maps else {})
+
+    def _donors(self, drawn: list[tuple[str, int]], labeled: Labeled, epoch: int) -> Labeled:
+        """For each labelled image, with probability `donor`, any labelled image (itself too) seen in another way."""
+        made = [self._donor(id, rep, epoch) for id, rep in drawn]
+        x = [torch.zeros_like(labeled.x[k]) if d is None else d[1].x for k, d in enumerate(made)]
+        y = [torch.full_like(labeled.y[k], 255) if d is None else d[1].y for k, d in enumerate(made)]
+        return Labeled(torch.stack(x), torch.stack(y), tuple("" if d is None else d[0] for d in made))
+
+    def _donor(self, id: str, rep: int, epoch: int) -> tuple[str, LabeledView] | None:
+        plan, scale = self.plan, self.plan.needs.donor_scale
+        dice = rng(plan.seed, epoch, id, f"donor{rep}", "pick")
+        if dice.random() >= plan.needs.donor:
+            return None
+        other = plan.labeled[int(dice.integers(len(plan.labeled)))]
+        views = self.views if scale is None else self.views.model_copy(update={"scale": scale})
+        return other, labeled_view(self._sample(other), views, Draw(plan.seed, epoch, other, f"donor {id} {rep}"))
 
     def _labeled(self, drawn: list[tuple[str, int]], epoch: int) -> Labeled:
         draws = [Draw(self.plan.seed, epoch, id, f"labeled{rep}") for id, rep in drawn]
@@ -246,8 +318,22 @@ def loader(steps: Steps, start: int, stop: int, workers: int, pin: bool = False)
 def partition_plan(
     partition: Partition, needs: Needs, labeled_batch: int, unlabeled_batch: int, devices: int, seed: int
 ) -> Plan:
-    """The plan of a whole split."""
-    return Plan(partition.labeled, partition.unlabeled, needs, labeled_batch, unlabeled_batch, devices, seed)
+    """The plan of a whole split; of a mixture, the one of all its unlabelled images and about as many labelled ones."""
+    if needs.mixture:
+        from ssbench.data.mixture import Mixture  # which is built on this module
+
+        repeats = max(-(-len(partition.unlabeled) // len(partition.labeled)), 1)
+        lists = (partition.labeled, partition.unlabeled)
+        return Mixture(*lists, needs, labeled_batch, unlabeled_batch, devices, seed, repeats)
+    rest = partition.unlabeled
+    unlabeled = tuple(sorted({*partition.labeled, *rest})) if needs.pool == "all" else rest
+    return Plan(partition.labeled, unlabeled, needs, labeled_batch, unlabeled_batch, devices, seed)
+
+
+def useful_workers(asked: int) -> int:
+    """`asked`, but no more than there are cores: more would only take turns."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(asked, here)
 
 
 def quiet_worker(_: int) -> None:

@@ -12,7 +12,6 @@ import struct
 import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -25,14 +24,15 @@ IGNORE = 255
 class Dataset(ABC):
     """A prepared folder `<data root>/<name>`: ids of its subsets, and the image and mask of an id.
 
-    `classes` and `palette` are in order of the label value; masks hold these values or 255 (ignored).
+    `classes` and `palette` are in order of the label value; masks hold these values or 255 (ignored). The datasets of
+    this folder state them as class attributes; an imported folder reads its own.
     """
 
-    name: ClassVar[str]
-    classes: ClassVar[tuple[str, ...]]
-    palette: ClassVar[tuple[tuple[int, int, int], ...]]
-    channels: ClassVar[int] = 3
-    ignore: ClassVar[int] = IGNORE
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    channels: int = 3
+    ignore: int = IGNORE
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -56,7 +56,7 @@ class Dataset(ABC):
 
 def read_image(path: Path) -> Image.Image:
     """The picture in `path` as mode RGB; grey is repeated, EXIF orientation is ignored; DataError otherwise."""
-    image = _open(path)
+    image = read_any(path)
     if image.mode not in ("RGB", "L"):
         raise _refused(path, image.mode, "an 8-bit RGB or grey image")
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -64,7 +64,7 @@ def read_image(path: Path) -> Image.Image:
 
 def read_grey(path: Path) -> Image.Image:
     """The one-channel 8-bit picture in `path` as mode L; DataError for any other form."""
-    image = _open(path)
+    image = read_any(path)
     if image.mode != "L":
         raise _refused(path, image.mode, "an 8-bit grey image")
     return image
@@ -72,7 +72,7 @@ def read_grey(path: Path) -> Image.Image:
 
 def read_mask(path: Path) -> Image.Image:
     """The label values in `path` as mode L: grey values as they are, palette images by index; DataError otherwise."""
-    image = _open(path)
+    image = read_any(path)
     if image.mode == "P":
         return Image.fromarray(np.asarray(image))
     if image.mode != "L":
@@ -102,7 +102,7 @@ def bad_values(mask: Image.Image, classes: int) -> list[int]:
     return [value for value, count in enumerate(mask.histogram()) if count and classes <= value != IGNORE]
 
 
-def _open(path: Path) -> Image.Image:
+def read_any(path: Path) -> Image.Image:
     """`path` decoded in full; DataError when missing, damaged, or of a bit depth Pillow would change."""
     try:
         with Image.open(path) as image:

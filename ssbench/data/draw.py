@@ -66,21 +66,24 @@ def make(
     fraction: Fraction | float | None = None,
     seed: int = 0,
     stratify: bool = False,
+    pool: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Draw a new split of `dataset`'s train ids into `out`/labeled.txt, unlabeled.txt and split.yaml.
 
     Give `count`, or `fraction` in (0, 1], rounded up as the published lists are (10582/16 -> 662). In acdc both
     speak of patients, whose slices stay together. `stratify` reads every mask and keeps the share of images in which
-    each class occurs. Returns what split.yaml says. Raises UsageError for an impossible count or an `out` in use.
+    each class occurs. Only ids of the `pool` may become labelled (and are what a fraction is of); by default all.
+    Returns what split.yaml says. Raises UsageError for an impossible count or an `out` in use.
     """
     if any((out / f"{role}.txt").exists() for role in ("labeled", "unlabeled")):
         raise UsageError("there are lists in that folder already", str(out), "choose another folder, or remove it")
     ids = dataset.ids("train")
+    may = [id for id in ids if pool is None or id in pool]
     units: dict[str, list[str]] = {}
-    for id in ids:
+    for id in may:
         units.setdefault(lists.unit(dataset.name, id), []).append(id)
     wanted = _count(count, fraction, len(units))
-    found = presence(dataset, ids) if stratify else None
+    found = presence(dataset, may) if stratify else None
     strata = found and {u: frozenset[int]().union(*(found[id] for id in group)) for u, group in units.items()}
     labeled = {id for u in draw(units, wanted, seed, strata) for id in units[u]}
     said = _passport(dataset.name, labeled, set(ids) - labeled, seed, stratify)

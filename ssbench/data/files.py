@@ -33,8 +33,10 @@ def put(path: Path, data: bytes) -> None:
             file.write(data)
             os.fchmod(file.fileno(), 0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # which disk is full? not that of the source
+            error.filename = str(path)
         raise
 
 

@@ -32,7 +32,8 @@ FEW = 32  # below this many items starting processes costs more than it saves
 class Archive:
     """A published archive: file name, mirrors in order (none when behind a login), checksums where published.
 
-    `optional` archives are used when `--source` holds them and never downloaded.
+    `optional` archives are used when they are there and never downloaded. `replaces`: the archive that is not needed,
+    and so not downloaded, where this one is there.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Archive:
     sha256: str | None = None
     size: int | None = None
     optional: bool = False
+    replaces: str = ""
 
 
 class Progress(Protocol):

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ssbench.data
-from ssbench.data import ledger
+from ssbench.data import cache, ledger
 from ssbench.data.dataset import Dataset
 from ssbench.data.files import intact, locked, put, put_copy, put_png, readable_errors, sweep
+from ssbench.data.folder import CARD
 from ssbench.data.job import Archive, Bar, Job, Progress, Silent, parallel, processors
 from ssbench.data.ledger import Ledger, Problem
 from ssbench.data.sources import Plan, downloads, find_source
@@ -85,12 +86,15 @@ def prepare(
 ) -> Report:
     """Make `<data root>/<name>` complete: find or download, verify, unpack, convert, verify, fetch split lists.
 
-    A complete dataset is only looked over (sizes; digests of files written since); one that lost files is mended.
+    A complete dataset is only looked over (sizes; digests of files written since); one that lost files is mended. An
+    imported folder is looked over, too, and mended by importing it again.
     UsageError for an unknown name; DataError naming the file for everything else: what was done so far is kept, and the
     same command goes on from there.
     """
-    began, plan = time.monotonic(), _plan(name)
-    data_root = data_root.absolute()
+    began, data_root = time.monotonic(), data_root.absolute()
+    if (data_root / name / CARD).is_file():
+        return _looked_over(name, data_root, progress or Silent())
+    plan = _plan(name)
     job = Job(name, data_root, source.absolute() if source else None, workers or processors(), progress or Silent())
     with readable_errors(data_root), locked(data_root, name):
         final = (data_root / name).resolve()
@@ -105,12 +109,14 @@ def prepare(
 
 
 def check(name: str, data_root: Path, progress: Progress | None = None) -> list[Problem]:
-    """Every missing, extra, truncated or changed file of `<data root>/<name>`, by digest; changes nothing.
+    """Every missing, extra, truncated or changed file of `<data root>/<name>`, by digest, and of its cache, if any.
 
-    Empty when all is as it was prepared; `Problem("missing", "ledger.json", ...)` when it was never finished.
+    Changes nothing. Empty when all is as it was prepared; `Problem("missing", "ledger.json", ...)` when it was never
+    finished.
     """
-    _plan(name)
     root = (data_root / name).absolute()
+    if not (root / CARD).is_file():
+        _plan(name)
     book = Ledger.read(root)
     if book is None:
         return [Problem("missing", ledger.NAME, f"not prepared, or not to the end: ssbench prepare {name}")]
@@ -118,7 +124,8 @@ def check(name: str, data_root: Path, progress: Progress | None = None) -> list[
     touched = [Path(p.path).stem for p in problems if p.kind in ("truncated", "changed")]
     ids = {id for subset in book.counts for id in ids_if_any(name, root, subset)} if touched else set()
     near = [id for id in sorted(ids) if any(belongs(stem, id) for stem in touched)]
-    return problems + [p for id in near if (p := sample_problem(name, str(root), id)) and p.kind == "bad-mask"]
+    problems += [p for id in near if (p := sample_problem(name, str(root), id)) and p.kind == "bad-mask"]
+    return problems + cache.check(root, progress)
 
 
 def _plan(name: str) -> Plan:
@@ -127,6 +134,20 @@ def _plan(name: str) -> Plan:
         raise UsageError(what, fix="ssbench list datasets")
     module = importlib.import_module(f"ssbench.data.prepare_{name}")
     return Plan(module.ARCHIVES, module.MANUAL, module.COUNTS, module.convert)
+
+
+def _looked_over(name: str, data_root: Path, progress: Progress) -> Report:
+    """The report on an imported folder; DataError when it lost files, which only its owner has."""
+    began, root = time.monotonic(), data_root / name
+    book = Ledger.read(root)
+    found = ledger.compare(root, book, progress, quick=True) if book else [Problem("missing", ledger.NAME)]
+    problems = [problem for problem in found if problem.kind != "extra"]
+    if book is None or problems:
+        what = f"{name}, an imported folder: {problems[0].path} is {problems[0].kind} ({len(problems)} such files)"
+        fix = f"ssbench import FOLDER --name {name} --replace --data-root {data_root}"
+        raise DataError(what, str(root / problems[0].path), fix)
+    seconds, path = round(time.monotonic() - began, 3), str(root / ledger.NAME)
+    return Report(name, "complete", book.counts, len(book.files), book.bytes, seconds, path, settings=book.settings)
 
 
 def _complete(final: Path, job: Job) -> Ledger | None:

@@ -48,7 +48,8 @@ ARCHIVES = (
         md5="f4bbac642086de4f52a3fdda2de5fa2c",
         size=252_907_541,
     ),
-    Archive(STUFF_MAPS, optional=True),  # calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset, no checksum
+    # calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset, no checksum
+    Archive(STUFF_MAPS, optional=True, replaces="annotations_trainval2017.zip"),
 )
 MANUAL: str | None = None
 COUNTS = {"train": 118_287, "val": 5_000}

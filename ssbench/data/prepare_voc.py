@@ -36,7 +36,7 @@ ARCHIVES = (
         size=1_999_639_040,
     ),
     Archive("benchmark.tgz", (SBD_ADDRESS,), md5="82b4d87ceb2ed10f6038a1cba92111cb", size=1_419_539_633),  # torchvision
-    Archive(f"{AUG}.zip", optional=True),  # no published checksum
+    Archive(f"{AUG}.zip", optional=True, replaces="benchmark.tgz"),  # no published checksum
 )
 MANUAL: str | None = None
 COUNTS = {"train": 10_582, "val": 1_449, "fine": 1_464}

@@ -49,7 +49,7 @@ def _given(plan: Plan, job: Job, source: Path) -> Path:
         if not is_archive(source):
             raise DataError(f"{source.name} is neither a folder nor a zip or tar file", str(source), _fix(plan, job))
         return _unpacked(plan, job, [(_named(plan, source), source)])
-    needed = [archive for archive in plan.archives if not archive.optional]
+    needed = _needed(plan, source)
     here = [archive for archive in needed if (source / archive.name).is_file()]
     loose = [path for path in sorted(source.iterdir()) if is_archive(path)]
     folders = any(path.is_dir() and not path.name.startswith(".") for path in source.iterdir())
@@ -60,11 +60,20 @@ def _given(plan: Plan, job: Job, source: Path) -> Path:
     return source
 
 
+def _needed(plan: Plan, folder: Path) -> list[Archive]:
+    """The archives that must be had: not the optional ones, nor those an optional one in `folder` stands in for."""
+    instead = {archive.replaces for archive in plan.archives if (folder / archive.name).is_file()}
+    return [archive for archive in plan.archives if not archive.optional and archive.name not in instead]
+
+
 def _all(plan: Plan, job: Job, folder: Path) -> list[tuple[Archive, Path]]:
-    """Every archive of the plan: in `folder`, or downloaded; optional ones only when they are there."""
-    paths = [(archive, folder / archive.name) for archive in plan.archives]
-    wanted = [(archive, path) for archive, path in paths if path.is_file() or not archive.optional]
-    return [(archive, path if path.is_file() else _download(plan, job, archive)) for archive, path in wanted]
+    """Every archive of the plan that is in `folder`, and every needed one that is not, downloaded."""
+    needed, found = _needed(plan, folder), []
+    for archive in plan.archives:
+        path = folder / archive.name
+        if path.is_file() or archive in needed:
+            found.append((archive, path if path.is_file() else _download(plan, job, archive)))
+    return found
 
 
 def _download(plan: Plan, job: Job, archive: Archive) -> Path:

@@ -44,6 +44,13 @@ def picture(image: Picture, cfg: ViewsConfig, where: str = "") -> Tensor:
     return x.div_(whole).sub_(mean).div_(std)
 
 
+def pixels(x: Tensor, cfg: ViewsConfig) -> Image.Image:
+    """The 8-bit picture, "RGB" or "L", that `picture` made x [C,H,W] of; values between two bytes are rounded."""
+    shares = x * _column(STD) + _column(MEAN) if cfg.normalise == "imagenet" else x
+    array = shares.mul(255).round().clamp(0, 255).byte().movedim(0, -1).numpy()
+    return Image.fromarray(array if array.shape[-1] == 3 else array[..., 0])
+
+
 def view(sample: Sample, cfg: ViewsConfig) -> Tensor:
     """The sample's picture as float32 [C,H,W]; with `padding: zero`, padding is 0 after normalising.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ssbench.data.dataset import Dataset, bad_values
 from ssbench.data.files import walk
+from ssbench.data.folder import CARD, Folder
 from ssbench.data.job import Job, parallel
 from ssbench.data.ledger import Problem
 from ssbench.data.sources import Plan, downloads
@@ -16,7 +17,9 @@ from ssbench.errors import DataError
 
 @functools.lru_cache(maxsize=4)
 def opened(name: str, root: str) -> Dataset:
-    """The dataset class of `ssbench/data/<name>.py` on the folder `root`."""
+    """The dataset class of `ssbench/data/<name>.py` (of an imported folder: Folder) on `root`; it reads the files."""
+    if (Path(root) / CARD).is_file():
+        return Folder(Path(root))
     module = importlib.import_module(f"ssbench.data.{name}")
     own = (value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__)
     return next(value for value in own if issubclass(value, Dataset))(Path(root))

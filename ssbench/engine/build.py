@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 
 from ssbench import find
 from ssbench.data.dataset import Dataset
-from ssbench.errors import DataError
+from ssbench.data.opening import open_dataset
+from ssbench.data.toy_stacks import ToyStacks
 from ssbench.keyed import key
 from ssbench.methods.base import MakeNet, Method
 from ssbench.nets.segnet import SegNet
@@ -18,18 +19,15 @@ from ssbench.plugins.base import Plugin, Stack
 from ssbench.recipe import OptimConfig, Recipe
 
 
-def dataset_of(name: str, data_root: Path) -> Dataset:
-    """The prepared dataset.
+def dataset_of(name: str, data_root: Path, form: str = "own") -> Dataset:
+    """The prepared dataset, read through its cache where there is one; `form` as in `DataConfig`.
 
     Raises:
-        DataError: not prepared, with the command that prepares it.
+        DataError: not prepared, or its cache is of other files, with the command that mends it.
+        RecipeError: neither built in nor imported below `data_root`.
     """
-    cls = find.load("dataset", name)
-    root = data_root / name
-    if not (root / "ledger.json").is_file():
-        raise DataError(f"{name} is not prepared", str(root), f"ssbench prepare {name} --data-root {data_root}")
-    made: Dataset = cls(root)
-    return made
+    dataset = open_dataset(name, data_root)
+    return ToyStacks(dataset.root) if form == "grey_stacks" else dataset
 
 
 def net_maker(recipe: Recipe, classes: int, channels: int, seed: int) -> MakeNet:
@@ -71,13 +69,25 @@ def method_of(recipe: Recipe, classes: int, channels: int, seed: int) -> Method:
 
 
 def optimizer_of(cfg: OptimConfig, groups: tuple[Sequence[torch.nn.Parameter], Sequence[torch.nn.Parameter]]) -> Any:
-    """The optimiser over (encoder, rest), each group remembering its `base` rate for the schedule."""
+    """The optimiser over (encoder, rest), each group remembering its `base` rate for the schedule.
+
+    With `decay: weights` what is no weight matrix or kernel (biases, batch norm) is in groups without weight decay.
+    """
     rates = (cfg.lr, cfg.lr * cfg.head)
     listed = [{"params": list(p), "lr": rate, "base": rate} for p, rate in zip(groups, rates, strict=True) if p]
+    if cfg.decay == "weights":
+        listed = [part for group in listed for part in _spared(group)]
     if cfg.name == "sgd":
         return torch.optim.SGD(listed, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
     kind = torch.optim.Adam if cfg.name == "adam" else torch.optim.AdamW
     return kind(listed, weight_decay=cfg.weight_decay)
+
+
+def _spared(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The group's weights, then its vectors without weight decay."""
+    for many, changed in ((True, {}), (False, {"weight_decay": 0.0})):
+        if params := [p for p in group["params"] if (p.ndim > 1) == many]:
+            yield {**group, **changed, "params": params}
 
 
 def _plugin_class(cfg: Any) -> type[Plugin]:

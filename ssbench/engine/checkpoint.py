@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any:
         DataError: missing, damaged, or holding anything but tensors and plain data.
     """
     try:
+        _check(path)
         return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise DataError(f"no checkpoint '{path.name}'", str(path), "ssbench run RECIPE makes it") from None
@@ -75,6 +77,14 @@ def sweep(folder: Path) -> None:
     for name in ("checkpoint.pt", "best.pt", "record.json"):
         for torn in folder.glob(f".{name}.*"):
             torn.unlink(missing_ok=True)
+
+
+def _check(path: Path) -> None:
+    """Compare the checksums of the archive; torch reads past them."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (name := archive.testzip()) is not None:
+                raise ValueError(f"bad checksum of {name}")
 
 
 def _own(value: Any) -> Any:

@@ -12,7 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ssbench.errors import HardwareError
+from ssbench.errors import HardwareError, RecipeError, RunsFailed
+
+
+class Parted(RunsFailed):
+    """One of several processes failed alone: the others wait for it in vain, so the whole job has to end."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,22 @@ class Team:
 
     def any(self, flag: bool) -> bool:
         """Whether any process says so. Waits for all."""
+        return self.most(int(flag)) > 0
+
+    def most(self, value: int) -> int:
+        """The largest of the processes' values. Waits for all."""
         if self.world == 1:
-            return flag
-        told = torch.tensor(int(flag), device=self.device)
+            return value
+        told = torch.tensor(value, device=self.device)
         dist.all_reduce(told, op=dist.ReduceOp.MAX)
-        return bool(told.item())
+        return int(told.item())
+
+    def least(self, value: Tensor) -> int:
+        """The smallest of the processes' int64 scalars. Waits for all, and for the device."""
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value, op=dist.ReduceOp.MIN)
+        return int(value.item())
 
     def wait(self) -> None:
         """Meet the others."""
@@ -68,16 +83,24 @@ def join(device: str | None = None) -> Team:
 
 
 def share_batch_norm(module: nn.Module, team: Team) -> nn.Module:
-    """Batch norm over the whole batch: torch's on GPUs, ours on CPUs (torch has none there)."""
+    """Batch norm over the whole batch: torch's on GPUs, ours on CPUs (torch has none there).
+
+    Raises:
+        RecipeError: a network with a batch norm that also does something else, which neither of the two would do.
+    """
     if team.world == 1:
         return module
+    for name, child in module.named_modules():
+        if isinstance(child, nn.BatchNorm2d) and type(child) is not nn.BatchNorm2d:
+            what = f"'{name}' is a {type(child).__name__}, which several processes cannot share"
+            raise RecipeError(what, "net", "train in one process, or choose a ResNet encoder")
     if team.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d) and not isinstance(child, SharedBatchNorm2d):
-            setattr(module, name, SharedBatchNorm2d.of(child))
-        else:
-            share_batch_norm(child, team)
+        made: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return made
+    made_of: dict[nn.Module, nn.Module] = {}
+    for name, child in list(module.named_modules(remove_duplicate=False)):
+        if isinstance(child, nn.BatchNorm2d):
+            module.set_submodule(name, made_of.setdefault(child, SharedBatchNorm2d.of(child)))
     return module
 
 
@@ -103,8 +126,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         centred = x - mean[None, :, None, None]
         var = _all_sum(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
-            assert self.running_mean is not None and self.running_var is not None  # noqa: S101  tracked in all our nets
-            assert self.num_batches_tracked is not None and self.momentum is not None  # noqa: S101
+            assert self.running_mean is not None  # noqa: S101  tracked in all our nets, these four
+            assert self.running_var is not None  # noqa: S101
+            assert self.num_batches_tracked is not None  # noqa: S101
+            assert self.momentum is not None  # noqa: S101
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * count / (count - 1), self.momentum)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from ssbench.data.batch import quiet_worker, useful_workers
 from ssbench.data.dataset import Dataset
 from ssbench.data.views import ViewsConfig, eval_view
 from ssbench.engine.distributed import Team
@@ -59,14 +60,14 @@ def evaluate(
     The caller puts the networks in eval mode. With several processes each takes every n-th image, none twice.
     """
     watch = watch or (lambda items, label, total: items)
-    volumes = dataset.volumes(subset)
+    volumes, ids = dataset.volumes(subset), dataset.ids(subset)[: cfg.few]
     if (cfg.protocol == "volume") != (volumes is not None):
         raise RecipeError(f"protocol '{cfg.protocol}' does not fit {dataset.name}", "eval",
                           "volume is for acdc; whole, sliding and center are for the others")
     with torch.no_grad():
         if volumes is not None:
-            return _volumes(predict, dataset, volumes, cfg, views, team, watch)
-        return _images(predict, dataset, dataset.ids(subset), cfg, views, team, workers, watch)
+            return _volumes(predict, dataset, dict(list(volumes.items())[: cfg.few]), cfg, views, team, watch)
+        return _images(predict, dataset, ids, cfg, views, team, workers, watch)
 
 
 def scores(predict: Predict, x: Tensor, cfg: EvalConfig) -> Tensor:
@@ -102,7 +103,8 @@ def _images(
     classes = len(dataset.classes)
     mine = ids[team.rank :: team.world]
     pin = team.device.type == "cuda"
-    images = DataLoader(_Images(dataset, mine, views), batch_size=1, num_workers=min(workers, 4), pin_memory=pin)
+    source, workers = _Images(dataset, mine, views), useful_workers(min(workers, 4))
+    images = DataLoader(source, batch_size=1, num_workers=workers, pin_memory=pin, worker_init_fn=quiet_worker)
     matrix = torch.zeros(classes, classes, dtype=torch.int64, device=team.device)
     for x, mask in watch(images, "evaluate", len(mine)):
         x, mask = x.to(team.device, non_blocking=True), mask.to(team.device, non_blocking=True)
@@ -140,15 +142,16 @@ def volume_labels(predict: Predict, x: Tensor, crop: int) -> Tensor:
 
 def overall(volumes: dict[str, list[float | None]], names: Iterable[str]) -> float:
     """Mean over the named volumes, then over classes, of per-volume Dice in percent."""
-    rows = np.array([[np.nan if v is None else v for v in volumes[name]] for name in names], dtype=float)
-    return float(np.nanmean(np.nanmean(rows, axis=0)))
+    rows = [[float("nan") if v is None else v for v in volumes[name]] for name in names]
+    return float(torch.tensor(rows, dtype=torch.float64).nanmean(0).nanmean())
 
 
 def label_image(predict: Predict, image: Image.Image, cfg: EvalConfig, views: ViewsConfig, team: Team) -> np.ndarray:
     """H W uint8 labels of one picture under the protocol (center counts as whole: a picture wants every pixel)."""
     x = eval_view(image, views)[None].to(team.device)
     with torch.no_grad():
-        labels = volume_labels(predict, x, _crop(cfg)) if cfg.protocol == "volume" else scores(predict, x, cfg).argmax(1)
+        volume = cfg.protocol == "volume"
+        labels = volume_labels(predict, x, _crop(cfg)) if volume else scores(predict, x, cfg).argmax(1)
     return labels[0].to(torch.uint8).cpu().numpy()
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from ssbench.engine.run import Places
 from ssbench.errors import SsbenchError, Stopped, UsageError
+from ssbench.recipe import Division
+
+QUICK_SPLIT = "toy/ours/1_8"
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,10 @@ class Cell:
     seed: int
     overrides: tuple[str, ...] = ()
     quick: bool = False
+    division: Division | None = None
 
     def __str__(self) -> str:
-        return f"{self.recipe} {self.split} seed {self.seed}"
+        return " ".join([self.recipe, *self.overrides, self.split, f"seed {self.seed}"])
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,13 @@ class Done:
     def __str__(self) -> str:
         if self.error is not None:
             return f"failed {self.cell}: {self.error.what}"
+        if self.cell.quick:
+            return f"{self.cell} runs (a quick run: toy data, a small net, a few steps; its numbers mean nothing)"
         assert self.record is not None  # noqa: S101  either or
         best, last = self.record["scores"]["best"], self.record["scores"]["last"]
         state = "was done" if self.repeated else "done"
-        return f"{state} {self.cell}: {self.record['metric']} best {best['report']:.2f} (epoch {best['epoch'] + 1}), last {last['report']:.2f}"
+        scores = f"best {best['report']:.2f} (epoch {best['epoch'] + 1}), last {last['report']:.2f}"
+        return f"{state} {self.cell}: {self.record['metric']} {scores}"
 
     def as_json(self) -> dict[str, Any]:
         """The documented object of `ssbench run --json`."""
@@ -61,31 +68,46 @@ class Done:
 
 
 def cells(
-    targets: Sequence[str], splits: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], quick: bool,
+    targets: Sequence[str],
+    splits: Sequence[str],
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    quick: bool,
     places: Places,
+    division: Division | None = None,
 ) -> list[Cell]:
     """The runs behind recipes and tables, each once, in order.
 
     A recipe needs `--split`; a table knows its splits, of which `--split` selects some. Quick runs take the toy split.
 
     Raises:
-        UsageError: a recipe without a split, or a table none of whose cells has a recipe yet.
+        UsageError: a recipe without a split, an unknown split, or a table none of whose cells has a recipe yet.
+        RecipeError: a recipe that is wrong, before any of them runs.
     """
-    from ssbench.recipe import is_table_name
+    from ssbench.recipe import is_table_name, load
 
+    if quick:
+        _toy(places)
     wanted: list[Cell] = []
     for target in targets:
         if is_table_name(target.rpartition("/")[2].removesuffix(".yaml")):
-            pairs = _of_table(target, splits)
-        elif quick:
-            _toy(places)
-            pairs = [(target, split) for split in (splits or ["toy/ours/1_8"])]
-        elif splits:
-            pairs = [(target, split) for split in splits]
+            runs = _of_table(target, splits, places, quick)
         else:
-            raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
-        wanted += [Cell(r, s, seed, tuple(overrides), quick) for seed in seeds for r, s in pairs]
+            load(target, overrides, quick, division, places.data)
+            runs = [(target, (), split) for split in _named(target, splits, places, quick)]
+        wanted += [Cell(r, s, seed, (*own, *overrides), quick, division) for seed in seeds for r, own, s in runs]
     return list(dict.fromkeys(wanted))
+
+
+def _named(target: str, splits: Sequence[str], places: Places, quick: bool) -> Sequence[str]:
+    """The splits asked for, each of which must be there."""
+    from ssbench.data.partition import Partition
+
+    if not splits and not quick:
+        raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
+    for split in splits:
+        Partition.read(split, places.data)
+    return splits or [QUICK_SPLIT]
 
 
 def work(wanted: Sequence[Cell], places: Places, device: str | None, jobs: int = 1) -> list[Done]:
@@ -103,7 +125,7 @@ def work(wanted: Sequence[Cell], places: Places, device: str | None, jobs: int =
         return side_by_side(wanted, places, device, jobs)
     team = join(device)
     done: list[Done] = []
-    with Bars(show=team.leads) as bars:
+    with Bars(show=team.leads, tell=say if team.leads else _silent) as bars:
         for at, cell in enumerate(wanted, 1):
             if len(wanted) > 1 and team.leads:
                 say(f"[{at}/{len(wanted)}] {cell}")
@@ -111,36 +133,56 @@ def work(wanted: Sequence[Cell], places: Places, device: str | None, jobs: int =
     return done
 
 
+def _silent(_: str) -> None:
+    """Where the lines of all processes but the first go."""
+
+
 def do_one(cell: Cell, places: Places, team: Any, bars: Any) -> Done:
-    """One cell, its error caught; only Stopped passes."""
+    """One cell, its error caught; only Stopped passes, and with several processes what ended one of them alone."""
+    import traceback
+
     from ssbench.engine.console import say
+    from ssbench.engine.distributed import Parted
     from ssbench.engine.run import run
     from ssbench.recipe import load
 
     try:
-        recipe = load(cell.recipe, cell.overrides, cell.quick)
+        recipe = load(cell.recipe, cell.overrides, cell.quick, cell.division, places.data)
         record, repeated = run(recipe, cell.split, cell.seed, places, team, bars)
-    except Stopped:
+    except (Stopped, Parted):
         raise
     except SsbenchError as error:
         say(f"error: {error}")
         return Done(cell, error=error)
+    except Exception as error:  # a fault, or memory ran out: the other runs may still be done
+        traceback.print_exc()
+        what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        return Done(cell, error=SsbenchError(what, str(cell), "see the lines above; if it is a fault, report them"))
     return Done(cell, record, repeated=repeated)
 
 
-def _of_table(name: str, splits: Sequence[str]) -> list[tuple[str, str]]:
+def _of_table(name: str, splits: Sequence[str], places: Places, quick: bool) -> list[tuple[str, tuple[str, ...], str]]:
+    """(recipe, overrides, split) of every run behind a table that we have a recipe for."""
+    from ssbench.report.store import ResultStore
     from ssbench.report.table import PaperTable
 
-    pairs = [p for p in PaperTable.read(name).runs() if not splits or p[1] in splits]
-    if not pairs:
-        raise UsageError(f"no cell of {name} has a recipe yet" + (" on these splits" if splits else ""), "table",
-                         f"ssbench table {name} shows the state of each cell")
-    return list(dict.fromkeys(pairs))
+    filled = PaperTable.read(name).fill(ResultStore(places.results))
+    runs = [
+        (cell.recipe, cell.overrides, QUICK_SPLIT if quick else cell.split)
+        for cell in filled.wanted()
+        if cell.recipe and cell.split and (not splits or cell.split in splits)
+    ]
+    if not runs:
+        what = f"no cell of {name} has a recipe yet" + (" on these splits" if splits else "")
+        raise UsageError(what, "table", f"ssbench table {name} shows the state of each cell")
+    return list(dict.fromkeys(runs))
 
 
 def _toy(places: Places) -> None:
     """Quick runs read the toy data, which are made where they are missing."""
     from ssbench.data.prepare import prepare
+    from ssbench.engine.console import say
 
     if not (places.data / "toy" / "ledger.json").is_file():
+        say("making the toy data, once")
         prepare("toy", places.data)

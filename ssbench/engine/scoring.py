@@ -10,7 +10,8 @@ from ssbench.engine.build import dataset_of, method_of, net_maker
 from ssbench.engine.console import Bars
 from ssbench.engine.distributed import join
 from ssbench.engine.evaluate import Predict, evaluate
-from ssbench.errors import UsageError, nearest
+from ssbench.errors import DataError, UsageError, nearest
+from ssbench.nets.weights import load_checkpoint
 from ssbench.recipe import PROTOCOLS, EvalConfig, Recipe, load
 
 
@@ -22,9 +23,9 @@ def score_checkpoint(
     Raises:
         DataError: the file or the data are missing or damaged. UsageError: an unknown protocol.
     """
-    recipe = load(recipe_name, ("net.weights=random",))
+    recipe = load(recipe_name, ("net.weights=random",), data_root=data_root)
     cfg = _protocol(recipe, protocol)
-    dataset, team = dataset_of(recipe.data.dataset, data_root), join(device)
+    dataset, team = dataset_of(recipe.data.dataset, data_root, recipe.data.form), join(device)
     predict = predictor(recipe, path, len(dataset.classes), dataset.channels, team.device)
     on = subset or cfg.report
     with Bars() as bars:
@@ -39,18 +40,32 @@ def score_checkpoint(
 
 def predictor(recipe: Recipe, path: Path, classes: int, channels: int, device: Any) -> Predict:
     """Images -> logits by the networks in `path`: a method's (ours) or a bare network's (the authors')."""
-    found = files.load(path)
-    if isinstance(found, dict) and "key" in found and "method" in found:
+    if (found := _ours(path)) is not None:
         method = method_of(recipe, classes, channels, 0)
-        method.load_state_dict(found["method"])
+        try:
+            method.load_state_dict(found)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            what = f"the checkpoint is of another recipe: {reason}"
+            raise DataError(what, str(path), "give the --recipe it was made by") from None
         method.to(device).eval()
         return method.predict
-    from ssbench.nets.weights import load_checkpoint
-
     net = net_maker(recipe, classes, channels, 0)("student")
     load_checkpoint(net, path)
     net.to(device).eval()
     return lambda x: net(x).logits
+
+
+def _ours(path: Path) -> dict[str, Any] | None:
+    """The method's state in a checkpoint of ours; None where the file is something else."""
+    try:
+        found = files.load(path)
+    except DataError:  # the authors' files may hold what only `load_checkpoint` reads; it also says what is damaged
+        if not path.is_file():
+            raise
+        return None
+    mine = isinstance(found, dict) and "key" in found and "method" in found
+    return found["method"] if mine else None
 
 
 def _protocol(recipe: Recipe, name: str | None) -> EvalConfig:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
+from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled
+from ssbench.data.batch import Batch, Labeled, Needs, Plan, Unlabeled
+from ssbench.data.maps import Maps
 from ssbench.errors import RecipeError
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import losses
@@ -75,6 +78,50 @@ class Loop(Protocol):
     def train(self) -> None:
         """Train to the end of the schedule, from wherever the run stands."""
 
+    @property
+    def stages(self) -> Stages:
+        """For methods that train more than once; first asked for before anything is trained."""
+
+
+class Stages(Protocol):
+    """Several trainings in one run, and what is computed between them; for methods whose `needs` are a mixture.
+
+    `fit` runs from its top whenever a run is resumed: each of these calls is done once and then passed over, and one
+    that was cut off goes on where it was.
+    """
+
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    epochs: int
+    folder: Path
+
+    def train(
+        self, name: str, unlabeled: Sequence[str] = (), repeats: int = 1, maps: Maps | None = None,
+        keep: Collection[int] = (), last: bool = False,
+    ) -> None:  # fmt: skip
+        """Train all epochs from the run's first weights, with a new optimiser, on a mixture (`data.mixture`).
+
+        Args:
+            unlabeled, repeats: the mixture's unlabelled images, and how often the labelled list stands in it.
+            maps: the stored maps of the unlabelled ones; {} for a labelled one. Pickles to loader workers.
+            keep: epochs (from 1) whose networks `network` will be asked for.
+            last: the run's score is this training's. `fit` ends with one such call.
+        """
+
+    def network(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
+        """B C H W images -> logits of an earlier training: of its best epoch on val, or of one it was told to keep."""
+
+    def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
+        """`value` of every image (1 3 H W, native size, normalised), by id, in the order of `ids`."""
+
+    def store(
+        self, name: str, ids: Sequence[str], maps: Sequence[str], draw: Callable[[Tensor], Mapping[str, Image.Image]]
+    ) -> None:
+        """Keep what `draw` makes of every image (as in `measure`): `maps` by name, as `folder/<map>/<id>.png`.
+
+        The first map holds labels, mode P, and is compared with the hidden ones for the record.
+        """
+
 
 MakeNet = Callable[[str], SegNet]
 
@@ -82,11 +129,12 @@ MakeNet = Callable[[str], SegNet]
 class Method(nn.Module):
     """A baseline. `forward` is `step`, so that DDP wraps the method and not its networks.
 
-    honours: the plug-in hooks its step calls.
+    honours: the plug-in hooks its step calls. synchronises: why its step waits for the device, if it does; else empty.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     honours: ClassVar[frozenset[str]] = frozenset()
+    synchronises: ClassVar[str] = ""
 
     def __init__(self, cfg: Any, make_net: MakeNet, plugin: Plugin, loss: LossConfig) -> None:
         super().__init__()
@@ -102,6 +150,16 @@ class Method(nn.Module):
     def needs(self) -> Needs:
         """What the step reads."""
         raise NotImplementedError
+
+    def attach(self, plan: Plan) -> None:
+        """Told once, before training and resuming, which images the run reads (for state kept per image)."""
+
+    def wants(self, batch: Batch, t: Progress) -> Sequence[str]:
+        """Ids of unlabelled images the step needs besides its batch: loaded now, they come as `batch.partner`.
+
+        For `Needs.partner` "asked", where what was learned so far chooses them; one for each place of this process.
+        """
+        return ()
 
     def step(self, batch: Batch, t: Progress) -> Step:
         """Loss and terms of one batch, top to bottom as the paper states it."""

@@ -5,7 +5,10 @@ Papers: French et al., "Semi-supervised semantic segmentation needs strong, vari
 Checked against: Britefury/cutmix-semisup-seg af6183a for `variant: original` (specs: cutmix_seg 1-2), s4mcontext/s4mc
 63905af for `variant: s4mc` (specs: s4mc 4-6; its three debugging leftovers are not copied: one step an epoch, an
 active contrastive block, mixing an image with itself at batch size 1).
-Departures of `original`: the shared DeepLabV3+ instead of DeepLab v2, batch-norm not frozen in train mode.
+Departures of `original`: the shared DeepLabV3+ instead of DeepLab v2, batch-norm not frozen in train mode. Of `s4mc`:
+the teacher starts as a copy of the student (release: with a head of its own, which only moves its statistics before
+it becomes a copy), and is one at the first step after the warm-up only (release: at each step of that epoch).
+Plug-ins: in `s4mc`, `refine` sees the teacher's pass on the mixed images; in `original`, both passes before mixing.
 """
 
 from __future__ import annotations

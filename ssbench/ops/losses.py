@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssbench.ops.reduce import global_sum, mean_of
+from ssbench.ops.reduce import batch_sum, global_sum, mean_of
 
 IGNORE = 255
 
@@ -71,8 +71,8 @@ def dice(
     onehot = F.one_hot(torch.where(kept, target, torch.zeros_like(target)), classes).movedim(-1, 1).to(probs.dtype)
     factor = factor[:, None]
     over = (0, 2, 3)
-    both = _batch_sum((factor * probs * onehot).sum(over))
-    size = _batch_sum((factor * probs * probs).sum(over)) + _batch_sum((factor * onehot).sum(over))
+    both = batch_sum((factor * probs * onehot).sum(over))
+    size = batch_sum((factor * probs * probs).sum(over)) + batch_sum((factor * onehot).sum(over))
     loss = (1 - (2 * both + smooth) / (size + smooth)).mean()
     return torch.where(global_sum(kept.sum()) > 0, loss, loss * 0)
 
@@ -96,14 +96,3 @@ def pseudo_cross_entropy(
     if weight is None:
         return mean_of((ce * kept).sum(), valid.sum())
     return mean_of((ce * kept * weight).sum(), (valid * weight).sum())
-
-
-def _batch_sum(value: Tensor) -> Tensor:
-    """Sum over processes that keeps the gradient."""
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        from torch.distributed.nn.functional import all_reduce
-
-        return all_reduce(value)  # type: ignore[no-untyped-call,no-any-return]
-    return value

@@ -54,8 +54,8 @@ class Pseudo:
             carry={name: paste(value, other.carry[name], region) for name, value in self.carry.items()},
         )
 
-    def permuted(self, order: Tensor) -> Pseudo:
-        """The same statements with images reordered by index tensor `order` (B)."""
+    def permuted(self, order: Tensor | slice) -> Pseudo:
+        """The same statements with images reordered by index tensor `order` (B), or those of a slice (no copies)."""
         return Pseudo(
             label=self.label[order],
             conf=self.conf[order],

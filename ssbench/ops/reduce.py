@@ -7,6 +7,8 @@ averaged gradient equal to that of one process holding the whole batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -20,9 +22,31 @@ def world_size() -> int:
 def global_sum(value: Tensor) -> Tensor:
     """`value` (detached) summed over processes; unchanged in one process. No host synchronisation."""
     value = value.detach()
-    if world_size() > 1:
-        value = value.clone()
-        dist.all_reduce(value)
+    return _summed(value) if world_size() > 1 else value
+
+
+def batch_sum(value: Tensor) -> Tensor:
+    """`value` summed over processes, with its gradient: each process's share gets the sum of their gradients."""
+    if world_size() == 1:
+        return value
+    return _BatchSum.apply(value)  # type: ignore[no-any-return]
+
+
+class _BatchSum(torch.autograd.Function):
+    """An all-reduce in both directions (torch's own differentiable one is deprecated)."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return _summed(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _summed(gradients[0])
+
+
+def _summed(value: Tensor) -> Tensor:
+    value = value.clone()
+    dist.all_reduce(value)
     return value
 
 

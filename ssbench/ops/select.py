@@ -35,6 +35,6 @@ def quantile(values: Tensor, inside: Tensor, level: float) -> Tensor:
     place = level * (count - 1).clamp(min=0).to(torch.float64)
     below = place.floor().long()
     above = torch.minimum(below + 1, (count - 1).clamp(min=0))
-    low, high = ranked[below], ranked[above]
+    low, high = ranked.gather(0, torch.stack([below, above]))  # ranked[below] would ask the device for the number
     found = low + (high - low) * (place - below).to(values.dtype)
     return torch.where(count > 0, found, torch.full_like(found, float("-inf")))

@@ -125,7 +125,10 @@ class Plugin(nn.Module):
         return Pace()
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
-        """After a teacher pass and before any mixing: replace `keep`, attach maps that follow the mix. No gradient."""
+        """After a teacher pass and before any mixing: replace `keep`, attach maps that follow the mix. No gradient.
+
+        Hosts whose confidence comes from a second pass on the mixed images (cutmix_seg, u2pl) call it on that pass.
+        """
         return pseudo
 
     def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:

@@ -125,7 +125,7 @@ def _rectangles(like: Tensor, share: Tensor, t: Progress) -> Tensor:
     """B H W bool: one rectangle an image of the given share of its area, aspect ratio in [0.3, 1 / 0.3], inside."""
     count, height, width = like.shape
     draw = torch.rand(3, count, generator=t.generator("upc box"), device=like.device)
-    low = torch.log(torch.tensor(0.3, device=like.device))
+    low = torch.full((), 0.3, device=like.device).log()
     ratio = torch.exp(low + draw[0] * -2 * low)
     tall = (share * height * width * ratio).sqrt().clamp(max=height).floor()
     wide = (share * height * width / ratio).sqrt().clamp(max=width).floor()

@@ -1,0 +1,39 @@
+"""Being asked to stop: SIGTERM and SIGINT are noted, and the loop ends where everything can be saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class StopRequest:
+    """`with StopRequest() as stop:` notes the signals in `stop.asked`; a second SIGINT interrupts at once.
+
+    A signal that is ignored stays so (`nohup`, a worker of `run --jobs`), and outside the main thread, where Python
+    lets nobody handle signals, nothing is noted. Nested uses are one.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._depth = 0
+        self._old: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._depth += 1
+        if self._depth == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        while self._depth == 0 and self._old:
+            signal.signal(*self._old.popitem())
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True

@@ -1,0 +1,270 @@
+"""AEL: classes the model is bad at are pasted, sought, mixed and counted more often than those it knows.
+
+Paper: Hu et al., "Semi-Supervised Semantic Segmentation via Adaptive Equalization Learning", NeurIPS 2021.
+Checked against: hzhupku/SemiSeg-AEL 747c797, `train.py`, `semseg/` and its two configs (specs: ael 1-13; the paper's
+text was not at hand, so only the release speaks). A bank of one confidence a class drives adaptive copy-paste between
+labelled images, the choice of the image and region to CutMix in, and which pixels count; these are weighted by teacher
+confidence. What the release does unsaid is an option with its value as default: absent classes count as confidence 0,
+the divisor includes pixels without a label, padding counts. Its losses are divided by its eight processes besides the
+usual average, which is `loss_scale: 0.125` in its recipes.
+The release works per process on two labelled images and one of two unlabelled ones. Here `group` labelled images and
+every single unlabelled image stand for a process (a draw of classes, a measurement, a divisor each), so the number of
+devices changes nothing but the dropout masks, which are per process; a process must hold whole groups.
+Departures: one class bank and one image bank for all processes (release: each its own, never shared, with an own order
+of images); the region's grown and shrunken forms, off in both configs, are left out; the labelled order is shuffled
+anew each epoch (release: frozen at 1/2 of Cityscapes).
+Plug-ins: `refine` sees the teacher's two unlabelled images before they are mixed, region and image bank use its raw
+labels; `weigh` enters the unlabelled term before its weights are normalised; extra terms share `loss_scale`.
+The labels of the unlabelled images must reach the host within the step: its one transfer, see `synchronises`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssbench.data.batch import Batch, Labeled, Needs, Plan
+from ssbench.data.boxes import ael_half
+from ssbench.errors import RecipeError
+from ssbench.keyed import rng
+from ssbench.methods.base import (
+    MakeNet,
+    Method,
+    MethodConfig,
+    Step,
+    frozen_forward,
+    kept_share,
+    labels_of,
+    mean,
+    parts,
+    recorded,
+    streams,
+    summed,
+)
+from ssbench.nets.segnet import Out
+from ssbench.ops import ema
+from ssbench.ops import equalize as eq
+from ssbench.ops.host import to_host
+from ssbench.ops.mixing import paste
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.ops.reduce import global_sum
+from ssbench.plugins.base import Mixed, Seen, View
+
+Masks: TypeAlias = NDArray[np.bool_]
+
+
+class AEL(Method):
+    """L = loss_scale * (L_x + aux_weight L_aux + weight (C(labelled) + C(mixed)))."""
+
+    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+    synchronises = "connected components are found on the host, where the image bank lives: one transfer a step"
+
+    class Config(MethodConfig):
+        """Settings; "release" is both configs where none is named."""
+
+        name: Literal["ael"] = "ael"
+        threshold: float = 0.0  # release: cityscapes_2 none, pascal_4 0.7
+        weight: float = 1.0  # release
+        aux_weight: float = 0.4  # release, where the net has an auxiliary head
+        loss_scale: float = 1.0  # ours; release 0.125: losses are divided by 8 processes besides their average
+        ema: float = 0.99  # release
+        pair_mode: Literal["train", "eval"] = "train"  # release; U2PL's branch with_AEL: eval
+        bank_momentum: float = 0.999  # release
+        absent: Literal["zero", "skip"] = "zero"  # release; ours: skip
+        confidence_power: float = 2.0  # release: gamma
+        sampling_power: float = 1.0  # release
+        normaliser: Literal["all", "counted"] = "all"  # release: pixels without a label are in the divisor
+        padding: Literal["counted", "ignored"] = "counted"  # release
+        group: int = 2  # release: labelled images of a process
+        pick: int = 2  # release: unlabelled images loaded for one that is used
+        paste_share: float = 0.5  # release
+        paste_scale: tuple[float, float] | None = (0.1, 2.0)  # release; null: the views' own
+        paste_draws: int = 3  # release: cityscapes_2 3, pascal_4 1
+        paste_without: tuple[int, ...] = (0, 1, 2, 8, 10)  # release, for both data sets (issue 4: meant for Cityscapes)
+        component_area: float = 0.005  # release: cityscapes_2 0.005, pascal_4 0.03
+        presence: float = 0.01  # release: cityscapes_2 0.01, pascal_4 0.03
+
+    bank: Tensor
+
+    @property
+    def needs(self) -> Needs:
+        """Images to paste between labelled ones, and a partner for each unlabelled one, chosen in `wants`."""
+        cfg = self.cfg
+        return Needs(partner="asked", pick=cfg.pick, donor=cfg.paste_share, donor_scale=cfg.paste_scale)
+
+    def build(self, make_net: MakeNet) -> None:
+        """A teacher with a head of its own (for one step: the first update copies the student), and the two banks."""
+        if self.losses.cfg.pseudo != "ce":
+            raise RecipeError("the consistency of ael is a weighted cross entropy", "loss.pseudo", "loss: {pseudo: ce}")
+        self.teacher = make_net("teacher").requires_grad_(False)
+        self.register_buffer("bank", torch.full((self.net.classes,), 0.5))  # C
+        self.images = torch.zeros(0, self.net.classes, dtype=torch.bool)  # N C, on the host
+        self.ids: tuple[str, ...] = ()
+        self.row: dict[str, int] = {}
+        self._heard: NDArray[np.float32] | None = None  # the class bank as the host last saw it
+
+    def attach(self, plan: Plan) -> None:
+        """Random confidences, and an empty row for each unlabelled image."""
+        self.ids, self.row = plan.unlabeled, {id: k for k, id in enumerate(plan.unlabeled)}
+        self.images = torch.zeros(len(self.ids), self.net.classes, dtype=torch.bool)
+        start = rng(plan.seed, "ael bank").random(self.net.classes, np.float32)
+        self.bank.copy_(torch.from_numpy(start))
+        self._heard = None
+
+    def get_extra_state(self) -> Tensor:
+        """The image bank, which is no buffer because it never leaves the host."""
+        return self.images.clone()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """The image bank of a checkpoint."""
+        self.images, self._heard = state.cpu().clone(), None
+
+    def wants(self, batch: Batch, t: Progress) -> Sequence[str]:
+        """For each unlabelled image one in which the teacher last saw the class drawn for it; any if there is none."""
+        asked = []
+        for place, c in self._drawn(batch, t):
+            marked = np.flatnonzero(self.images[:, c].numpy())
+            dice = rng(t.seed, t.step, "ael partner", place)
+            asked.append(self.ids[int(dice.choice(marked) if len(marked) else dice.integers(len(self.ids)))])
+        return asked
+
+    def step(self, batch: Batch, t: Progress) -> Step:
+        """Specs: ael 7, in its order."""
+        drawn = self._drawn(batch, t)  # before anything of this step moves the bank
+        batch = replace(batch, labeled=self._pasted(batch, t))
+        labeled, here, there = streams(batch)
+        out = self.net(labeled.x)
+        sup, aux = self.losses.supervised(out.logits, labeled.y), self._auxiliary(out, labeled.y)
+        known = labels_of(self.teacher, labeled.x, labeled.y != 255, self.cfg.threshold, train_mode=True)
+        both, valid = torch.cat([here.weak, there.weak]), torch.cat([here.valid, there.valid])
+        pair = labels_of(self.teacher, both, valid, self.cfg.threshold, self.cfg.pair_mode == "train")
+        self._measure(out, labeled.y)
+        masks = self._hear(pair.label, drawn, batch, t)
+        refined, n = self.plugin.refine(pair, t), len(here.weak)
+        first, second = refined.permuted(slice(n)), refined.permuted(slice(n, None))
+
+        def cutmix() -> list[Mixed]:
+            region = self._region(masks, t).to(here.weak.device, non_blocking=True)
+            image = paste(here.weak, there.weak, region)
+            return [Mixed(image, first.pasted(second, region), image)]
+
+        mixed, teach = self.plugin.mix(cutmix, batch, first, t), frozen_forward(self.teacher)
+        seen = parts(self.net(torch.cat([m.images for m in mixed])), [len(m.images) for m in mixed])
+        views = [
+            View(f"s{k}", m.images, o, m.pseudo, m.weak) for k, (m, o) in enumerate(zip(mixed, seen, strict=True), 1)
+        ]
+        of_labeled = self._consistency("labeled", out.logits, known, None, self.cfg.group, t)
+        weights = [self.plugin.weigh(m, teach, t) for m in mixed]
+        each = zip(views, weights, strict=True)
+        of_mixed = mean([self._consistency(v.name, v.out.logits, v.pseudo, w, 1, t) for v, w in each])
+        extra, pace = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t), self.plugin.pace(t)
+        consistency = of_labeled + of_mixed if pace.unlabeled else of_labeled  # a warm-up keeps the labelled term
+        host = sup + self.cfg.aux_weight * aux + self.cfg.weight * consistency
+        terms = recorded(sup=sup, aux=aux, labeled=of_labeled, mixed=of_mixed, kept=kept_share(pair), **extra)
+        return Step(summed(host, pace, extra) * self.cfg.loss_scale, terms)
+
+    def after_step(self, t: Progress) -> None:
+        """EMA of parameters; the teacher's batch statistics come from its own passes."""
+        ema.update(self.teacher, self.net, ema.capped_decay(t.step, self.cfg.ema))
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The teacher."""
+        return self.teacher(x).logits
+
+    def _auxiliary(self, out: Out, y: Tensor) -> Tensor:
+        return out.logits.new_zeros(()) if out.aux is None else self.losses.supervised(out.aux, y)
+
+    def _pasted(self, batch: Batch, t: Progress) -> Labeled:
+        """Adaptive copy-paste (ael 5): pixels of the drawn classes from another labelled image, if one was loaded."""
+        labeled, donor = batch.labeled, batch.donor
+        if donor is None:
+            return labeled
+        cfg, count = self.cfg, len(labeled.x)
+        odds = eq.chances(self._bank(), 0.5, cfg.paste_without)
+        chosen = np.zeros((count, len(odds)), np.bool_)
+        for k in range(count):
+            dice = rng(t.seed, t.step, "ael paste", (t.rank * count + k) // cfg.group)
+            chosen[k, dice.choice(len(odds), cfg.paste_draws, p=odds)] = True
+        region = eq.class_region(donor.y, torch.from_numpy(chosen).to(donor.y.device, non_blocking=True))
+        return replace(labeled, x=paste(labeled.x, donor.x, region), y=paste(labeled.y, donor.y, region))
+
+    def _drawn(self, batch: Batch, t: Progress) -> list[tuple[int, int]]:
+        """(place in the whole batch, class drawn for it) of this process's unlabelled images (ael 6)."""
+        count = len(batch.unlabeled.ids) if batch.unlabeled is not None else 0
+        odds = eq.chances(self._bank(), 1.0)
+        places = range(t.rank * count, (t.rank + 1) * count)
+        return [(k, int(rng(t.seed, t.step, "ael class", k).choice(len(odds), p=odds))) for k in places]
+
+    def _bank(self) -> NDArray[np.float32]:
+        """The class bank before this step on the host: what the last step's transfer brought, else fetched."""
+        if self._heard is None:
+            self._heard = self.bank.cpu().numpy().copy()
+        return self._heard
+
+    @torch.no_grad()
+    def _measure(self, out: Out, y: Tensor) -> None:
+        """The class bank after the student's labelled pass (ael 4)."""
+        found = eq.class_confidence(out.logits, y, self.cfg.group)
+        self.bank.copy_(eq.updated(self.bank, *found, self.cfg.bank_momentum, self.cfg.absent))
+
+    def _hear(self, label: Tensor, drawn: Sequence[tuple[int, int]], batch: Batch, t: Progress) -> Masks:
+        """The step's one transfer: where each partner has the class drawn for it (n H W bool, returned), which classes
+        each unlabelled image shows (for the image bank) and the class bank (for the next step's draws).
+
+        Args:
+            label: 2n H W, the teacher's raw labels of the unlabelled images, then of their partners.
+        """
+        _, here, there = streams(batch)
+        n, device = len(drawn), label.device
+        wanted = torch.tensor([c for _, c in drawn]).to(device, non_blocking=True)
+        row = torch.tensor([self.row.get(id, -1) + 1 for id in (*here.ids, *there.ids)]).to(device, non_blocking=True)
+        shown = torch.cat([row[:, None], eq.presence(label, self.net.classes, self.cfg.presence)], 1)
+        everyone = shown.new_zeros(2, t.world * n, shown.shape[1])
+        everyone[:, t.rank * n : (t.rank + 1) * n] = shown.view(2, n, -1)
+        masks, told, bank = to_host([label[n:] == wanted[:, None, None], global_sum(everyone), self.bank])
+        self._heard = bank.numpy()
+        for at, *classes in told.flatten(0, 1).tolist():  # in one order for all processes; the last word counts
+            if at > 0:
+                self.images[at - 1] = torch.tensor(classes, dtype=torch.bool)
+        return masks.numpy()
+
+    def _region(self, masks: Masks, t: Progress) -> Tensor:
+        """n H W bool, where the partner's pixels go: around a part of the drawn class, else half the image (ael 6)."""
+        region = np.zeros_like(masks)
+        for k, mask in enumerate(masks):
+            dice = rng(t.seed, t.step, "ael box", t.rank * len(masks) + k)
+            box = eq.component_box(mask, self.cfg.component_area, dice)
+            if box is None:
+                region[k] = ael_half(dice, mask.shape)
+            else:
+                region[k][box] = True
+        return torch.from_numpy(region)
+
+    def _consistency(
+        self, name: str, logits: Tensor, target: Pseudo, weight: Tensor | None, group: int, t: Progress
+    ) -> Tensor:
+        """C of ael 8: pixels drawn by the class the student predicts, weighted by the teacher's confidence."""
+        cfg, counted = self.cfg, target.keep | target.trusted_mask()
+        weighed = target.conf**cfg.confidence_power * self._kept(name, logits.detach().argmax(1), group, t)
+        if cfg.padding == "ignored":
+            weighed = weighed * target.valid
+        if weight is not None:
+            weighed = weighed * weight
+        ce = F.cross_entropy(logits, target.label, reduction="none")
+        return eq.weighted_mean(ce, weighed, counted, group, cfg.normaliser)
+
+    def _kept(self, name: str, predicted: Tensor, group: int, t: Progress) -> Tensor:
+        """B H W bool; each group of images has its own random planes, the same on any number of processes."""
+        found, shape = [], (self.net.classes, *predicted.shape[1:])
+        for k, some in enumerate(torch.split(predicted, group), t.rank * -(-len(predicted) // group)):
+            planes = torch.rand(shape, generator=t.generator(f"ael keep {name} {k}"), device=predicted.device)
+            found.append(eq.keep_map(some, self.bank, self.cfg.sampling_power, planes))
+        return torch.cat(found)

@@ -1,0 +1,204 @@
+"""AugSeg: strong intensity changes, and labelled patches pasted where the teacher is unsure of an image.
+
+Paper: Zhao et al., "Augmentation Matters: A Simple-yet-Effective Approach to Semi-Supervised Semantic Segmentation",
+CVPR 2023. Checked against: ZhenZHAO/AugSeg 7ead870 and its 55 logs (specs: augseg 1-13). The intensity pool is the
+`augseg` strong view of the data; the rest is here, in the release's order. What the release does unsaid is an option
+with its value as default: teacher = student for the first epoch, buffers averaged, padding labelled and counted, L_u
+divided by all pixels (`pseudo_over: valid` of the task's loss).
+The release mixes per process of `group` images, with one order and one box size each; so does this, whatever the
+number of processes. Departures: supervised means are over the whole batch, not per process; random decisions are
+drawn anew for every image and group (release: equal on all processes and in both loaders, a slip).
+Plug-ins: `refine` sees the weak view before mixing, an image's confidence comes from the teacher's raw probabilities;
+pasted labelled pixels are `trusted` and hold 0 in maps a plug-in carries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled
+from ssbench.errors import RecipeError
+from ssbench.keyed import rng
+from ssbench.methods.base import (
+    MakeNet,
+    Method,
+    MethodConfig,
+    Step,
+    frozen_copy,
+    frozen_forward,
+    labels_of,
+    mean,
+    parts,
+    recorded,
+    summed,
+)
+from ssbench.nets.segnet import Out
+from ssbench.ops import ema, select
+from ssbench.ops.mixing import paste
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.plugins.base import Mixed, Seen, View
+
+
+class AugSeg(Method):
+    """L = L_x + weight * L_u."""
+
+    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+
+    class Config(MethodConfig):
+        """Settings."""
+
+        name: Literal["augseg"] = "augseg"
+        threshold: float = 0.95  # release VOC; below 0 on Cityscapes: none
+        weight: float = 1.0  # release, all logs
+        ema: float = 0.999  # release VOC; Cityscapes 0.996
+        ema_buffers: bool = True  # release: batch-norm statistics are averaged too
+        warmup_epochs: int = 0  # release sup_only_epoch: coded, never used
+        copy_epochs: int = 1  # release: after the warm-up the teacher is a copy for an epoch
+        mix_probability: float = 1.0  # release: the mix's trigger
+        inject: Literal["unsure", "always", "never"] = "unsure"  # Sec. 3.3; the others: ours, for ablations
+        inject_beta: tuple[float, float] = (8.0, 2.0)  # release: box of the labelled patch, mean share 0.2
+        mix_beta: tuple[float, float] = (4.0, 4.0)  # release: box of the unlabelled mix, mean share 0.5
+        extra_weak: bool = False  # release: weak images join the student's pass for batch norm; off in every log
+        aux_weight: float = 0.4  # release: an auxiliary head is coded, never configured
+        padding: Literal["counted", "ignored"] = "counted"  # release: the teacher labels padding too
+        group: int = 8  # release: unlabelled images a process, VOC 8, Cityscapes 4
+
+    @property
+    def needs(self) -> Needs:
+        """One strong view; partners are in the batch."""
+        return Needs(strong=1)
+
+    def build(self, make_net: MakeNet) -> None:
+        """The teacher starts as a copy of the student."""
+        self.teacher = frozen_copy(self.net)
+
+    def step(self, batch: Batch, t: Progress) -> Step:
+        """Specs: augseg 4, in the order of its forward passes."""
+        cfg, labeled, here = self.cfg, batch.labeled, batch.unlabeled
+        if here is None:
+            raise ValueError("augseg reads unlabelled images")
+        if t.epoch < cfg.warmup_epochs:
+            return self._total(batch, self.net(labeled.x), [], None, t)
+        valid = here.valid if cfg.padding == "ignored" else torch.ones_like(here.valid)
+        raw = labels_of(self.teacher, here.weak, valid, cfg.threshold, train_mode=False)
+        sure, target = confidence(raw.soft, valid), self.plugin.refine(raw, t)
+        mixed = self.plugin.mix(lambda: [self._mixed(labeled, here, target, sure, t)], batch, target, t)
+        images = [labeled.x, *([here.weak] if cfg.extra_weak else []), *(m.images for m in mixed)]
+        out, *seen = parts(self.net(torch.cat(images)), [len(x) for x in images])
+        each, views = self._taught(mixed, seen[-len(mixed) :], frozen_forward(self.teacher), t)
+        return self._total(batch, out, views, mean(each), t)
+
+    def _mixed(self, labeled: Labeled, here: Unlabeled, target: Pseudo, sure: Tensor, t: Progress) -> Mixed:
+        """Labelled boxes into a copy of the batch, boxes of that copy into the batch; one order for both (Sec. 3.3)."""
+        strong = here.strong[0]
+        if t.chance("augseg mix") >= self.cfg.mix_probability:
+            return Mixed(strong, target, here.weak)
+        if labeled.x.shape != strong.shape:
+            what = f"{len(labeled.x)} labelled and {len(strong)} unlabelled images"
+            raise RecipeError(what, "schedule", "augseg pastes one into the other: give both batches one size")
+        order = self._order(len(strong), t)
+        inner = self._boxes(strong, self.cfg.inject_beta, "inner box", t) & self._injected(sure, t)[:, None, None]
+        outer = self._boxes(strong, self.cfg.mix_beta, "outer box", t)
+        truth = known(labeled.y, target, self.cfg.padding == "ignored").permuted(order)
+        pseudo = target.pasted(target.pasted(truth, inner).permuted(order), outer)
+        images, weak = (paste(x, paste(x, labeled.x[order], inner)[order], outer) for x in (strong, here.weak))
+        return Mixed(images, pseudo, weak)
+
+    def _injected(self, sure: Tensor, t: Progress) -> Tensor:
+        """B bool: images that take a labelled patch, with probability 1 - confidence."""
+        if self.cfg.inject != "unsure":
+            return torch.full_like(sure, self.cfg.inject == "always", dtype=torch.bool)
+        drawn = torch.rand(len(sure) * t.world, generator=t.generator("augseg toss"), device=t.device)
+        return _mine(drawn, t) >= sure
+
+    def _order(self, images: int, t: Progress) -> Tensor:
+        """B indices: a random order within each group."""
+        count = self._groups(images)
+        drawn = torch.rand(count * t.world, images // count, generator=t.generator("augseg order"), device=t.device)
+        first = torch.arange(0, images, images // count, device=t.device)[:, None]
+        return (_mine(drawn, t).argsort(1) + first).flatten()
+
+    def _boxes(self, like: Tensor, beta: tuple[float, float], purpose: str, t: Progress) -> Tensor:
+        """B H W bool: a box an image, of one size in each group, its centre uniform from an eighth of the side on."""
+        shape, count = (like.shape[-2], like.shape[-1]), self._groups(len(like))
+        drawn = torch.rand(len(like) * t.world, 2, generator=t.generator(f"augseg {purpose}"), device=t.device)
+        ranks = range(t.rank * count, (t.rank + 1) * count)
+        cuts = [math.sqrt(1 - rng(t.seed, t.step, f"augseg {purpose}", k).beta(*beta)) for k in ranks]
+        pairs = zip(cuts, _mine(drawn, t).chunk(count), strict=True)
+        return torch.cat([boxes(centres, shape, cut) for cut, centres in pairs])
+
+    def _groups(self, images: int) -> int:
+        """How many groups a process's images form; fewer than a group are one."""
+        if images % min(images, self.cfg.group):
+            what = f"{images} images a process do not form groups of {self.cfg.group}"
+            raise RecipeError(what, "method.group", "choose a group that divides them")
+        return max(images // int(self.cfg.group), 1)
+
+    def _total(self, batch: Batch, out: Out, views: Sequence[View], unsup: Tensor | None, t: Progress) -> Step:
+        sup = self.losses.supervised(out.logits, batch.labeled.y)
+        if out.aux is not None:
+            sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
+        extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
+        pace = self.plugin.pace(t)
+        host = sup if unsup is None or not pace.unlabeled else sup + self.cfg.weight * unsup
+        terms = {} if unsup is None else {"unsup": unsup, "kept": _kept(views[0].pseudo)}
+        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **extra))
+
+    def after_step(self, t: Progress) -> None:
+        """EMA of parameters and buffers, rising to `ema`; a copy at first (specs: augseg 8)."""
+        start = self.cfg.warmup_epochs * t.steps_per_epoch
+        copying = t.epoch < self.cfg.warmup_epochs + self.cfg.copy_epochs
+        decay = 0.0 if copying else ema.capped_decay(t.step - start, self.cfg.ema)
+        ema.update(self.teacher, self.net, decay, buffers=self.cfg.ema_buffers)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The teacher."""
+        return self.teacher(x).logits
+
+
+def confidence(probs: Tensor, valid: Tensor) -> Tensor:
+    """B in [0, 1]: mean over valid pixels of (1 - entropy / ln C) x largest probability. probs: B C H W."""
+    certain = 1 + select.negative_entropy(probs) / math.log(probs.shape[1])
+    return (certain * probs.amax(1) * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
+
+
+def boxes(centres: Tensor, shape: tuple[int, int], cut: float) -> Tensor:
+    """B H W bool: boxes of sides int(side x cut), clipped to the picture (specs: augseg 5).
+
+    Args:
+        centres: B 2 uniform numbers in [0, 1), row and column, mapped to whole pixels from side // 8 to side - 1.
+    """
+    inside = []
+    for axis, side in enumerate(shape):
+        low, half = side // 8, int(side * cut) // 2
+        centre = low + (centres[:, axis, None] * (side - low)).long()
+        line = torch.arange(side, device=centres.device)
+        inside.append((line >= centre - half) & (line < centre + half))
+    return inside[0][:, :, None] & inside[1][:, None, :]
+
+
+def known(y: Tensor, like: Pseudo, only_labelled: bool) -> Pseudo:
+    """Ground truth (B H W, 255 = none) as a statement to paste: sure and trusted where there is a label.
+
+    Pixels without one teach nothing, but stay valid, so that L_u is still divided by them, unless `only_labelled`.
+    """
+    there = y != 255
+    valid = there if only_labelled else torch.ones_like(there)
+    carry = {name: torch.zeros_like(value) for name, value in like.carry.items()}
+    return Pseudo(y.where(there, 0), torch.ones_like(like.conf), there, valid, trusted=there, carry=carry)
+
+
+def _mine(drawn: Tensor, t: Progress) -> Tensor:
+    """This process's rows of what was drawn for all."""
+    return drawn.chunk(t.world)[t.rank]
+
+
+def _kept(pseudo: Pseudo) -> Tensor:
+    """Share of pixels that count, pasted ones included, as the release logs it."""
+    return ((pseudo.keep | pseudo.trusted_mask()) & pseudo.valid).float().mean()

@@ -1,0 +1,166 @@
+"""CPS: two networks of one architecture and two random heads teach each other with their hard labels.
+
+Paper: Chen et al., "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision", CVPR 2021.
+Checked against: charlesCXK/TorchSemiSeg 5e0c29c, `exp.{voc,city}/*.CPS` and `*.CPS+CutMix` (specs: cps 1-8). What the
+release does without the paper saying so is an option with the release's value as default: `partner: same` (Q1: two
+samplers of one seed, so an image is mixed with itself, augmented afresh), labels from batch statistics (Q5), `padding:
+counted` (Q6), no cross term on labelled images with CutMix (Q7; the paper's formula has it in both).
+Its losses are divided by the number of GPUs W on top of the usual averaging (Q2): recipes state the equal lr / W and
+weight decay x W of one process.
+Departures: means are over the whole batch and not per GPU; the unlabelled order is shuffled every epoch (Q3); regions
+are drawn per image, not per loader worker (Q4). The order of the two networks' passes differs from the release's
+(whose VOC and Cityscapes scripts differ too) and changes nothing, the networks share no state.
+A plug-in's hooks act in both directions, on each network's own labels; its `extras` and its state are one, made for
+the first network and shared by both, and `loss` is asked once for each (the second's terms end in "_2").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled
+from ssbench.methods.base import (
+    MakeNet,
+    Method,
+    MethodConfig,
+    Step,
+    frozen_forward,
+    labels_of,
+    mean,
+    parts,
+    recorded,
+    streams,
+    summed,
+)
+from ssbench.nets.segnet import Out, SegNet
+from ssbench.ops.losses import IGNORE
+from ssbench.ops.mixing import paste
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.plugins.base import Mixed, Seen, View
+
+PEER = (1, 0)
+"""Whose labels each of the two networks learns."""
+
+
+class CPS(Method):
+    """L = L_x(1) + L_x(2) + weight * (CE(1, labels of 2) + CE(2, labels of 1))."""
+
+    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+
+    class Config(MethodConfig):
+        """Settings."""
+
+        name: Literal["cps"] = "cps"
+        cutmix: bool = True  # the variant of the quoted rows; false: Sec. 3 of the paper
+        weight: float = 1.0  # release: VOC 1.5, with CutMix 1; Cityscapes 6, with CutMix 5
+        partner: Literal["same", "other"] = "same"  # release (Q1); the paper's CutMix: other
+        padding: Literal["counted", "ignored"] = "counted"  # release (Q6): labels on padding count
+        unlabeled: Literal["rest", "all"] = "rest"  # few-label VOC: all, with the labelled images (thread #22)
+
+    @property
+    def needs(self) -> Needs:
+        """With CutMix a second draw and a region; the mixed images have the weak views' colours."""
+        if not self.cfg.cutmix:
+            return Needs(pool=self.cfg.unlabeled)
+        return Needs(strong=1, partner=self.cfg.partner, pool=self.cfg.unlabeled)
+
+    def build(self, make_net: MakeNet) -> None:
+        """The second network: same encoder file, a head drawn by itself."""
+        self.second = make_net("second")
+        if not self.cfg.cutmix:
+            self._cannot("mix", "cutmix: false", "set method.cutmix: true")
+
+    def students(self) -> Sequence[SegNet]:
+        """Both."""
+        return [self.net, self.second]
+
+    def step(self, batch: Batch, t: Progress) -> Step:
+        """Specs: cps 4 with CutMix, 3 without."""
+        return self._cutmix(batch, t) if self.cfg.cutmix else self._plain(batch, t)
+
+    def _plain(self, batch: Batch, t: Progress) -> Step:
+        """Cross entropy on labelled and unlabelled images, each network's pass being the other's labels."""
+        labeled, here, nets = batch.labeled, batch.unlabeled, self.students()
+        assert here is not None  # noqa: S101  `needs` asks for it
+        first, second = [net(labeled.x) for net in nets], [net(here.weak) for net in nets]
+        told = [self.plugin.refine(Pseudo.of(out.logits, here.valid, 0.0, out.feats), t) for out in second]
+        terms, views = [], []
+        for k, peer in enumerate(PEER):
+            mixed = Mixed(here.weak, told[peer], here.weak)
+            weight = self.plugin.weigh(mixed, frozen_forward(nets[peer]), t)
+            target, weight = _joined(labeled, first[peer], told[peer], weight)
+            both = torch.cat([first[k].logits, second[k].logits])
+            terms.append(self.losses.pseudo(both, self._counted(target), weight))
+            views.append([View("weak", here.weak, second[k], told[peer], here.weak)])
+        return self._total(batch, first, views, terms, t)
+
+    def _cutmix(self, batch: Batch, t: Progress) -> Step:
+        """Labels of two unlabelled draws, mixed as the draws are; the cross term on mixed images only."""
+        nets = self.students()
+        mixed = [self._mixed(net, batch, t) for net in nets]
+        terms, views = [], []
+        for net, peer in zip(nets, PEER, strict=True):
+            looks, teach = mixed[peer], frozen_forward(nets[peer])
+            seen = parts(net(torch.cat([m.images for m in looks])), [len(m.images) for m in looks])
+            terms.append(mean([self._cross(m, out, teach, t) for m, out in zip(looks, seen, strict=True)]))
+            pairs = enumerate(zip(looks, seen, strict=True), 1)
+            views.append([View(f"s{k}", m.images, out, m.pseudo, m.weak) for k, (m, out) in pairs])
+        first = [net(batch.labeled.x) for net in nets]
+        return self._total(batch, first, views, terms, t)
+
+    def _mixed(self, net: SegNet, batch: Batch, t: Progress) -> Sequence[Mixed]:
+        """What `net` teaches its peer: images and its own labels mixed alike. The partner is labelled if need be."""
+        _, here, there = streams(batch)
+        told = self._told(net, here, t)
+
+        def cutmix() -> list[Mixed]:
+            box = here.boxes[0]
+            image = paste(here.weak, there.weak, box)
+            return [Mixed(image, told.pasted(self._told(net, there, t), box), image)]
+
+        return self.plugin.mix(cutmix, batch, told, t)
+
+    def _told(self, net: SegNet, draw: Unlabeled, t: Progress) -> Pseudo:
+        """Hard labels without a threshold, from a pass in the network's own mode, which is training (Q5)."""
+        return self.plugin.refine(labels_of(net, draw.weak, draw.valid, 0.0, net.training), t)
+
+    def _cross(self, mixed: Mixed, out: Out, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
+        """A student's loss on its peer's labels; `teach` is the peer."""
+        return self.losses.pseudo(out.logits, self._counted(mixed.pseudo), self.plugin.weigh(mixed, teach, t))
+
+    def _counted(self, target: Pseudo) -> Pseudo:
+        """The target as the loss counts it: with its padding (Q6), or without."""
+        return target if self.cfg.padding == "ignored" else replace(target, valid=torch.ones_like(target.valid))
+
+    def _total(
+        self, batch: Batch, first: Sequence[Out], views: Sequence[Sequence[View]], terms: Sequence[Tensor], t: Progress
+    ) -> Step:
+        """The printed sum, with the plug-in's terms of both networks."""
+        nets = self.students()
+        sup = [self.losses.supervised(out.logits, batch.labeled.y) for out in first]
+        extra: dict[str, Tensor] = {}
+        for k, (net, peer) in enumerate(zip(nets, PEER, strict=True)):
+            seen = Seen(batch, first[k], tuple(views[k]), net, frozen_forward(nets[peer]))
+            found = self.plugin.loss(seen, t)
+            extra |= {name if k == 0 else f"{name}_2": value for name, value in found.items()}
+        pace, cross = self.plugin.pace(t), terms[0] + terms[1]
+        host = sup[0] + sup[1] + self.cfg.weight * cross if pace.unlabeled else sup[0] + sup[1]
+        return Step(summed(host, pace, extra), recorded(sup=sup[0], sup_2=sup[1], cps=cross, **extra))
+
+
+def _joined(labeled: Labeled, known: Out, told: Pseudo, weight: Tensor | None) -> tuple[Pseudo, Tensor | None]:
+    """Labels of the labelled images (unrefined, weight 1) before those of the unlabelled ones."""
+    conf, label = known.logits.detach().softmax(1).max(1)
+    joined = Pseudo(
+        label=torch.cat([label, told.label]),
+        conf=torch.cat([conf, told.conf]),
+        keep=torch.cat([torch.ones_like(label, dtype=torch.bool), told.keep]),
+        valid=torch.cat([labeled.y != IGNORE, told.valid]),
+    )
+    return joined, None if weight is None else torch.cat([torch.ones_like(conf), weight])

@@ -1,0 +1,249 @@
+"""ST and ST++: label the unlabelled images off line, train again from scratch on all of it; the stable ones first.
+
+Paper: Yang et al., "ST++: Make Self-training Work Better for Semi-supervised Semantic Segmentation", CVPR 2022, Secs.
+3.1-3.3. Checked against: LiheYoung/ST-PlusPlus f4e7a571 `main.py`, `dataset/semi.py`, `model/semseg/base.py` (specs:
+stpp 1-3, 7). `variant: st` is plain self-training with strong augmentation (three stages), `st++` adds the selection by
+the agreement of checkpoints (six). The models that label are the best on val, as released (Q1; `label_with: last`
+leaves val out of the training); those that rank are the raw ends of epochs (Q3).
+Departures: every training starts from the same weights, new layers included (release: these are drawn anew); batch norm
+sees the whole batch (release: each GPU's part, 8 images; Q2); unlabelled lists are sorted by id before equal
+reliabilities are ranked; with fewer than three epochs the first checkpoints fall together, at epoch 1.
+Plug-ins: a batch has one loss, so weights of pseudo-labels are scaled to a mean of 1, the weight of a labelled pixel.
+There is no teacher on line: `teach` is the student in eval mode. A plug-in that mixes gets weak pictures, the stored
+entropies (`Pseudo.carry["entropy"]`, nats) and, as labelled images, one drawn for each unlabelled one; its K copies are
+coloured afterwards (specs: upc 3 A2) and weigh 1/K each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from ssbench.data.batch import Batch, Needs, Plan
+from ssbench.errors import DataError, RecipeError
+from ssbench.methods.base import (
+    Loop,
+    MakeNet,
+    Method,
+    MethodConfig,
+    Stages,
+    Step,
+    frozen_forward,
+    parts,
+    recorded,
+    summed,
+)
+from ssbench.ops import losses, tta
+from ssbench.ops.patches import entropy
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.ops.reduce import global_sum
+from ssbench.ops.reliability import halves, reliability
+from ssbench.plugins.base import Mixed, Seen, View
+
+Scale = Annotated[float, Field(gt=0)]
+
+
+class STPlusPlus(Method):
+    """L = mean cross-entropy of labelled and pseudo-labelled pixels together."""
+
+    honours = frozenset({"prepare", "extras", "pace", "mix", "weigh", "loss"})
+    synchronises = "with a plug-in that mixes, mixed pictures are coloured on the host: a transfer each way"
+
+    class Config(MethodConfig):
+        """Settings."""
+
+        name: Literal["stpp"] = "stpp"
+        variant: Literal["st", "st++"] = "st++"  # Sec. 3.2; Sec. 3.3
+        label_with: Literal["best", "last"] = "best"  # release (Q1); the author advises last (thread #30)
+        double_below: Annotated[int, Field(ge=0)] = 200  # release main.py: shorter labelled lists count twice (Q6)
+        epoch_of: Literal["labeled", "unlabeled"] = "labeled"  # release; of the first training
+        scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.5, 0.75, 1.0, 1.5, 2.0)  # release base.py
+        flip: bool = True  # release base.py
+
+    @property
+    def needs(self) -> Needs:
+        """Mixtures; uncoloured, and with labelled images to paste from, for a plug-in that mixes."""
+        mixes = "mix" in self.plugin.needs
+        return Needs(mixture="plain" if mixes else "coloured", donor=float(mixes))
+
+    def build(self, make_net: MakeNet) -> None:
+        """Nothing but the student; refuse a loss that could not be one mean over all pixels."""
+        if self.losses.cfg.supervised != "ce":
+            what = f"loss.supervised '{self.losses.cfg.supervised}' with stpp, which has one loss for all pixels"
+            raise RecipeError(what, "loss", "loss: {supervised: ce}")
+
+    def attach(self, plan: Plan) -> None:
+        """Refuse a split in which there is nothing to label."""
+        if not plan.unlabeled:
+            raise RecipeError("the split has no unlabelled images, which stpp labels", "--split",
+                              "method: {name: supervised}, or a split that labels less")  # fmt: skip
+
+    def fit(self, loop: Loop) -> None:
+        """Specs: stpp 1."""
+        run, whole = loop.stages, loop.stages.unlabeled
+        run.train("supervised", repeats=self._first_repeats(run), keep=self._thirds(run))
+        if self.cfg.variant == "st":
+            self._label(run, "label", whole, by="supervised")
+            self._retrain(run, "all", whole, last=True)
+            return
+        reliable, rest = self._ranked(run)
+        self._label(run, "label_reliable", reliable, by="supervised")
+        self._retrain(run, "reliable", reliable)
+        self._label(run, "label_rest", rest, by="reliable")
+        self._retrain(run, "all", whole, last=True)
+
+    def _first_repeats(self, run: Stages) -> int:
+        """How often the labelled list stands in the first training's epoch."""
+        if self.cfg.epoch_of == "unlabeled":
+            return _ceil_share(run.unlabeled, run.labeled)
+        return 2 if len(run.labeled) < self.cfg.double_below else 1
+
+    def _thirds(self, run: Stages) -> list[int]:
+        """The epochs (from 1) whose networks rank: after a third, two thirds, all."""
+        return [max(k * run.epochs // 3, 1) for k in (1, 2, 3)]
+
+    def _retrain(self, run: Stages, name: str, unlabeled: Sequence[str], last: bool = False) -> None:
+        maps = Stored(run.folder, frozenset(unlabeled), self.net.classes, self._map_names)
+        run.train(name, unlabeled, _ceil_share(unlabeled, run.labeled), maps, () if last else [run.epochs], last)
+
+    def _ranked(self, run: Stages) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The reliable half of the unlabelled images, and the rest."""
+        nets = [run.network("supervised", epoch) for epoch in self._thirds(run)]
+
+        def judged(x: Tensor) -> float:
+            return reliability([net(x)[0].argmax(0) for net in nets], self.net.classes)
+
+        return halves(run.measure("reliability", run.unlabeled, judged))
+
+    def _label(self, run: Stages, name: str, ids: Sequence[str], by: str) -> None:
+        net = run.network(by, None if self.cfg.label_with == "best" else run.epochs)
+        run.store(name, ids, self._map_names, lambda x: self._drawn(net, x))
+
+    @property
+    def _map_names(self) -> tuple[str, ...]:
+        return ("pseudo", "entropy") if "mix" in self.plugin.needs else ("pseudo",)
+
+    @torch.no_grad()
+    def _drawn(self, net: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Image.Image]:
+        """Labels of one image, and its entropies as shares of log C in 8 bits."""
+        probs = tta.summed(net, x, self.cfg.scales, self.cfg.flip)  # 1 C H W
+        label = Image.fromarray(probs[0].argmax(0).byte().cpu().numpy()).convert("P")
+        if "entropy" not in self._map_names:
+            return {"pseudo": label}
+        share = entropy(probs / (len(self.cfg.scales) * (1 + self.cfg.flip)))[0] / math.log(self.net.classes)
+        unsure = share.mul(255).round().clamp(0, 255).byte().cpu().numpy()
+        return {"entropy": Image.fromarray(unsure), "pseudo": label}
+
+    def step(self, batch: Batch, t: Progress) -> Step:
+        """Specs: stpp 2."""
+        labeled, mixed = batch.labeled, self._mixed(batch, t)
+        teach = frozen_forward(self.net)
+        weights = [self.plugin.weigh(m, teach, t) for m in mixed]
+        both = self.net(torch.cat([labeled.x, *(m.images for m in mixed)]))
+        out, *outs = parts(both, [len(labeled.x), *(len(m.images) for m in mixed)])
+        pace = self.plugin.pace(t)
+        if pace.unlabeled:
+            target = torch.cat([labeled.y, *(_target(m.pseudo) for m in mixed)])
+            host = _mean_ce(both.logits, target, _joined(labeled.y, mixed, weights))
+        else:
+            host = losses.cross_entropy(out.logits, labeled.y)
+        pairs = enumerate(zip(mixed, outs, strict=True), 1)
+        views = tuple(View(f"s{k}", m.images, seen, m.pseudo, m.weak) for k, (m, seen) in pairs)
+        extra = self.plugin.loss(Seen(batch, out, views, self.net, teach), t)
+        return Step(summed(host, pace, extra), recorded(ce=host, **extra))
+
+    def _mixed(self, batch: Batch, t: Progress) -> list[Mixed]:
+        """What the student sees of the unlabelled images; nothing where the batch has none."""
+        here = batch.unlabeled
+        if here is None:
+            return []
+        label, everywhere = here.maps["pseudo"].long(), torch.ones_like(here.valid)
+        carry = {name: here.maps[name] for name in self._map_names[1:]}
+        told = Pseudo(label, everywhere.to(here.weak.dtype), everywhere, here.valid, carry=carry)
+        if here.colour is None or batch.donor is None:
+            return list(self.plugin.mix(lambda: [Mixed(here.strong[0], told, here.weak)], batch, told, t))
+        given = replace(batch, labeled=batch.donor)
+        made = self.plugin.mix(lambda: [Mixed(here.weak, told, here.weak)], given, told, t)
+        coloured = [(m, *here.colour(m.images, k)) for k, m in enumerate(made)]
+        return [replace(m, images=x, pseudo=_without(m.pseudo, erased)) for m, x, erased in coloured]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The stored maps of some images: "pseudo" (L, labels) and perhaps "entropy" (F, nats); {} for any other image."""
+
+    folder: Path
+    ids: frozenset[str]
+    classes: int
+    names: tuple[str, ...]
+
+    def __call__(self, id: str) -> Mapping[str, Image.Image]:
+        """The maps of an image by name.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        if id not in self.ids:
+            return {}
+        return {name: self._layer(name, self.folder / name / f"{id}.png") for name in self.names}
+
+    def _layer(self, name: str, path: Path) -> Image.Image:
+        try:
+            with Image.open(path) as image:
+                values = np.array(image)
+        except (OSError, SyntaxError) as error:
+            fix = f"rm -r '{self.folder}', then run it again"
+            raise DataError(f"the stored map {path.name} cannot be read: {error}", str(path), fix) from error
+        if name == "pseudo":
+            return Image.fromarray(values)
+        return Image.fromarray(values.astype(np.float32) * np.float32(math.log(self.classes) / 255))
+
+
+def _ceil_share(some: Sequence[str], of: Sequence[str]) -> int:
+    return max(-(-len(some) // len(of)), 1)
+
+
+def _target(pseudo: Pseudo) -> Tensor:
+    """B H W labels, 255 where no pixel may teach."""
+    keep = pseudo.valid & (pseudo.keep | pseudo.trusted_mask())
+    return torch.where(keep, pseudo.label, losses.IGNORE)
+
+
+def _without(pseudo: Pseudo, erased: Tensor) -> Pseudo:
+    """The labels after a cutout (B H W bool), which hides pasted pixels too."""
+    return replace(pseudo, valid=pseudo.valid & ~erased)
+
+
+def _joined(known: Tensor, mixed: Sequence[Mixed], weights: Sequence[Tensor | None]) -> Tensor | None:
+    """B H W weights of all rows: 1 on labelled ones, 1 / copies on average on others; None = all 1."""
+    if len(mixed) <= 1 and all(weight is None for weight in weights):
+        return None
+    each = [_of_mean_one(weight, m.pseudo) / len(mixed) for m, weight in zip(mixed, weights, strict=True)]
+    return torch.cat([torch.ones_like(known, dtype=each[0].dtype), *each])
+
+
+def _of_mean_one(weight: Tensor | None, pseudo: Pseudo) -> Tensor:
+    """B H W weights scaled to a mean of 1 over the pixels that teach, of all processes."""
+    if weight is None:
+        return torch.ones_like(pseudo.conf)
+    teaches = _target(pseudo) != losses.IGNORE
+    total, count = global_sum((weight * teaches).sum()), global_sum(teaches.sum())
+    return weight * torch.where(total > 0, count / total, 1.0)
+
+
+def _mean_ce(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean cross-entropy of B C H W logits over pixels whose target is not 255, weighted where weights are given."""
+    if weight is None:
+        return losses.cross_entropy(logits, target)
+    known = target != losses.IGNORE
+    return losses.pseudo_cross_entropy(logits, target.where(known, torch.zeros_like(target)), known, known, weight)

@@ -1,0 +1,267 @@
+"""U2PL: unsure pseudo-labels train nothing, but tell which classes a pixel is not, as negatives of a contrastive loss.
+
+Paper: Wang et al., "Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels", CVPR 2022.
+Checked against: Haochen-Wang409/U2PL ab3d2be `train_semi.py`, `u2pl/utils/loss_helper.py` (specs: u2pl 2-9, 12); the
+branch `with_AEL`, which made its higher Cityscapes numbers, is another algorithm (specs: u2pl 13) and not here.
+`contrastive_impl: release` has the release's two defects (Q1): negatives of a class must also be labelled with it, and
+class v reads the bank of the v-th valid class. `paper` has neither. Which one made the tables is unknown.
+What the release computes per process of `group` images is computed per group here: percentiles, the kept share,
+prototypes, the mean over classes, mixing partners. So the number of processes changes nothing but the labelled mean,
+which is over the whole batch; banks hold the keys of all processes, as in the release.
+Departures: rectangles are drawn per image with the data; pixels are found by rank in a fixed number of operations,
+which draws from the same distributions; CutMix alone of the release's mixing operators; no momentum prototypes (off,
+and broken, in the release); a network without a representation head (`rep: false`, U-Net) lends its penultimate
+features; with `pseudo: dice` (ACDC) L_u is a Dice loss over the kept pixels without the all / kept factor.
+Plug-ins: `refine` sees the eval-mode pass before mixing and the train-mode pass on the mixed images, whose `keep`
+counts; `weigh` and `teach` get the latter pass instead of a third one. The contrastive loss ignores weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled
+from ssbench.errors import RecipeError
+from ssbench.methods.base import (
+    MakeNet,
+    Method,
+    MethodConfig,
+    Step,
+    frozen_forward,
+    kept_share,
+    labels_of,
+    mean,
+    parts,
+    recorded,
+    summed,
+)
+from ssbench.nets.segnet import Out, SegNet
+from ssbench.ops import contrast, ema, select
+from ssbench.ops.mixing import paste
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.plugins.base import Mixed, Seen, View
+
+Teach: TypeAlias = Callable[[Tensor], Out]
+
+
+class U2PL(Method):
+    """L = L_x + weight * L_u + contrastive_weight * L_c."""
+
+    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+
+    class Config(MethodConfig):
+        """Settings."""
+
+        name: Literal["u2pl"] = "u2pl"
+        contrastive_impl: Literal["release", "paper"] = "release"  # ours: which made the tables is unknown (Q1)
+        warmup_epochs: int = 1  # release sup_only_epoch: VOC 1, Cityscapes 0
+        ema: float = 0.99  # release net.ema_decay
+        mix_probability: float = 0.5  # release: one coin a step
+        weight: float = 1.0  # release: unsupervised.loss_weight is absent
+        drop_percent: float = 80  # release unsupervised.drop_percent: keeps 80 %, rising to 100 %
+        low_entropy: float = 20  # release contrastive.low_entropy_threshold: percent, falling to 0
+        low_rank: int = 3  # release contrastive.low_rank
+        high_rank: int = 20  # release contrastive.high_rank
+        anchor_above: float = 0.3  # release current_class_threshold
+        negative_below: float = 1.0  # release current_class_negative_threshold
+        anchors: int = 256  # release num_queries; the paper's 50 is swapped (Q5)
+        negatives: int = 50  # release num_negatives; the paper's 256 is swapped (Q5)
+        temperature: float = 0.5  # release
+        contrastive_weight: float = 0.25  # release: 1, gradient / 4 processes once too often (Q4); paper 0.1
+        bank: int = 30_000  # release: slots of a class
+        bank_first: int = 50_000  # release: slots of class 0
+        bank_on: Literal["device", "cpu"] = "device"  # ours; release: cpu, which waits for the device at every step
+        aux_weight: float = 0.4  # release net.aux_loss.loss_weight, where the network has the head
+        padding: Literal["counted", "ignored"] = "counted"  # release: pseudo-labels on padding count
+        group: int = 4  # release: unlabelled images a process, VOC 4, Cityscapes 2
+
+    @property
+    def needs(self) -> Needs:
+        """Weak views and a region each; partners are in the batch."""
+        return Needs(strong=1)
+
+    def build(self, make_net: MakeNet) -> None:
+        """A teacher with a head of its own, banks, and whether the warm-up is over."""
+        self.teacher = make_net("teacher").requires_grad_(False)
+        sizes = [self.cfg.bank_first] + [self.cfg.bank] * (self.net.classes - 1)
+        self.bank = contrast.Bank(sizes, _width(self.net), self.cfg.bank_on == "cpu")
+        self.register_buffer("teaching", torch.tensor(self.cfg.warmup_epochs == 0))
+        self.teaching: Tensor
+        cfg, self.release = self.cfg, self.cfg.contrastive_impl == "release"
+        self.rule = contrast.Rule(cfg.anchor_above, cfg.negative_below, cfg.low_rank, cfg.high_rank, self.release)
+        # Banks are equal on all processes by construction; DDP need not send them, and cannot from the CPU.
+        self._ddp_params_and_buffers_to_ignore = ["bank.keys", "bank.seen", "bank.starts", "bank.limits"]
+
+    def step(self, batch: Batch, t: Progress) -> Step:
+        """Specs: u2pl 4b, in the order of its forward passes; 4a during the warm-up."""
+        if t.epoch < self.cfg.warmup_epochs:
+            return self._warmup(batch, t)
+        if (here := batch.unlabeled) is None:
+            raise ValueError("u2pl reads unlabelled images")
+        if t.epoch == self.cfg.warmup_epochs:  # Q2: for one epoch the teacher is the student
+            ema.update(self.teacher, self.net, 0.0)
+        valid = here.valid if self.cfg.padding == "ignored" else torch.ones_like(here.valid)
+        target = self.plugin.refine(labels_of(self.teacher, here.weak, valid, 0.0, train_mode=False), t)
+        mixed = self.plugin.mix(lambda: [self._cutmix(here, target, t)], batch, target, t)
+        both = torch.cat([batch.labeled.x, *(m.images for m in mixed)])
+        sizes = [len(batch.labeled.x), *(len(m.images) for m in mixed)]
+        (out, *seen), (known, *told) = parts(self.net(both), sizes), parts(self._judge(both), sizes)
+        teach = _recalling(self.teacher, [(m.weak, o) for m, o in zip(mixed, told, strict=True)])
+        views, unsup, con = [], [], []
+        for k, (m, student, teacher) in enumerate(zip(mixed, seen, told, strict=True), 1):
+            pseudo = self._filtered(m.pseudo, teacher, t)
+            weight = self.plugin.weigh(replace(m, pseudo=pseudo), teach, t)
+            views.append(View(f"s{k}", m.images, student, pseudo, m.weak))
+            unsup.append(self._unsupervised(student.logits, pseudo, weight))
+            con.append(self._contrastive(batch.labeled, out, known, views[-1], teacher, t))
+        return self._total(batch, out, views, {"unsup": mean(unsup), "contrast": mean(con)}, teach, t)
+
+    def _warmup(self, batch: Batch, t: Progress) -> Step:
+        """Labelled images only; the teacher, still as it was made, gathers batch-norm statistics."""
+        out = self.net(batch.labeled.x)
+        self._judge(batch.labeled.x)
+        return self._total(batch, out, [], {}, frozen_forward(self.teacher), t)
+
+    @torch.no_grad()
+    def _judge(self, x: Tensor) -> Out:
+        """The teacher in train mode: batch statistics, channel dropout (Q9)."""
+        was = self.teacher.training
+        self.teacher.train()
+        out = self.teacher(x)
+        self.teacher.train(was)
+        return out
+
+    def _cutmix(self, here: Unlabeled, target: Pseudo, t: Progress) -> Mixed:
+        """With probability `mix_probability`, each image with a box of the next one of its group."""
+        if t.chance("cutmix") >= self.cfg.mix_probability:
+            return Mixed(here.weak, target, here.weak)
+        order = torch.arange(len(here.weak), device=here.weak.device)
+        order = order.view(self._groups(len(order)), -1).roll(-1, 1).flatten()
+        image = paste(here.weak, here.weak[order], here.boxes[0])
+        return Mixed(image, target.pasted(target.permuted(order), here.boxes[0]), image)
+
+    def _filtered(self, mixed: Pseudo, told: Out, t: Progress) -> Pseudo:
+        """The mixed labels, kept where the entropy of the train-mode pass is below its percentile (specs: u2pl 7)."""
+        level = 1 - (1 - self.cfg.drop_percent / 100) * (1 - t.epoch / t.epochs)
+        probs = told.logits.softmax(1)
+        entropy = _entropy(probs)
+        keep = entropy < self._percentile(entropy, mixed, level)
+        judged = replace(mixed, keep=keep, conf=probs.amax(1), probs=probs, logits=told.logits, feats=told.feats)
+        return self.plugin.refine(judged, t)
+
+    def _unsupervised(self, logits: Tensor, pseudo: Pseudo, weight: Tensor | None) -> Tensor:
+        """Mean over groups of the (weighted) mean over kept pixels times all / kept pixels; 0 where none is kept."""
+        if self.losses.cfg.pseudo == "dice":
+            return self.losses.pseudo(logits, pseudo, weight)
+        ce = F.cross_entropy(logits, pseudo.label, reduction="none")
+        kept = ((pseudo.keep | pseudo.trusted_mask()) & pseudo.valid).to(ce.dtype)
+        weighed = kept if weight is None else kept * weight
+        maps = (ce * weighed, weighed, kept, pseudo.valid)
+        total, over, used, every = (x.view(self._groups(len(ce)), -1).sum(1) for x in maps)
+        return (total / over.clamp(min=1e-12) * every / used.clamp(min=1)).mean()
+
+    def _contrastive(self, labeled: Labeled, out: Out, known: Out, view: View, told: Out, t: Progress) -> Tensor:
+        """Mean over groups of their InfoNCE, once the step's keys of all groups are in the banks (specs: u2pl 8)."""
+        sure, count = labeled.y != 255, self._groups(len(view.images), len(labeled.y))
+        given = _grid(labeled.y, sure, sure, out, known)
+        grids = given.joined(_grid(*self._extremes(view.pseudo, t), view.out, told), count)
+        picked = [contrast.pick(grid, len(sure) // count, self.rule) for grid in grids]
+        keys, masks = torch.cat([contrast.pixels(g.key) for g in grids]), torch.cat([p.negatives for p in picked], 1)
+        self.bank.insert(contrast.gathered(keys), contrast.gathered(masks.T).T.contiguous())
+        each = zip(grids, picked, self._uniform(count, view.name, t), strict=True)
+        return mean(
+            [contrast.contrastive_loss(g, p, self.bank, u, self.cfg.temperature, self.release) for g, p, u in each]
+        )
+
+    def _extremes(self, pseudo: Pseudo, t: Progress) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels (255 = none), and the masks of lowest and highest entropy; pasted ground truth counts as lowest."""
+        share, entropy = self.cfg.low_entropy / 100 * (1 - t.epoch / t.epochs), _entropy(pseudo.soft)
+        given, counted = pseudo.valid & pseudo.trusted_mask(), pseudo.valid & ~pseudo.trusted_mask()
+        low = (entropy <= self._percentile(entropy, pseudo, share)) & counted | given
+        high = (entropy >= self._percentile(entropy, pseudo, 1 - share)) & counted
+        return pseudo.label.where(pseudo.valid, 255), low, high
+
+    def _percentile(self, entropy: Tensor, pseudo: Pseudo, level: float) -> Tensor:
+        """B 1 1, by group and over all pixels but pasted ground truth."""
+        return contrast.quantiles(entropy, pseudo.valid & ~pseudo.trusted_mask(), level, self._groups(len(entropy)))
+
+    def _uniform(self, groups: int, view: str, t: Progress) -> list[tuple[Tensor, Tensor]]:
+        """For each group uniform numbers for anchors (C Q) and negatives (C Q M), drawn for those of all processes."""
+        shape = (groups * t.world, self.net.classes, self.cfg.anchors)
+        mine, more = slice(t.rank * groups, (t.rank + 1) * groups), t.generator(f"u2pl negatives {view}")
+        first = torch.rand(shape, generator=t.generator(f"u2pl anchors {view}"), device=t.device)
+        second = torch.rand((*shape, self.cfg.negatives), generator=more, device=t.device)
+        return list(zip(first[mine], second[mine], strict=True))
+
+    def _groups(self, images: int, labeled: int = 0) -> int:
+        """How many groups a process's images form; fewer unlabelled ones than a group are one."""
+        count: int = max(images // self.cfg.group, 1)
+        if images % min(images, self.cfg.group) or labeled % count:
+            what = f"{images} unlabelled and {labeled} labelled images a process do not form groups of {self.cfg.group}"
+            raise RecipeError(what, "method.group", "choose a group that divides both batches")
+        return count
+
+    def _total(
+        self, batch: Batch, out: Out, views: Sequence[View], terms: dict[str, Tensor], teach: Teach, t: Progress
+    ) -> Step:
+        sup = self.losses.supervised(out.logits, batch.labeled.y)
+        if out.aux is not None:
+            sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
+        extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
+        pace = self.plugin.pace(t)
+        if terms and pace.unlabeled:
+            host = sup + self.cfg.weight * terms["unsup"] + self.cfg.contrastive_weight * terms["contrast"]
+        else:
+            host = sup + 0 * _representation(out).sum()  # release: every parameter has a gradient in every step
+        kept = {"kept": kept_share(views[0].pseudo)} if views else {}
+        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **kept, **extra))
+
+    def after_step(self, t: Progress) -> None:
+        """EMA of parameters alone; a copy for one epoch (Q2); nothing during the warm-up."""
+        since = t.step - self.cfg.warmup_epochs * t.steps_per_epoch
+        if since < 0:
+            return
+        decay = 0.0 if t.epoch == self.cfg.warmup_epochs else ema.capped_decay(since, self.cfg.ema)
+        ema.update(self.teacher, self.net, decay)
+        self.teaching.fill_(True)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The teacher; during the warm-up the student (release)."""
+        return (self.teacher if self.teaching else self.net)(x).logits
+
+
+def _grid(label: Tensor, low: Tensor, high: Tensor, out: Out, told: Out) -> contrast.Grid:
+    probs = told.feats["logits"].softmax(1)
+    return contrast.Grid.of(label, low, high, _representation(out), _representation(told), probs)
+
+
+def _representation(out: Out) -> Tensor:
+    return out.feats["penultimate"] if out.rep is None else out.rep
+
+
+def _width(net: SegNet) -> int:
+    """Channels of a network's representation."""
+    channels = next(m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d))
+    found: int = _representation(frozen_forward(net)(torch.zeros(1, channels, 65, 65))).shape[1]
+    return found
+
+
+def _entropy(probs: Tensor) -> Tensor:
+    return -select.negative_entropy(probs)
+
+
+def _recalling(teacher: SegNet, known: Sequence[tuple[Tensor, Out]]) -> Teach:
+    """The teacher's view of an image, in eval mode, or what it said already of one of the `known` batches."""
+    ask = frozen_forward(teacher)
+
+    def teach(x: Tensor) -> Out:
+        return next((out for images, out in known if images is x), None) or ask(x)
+
+    return teach

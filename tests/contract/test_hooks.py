@@ -1,0 +1,59 @@
+"""`honours` is true: a method calls the hooks it lists, no other, and obeys what they answer."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+from builders import batch_for, progress
+from pairs import HONOURS, LATE, METHODS, Constant, Labelled, Slow, Watch, WatchMix, identity, made, one_step
+
+from ssbench.plugins.base import HOOKS
+
+
+def honouring(*hooks: str) -> list[str]:
+    return [m for m in METHODS if set(hooks) <= HONOURS[m]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_hooks_called_are_hooks_honoured(method: str) -> None:
+    assert HONOURS[method] <= HOOKS
+    watch = Watch()
+    one_step(made(method, watch))
+    assert set(watch.called) == HONOURS[method] & {"pace", "refine", "weigh", "loss"}
+
+
+@pytest.mark.parametrize("method", honouring("mix"))
+def test_mix_is_called_once_for_each_student_and_before_the_weights(method: str) -> None:
+    watch = WatchMix()
+    chosen = made(method, watch)
+    one_step(chosen)
+    assert watch.called.count("mix") == len(chosen.students())
+    assert watch.called.index("mix") < watch.called.index("weigh")
+
+
+@pytest.mark.parametrize("method", honouring("weigh"))
+def test_equal_weights_are_no_weights(method: str) -> None:
+    plain, weighed = one_step(made(method)), one_step(made(method, identity(Constant)))
+    assert weighed.loss.item() == pytest.approx(plain.loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", honouring("pace", "loss"))
+def test_pace_scales_the_host_and_not_the_plugins_own_terms(method: str) -> None:
+    plain, chosen = one_step(made(method)), made(method, identity(Slow))
+    slow = one_step(chosen)
+    added = 2 * len(chosen.students()) * getattr(chosen.cfg, "loss_scale", 1.0)
+    assert slow.loss.item() == pytest.approx(0.5 * plain.loss.item() + added, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", honouring("pace", "weigh"))
+def test_a_plugins_warm_up_turns_the_unlabelled_terms_off(method: str) -> None:
+    """Other unlabelled images leave the loss as it is; in eval mode, where batch statistics hardly carry them over."""
+    chosen, t = made(method, identity(Labelled)).eval(), progress(LATE)
+    batch, other = (batch_for(chosen, t, seed) for seed in (1, 2))
+    losses = [
+        copy.deepcopy(chosen)(replace(batch, unlabeled=b.unlabeled, partner=b.partner), t).loss.item()
+        for b in (batch, other)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -1,0 +1,401 @@
+"""CPS, re-derived (specs: cps 3-5, 9)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import naive
+import pair
+import pytest
+import torch
+import torch.nn.functional as F
+from builders import CLASSES, build, make_batch, maker, plugin, progress
+from torch import Tensor
+
+from ssbench.data.batch import Batch, Plan, partition_plan
+from ssbench.data.partition import Partition
+from ssbench.engine.build import optimizer_of
+from ssbench.errors import RecipeError
+from ssbench.methods.base import LossConfig, Method
+from ssbench.methods.cps import CPS
+from ssbench.nets.segnet import Out, SegNet
+from ssbench.ops.progress import Progress
+from ssbench.ops.pseudo import Pseudo
+from ssbench.plugins.base import Mixed, Pace, Plugin, Seen
+from ssbench.recipe import load
+
+PLAIN: dict[str, Any] = {"cutmix": False, "weight": 1.5}
+
+
+def cross(logits: Tensor, label: Tensor, counted: Tensor) -> Tensor:
+    """Mean of -log p(label) over the counted pixels."""
+    log_p = F.log_softmax(logits, dim=1).permute(0, 2, 3, 1)[counted]
+    return -log_p[torch.arange(len(log_p)), label[counted]].mean()
+
+
+def plain(one: SegNet, two: SegNet, batch: Batch, padding: str) -> tuple[Tensor, Tensor]:
+    """Specs: cps 3. (supervised sum, cross sum)."""
+    x, y, here = naive.parts(batch)
+    lab, unlab = [net(x).logits for net in (one, two)], [net(here.weak).logits for net in (one, two)]
+    pred = [torch.cat(pair) for pair in zip(lab, unlab, strict=True)]
+    counted = torch.cat([y != 255, here.valid]) | (padding == "counted")
+    sup = naive.supervised(lab[0], y) + naive.supervised(lab[1], y)
+    return sup, cross(pred[0], pred[1].argmax(1), counted) + cross(pred[1], pred[0].argmax(1), counted)
+
+
+def cutmix(one: SegNet, two: SegNet, batch: Batch, padding: str) -> tuple[Tensor, Tensor]:
+    """Specs: cps 4."""
+    (x, y, here), there = naive.parts(batch), naive.partner(batch)
+    box = here.boxes[0]
+    image, valid = naive.cut_in(here.weak, there.weak, box), naive.cut_in(here.valid, there.valid, box)
+    said = []
+    for net in (one, two):
+        with torch.no_grad():
+            said.append(naive.cut_in(net(here.weak).logits, net(there.weak).logits, box).argmax(1))
+    seen = [net(image).logits for net in (one, two)]
+    counted = valid | (padding == "counted")
+    sup = sum((naive.supervised(net(x).logits, y) for net in (one, two)), torch.zeros(()))
+    return sup, cross(seen[0], said[1], counted) + cross(seen[1], said[0], counted)
+
+
+def both(method: Method) -> tuple[SegNet, SegNet]:
+    assert isinstance(method, CPS)
+    return method.net, method.second
+
+
+@pytest.mark.parametrize("padding", ["counted", "ignored"])
+@pytest.mark.parametrize(("settings", "by_hand"), [(PLAIN, plain), ({"weight": 5.0}, cutmix)])
+def test_first_step(settings: dict[str, Any], by_hand: Callable[..., tuple[Tensor, Tensor]], padding: str) -> None:
+    method = build("cps", padding=padding, **settings)
+    copies = [copy.deepcopy(net) for net in both(method)]
+    batch = make_batch(method.needs)
+    made = method(batch, progress())
+    made.loss.backward()
+    sup, term = by_hand(*copies, batch, padding)
+    total = sup + settings["weight"] * term
+    assert made.terms["cps"].item() == pytest.approx(term.item(), rel=1e-5)
+    assert (made.terms["sup"] + made.terms["sup_2"]).item() == pytest.approx(sup.item(), rel=1e-5)
+    assert made.loss.item() == pytest.approx(total.item(), rel=1e-5)
+    total.backward()
+    for ours, theirs in zip(both(method), copies, strict=True):
+        naive.assert_same_gradients(ours, {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None})
+        for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
+            torch.testing.assert_close(a, b)  # every pass moved the statistics, in that order
+
+
+@pytest.mark.parametrize(("settings", "passes"), [(PLAIN, 2), ({}, 4)])
+def test_every_pass_moves_the_batch_statistics_of_its_network(settings: dict[str, Any], passes: int) -> None:
+    """With CutMix both draws, the mix and the labelled images; without, labelled and unlabelled ones (specs: cps 4)."""
+    method = build("cps", **settings)
+    method(make_batch(method.needs), progress())
+    for net in both(method):
+        counts = {int(b) for name, b in net.named_buffers() if name.endswith("num_batches_tracked")}
+        assert counts == {passes}
+
+
+@pytest.mark.parametrize("settings", [PLAIN, {}])
+def test_it_is_symmetric_in_the_two_networks(settings: dict[str, Any]) -> None:
+    found = []
+    for roles in (("student", "second"), ("second", "student")):
+        make, swapped = maker(), dict(zip(("student", "second"), roles, strict=True))
+        method = build("cps", net=lambda role: make(swapped[role]), **settings)  # type: ignore[arg-type,misc]  # noqa: B023
+        found.append(method(make_batch(method.needs), progress()))
+    assert found[0].loss.item() == pytest.approx(found[1].loss.item(), rel=1e-6)
+    assert found[0].terms["sup"].item() == pytest.approx(found[1].terms["sup_2"].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("settings", [PLAIN, {}])
+def test_labels_carry_no_gradient_to_the_network_that_gave_them(settings: dict[str, Any]) -> None:
+    """Without the supervised terms, network 1 learns from labels of 2 alone: its gradient is that of its own CE."""
+    method = build("cps", **settings)
+    one, two = both(method)
+    two.requires_grad_(False)
+    made = method(make_batch(method.needs), progress())
+    made.loss.backward()
+    assert all(p.grad is not None for p in one.parameters())
+    assert all(p.grad is None for p in two.parameters())
+
+
+def test_two_heads_start_apart_and_the_first_predicts() -> None:
+    method = build("cps")
+    one, two = both(method)
+    assert not torch.equal(one.classifier.weight, two.classifier.weight)  # type: ignore[arg-type,union-attr]
+    method.eval()
+    x = torch.randn(1, 3, 65, 65)
+    assert torch.equal(method.predict(x), one(x).logits)
+    assert len(method.students()) == 2
+    trained = sum(len(group) for group in method.parameter_groups())
+    assert trained == len(list(one.parameters())) + len(list(two.parameters()))
+
+
+def test_the_cross_term_pairs_a_mixed_image_with_the_peers_label() -> None:
+    """A peer that always says class 2 makes the first network's term -log p(2)."""
+    method = build("cps", weight=1.0)
+    one, two = both(method)
+    with torch.no_grad():
+        two.classifier.weight.zero_()  # type: ignore[union-attr]
+        two.classifier.bias.copy_(torch.eye(CLASSES)[2] * 9)  # type: ignore[union-attr]
+    copied, batch = copy.deepcopy(one), make_batch(method.needs)
+    made = method(batch, progress())
+    here, there = batch.unlabeled, naive.partner(batch)
+    assert here is not None
+    logits = copied(naive.cut_in(here.weak, there.weak, here.boxes[0])).logits
+    first = -F.log_softmax(logits, 1)[:, 2].mean()
+    labels = torch.cat([copied(here.weak).logits.argmax(1), copied(there.weak).logits.argmax(1)])
+    assert made.terms["cps"].item() > first.item()
+    log_p = F.log_softmax(torch.eye(CLASSES)[2] * 9, 0)
+    n = len(here.weak)
+    second = -log_p[naive.cut_in(labels[:n], labels[n:], here.boxes[0])].mean()
+    assert made.terms["cps"].item() == pytest.approx((first + second).item(), rel=1e-4)
+
+
+def test_the_class_loss_of_the_task_is_used_for_both_networks() -> None:
+    method = build("cps", loss=LossConfig(supervised="ohem", ohem_threshold=0.1, ohem_min_kept=50, ohem_group=1))
+    plain_ce = build("cps")
+    batch = make_batch(method.needs)
+    hard, easy = method(batch, progress()).terms, plain_ce(batch, progress()).terms
+    assert hard["sup"] > easy["sup"]
+    assert hard["sup_2"] > easy["sup_2"]
+    assert hard["cps"] == easy["cps"]
+
+
+class Probe(Plugin):
+    """Notes what each hook was given; mixes by a keyed draw, so that both directions should see the same."""
+
+    def __init__(self) -> None:
+        super().__init__(Plugin.Config(), CLASSES)
+        self.refined: list[Pseudo] = []
+        self.mixed: list[Mixed] = []
+        self.weighed: list[tuple[Mixed, Out]] = []
+        self.seen: list[Seen] = []
+
+    def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
+        self.refined.append(pseudo)
+        return pseudo
+
+    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+        order = torch.randperm(len(batch.labeled.x), generator=t.generator("probe"))
+        region = torch.rand(weak.label.shape, generator=t.generator("region")) < 0.5
+        y = batch.labeled.y[order]
+        given = Pseudo(y.where(y != 255, 0), torch.ones_like(weak.conf), y != 255, y != 255, trusted=y != 255)
+        images = batch.labeled.x[order].where(region[:, None], batch.unlabeled.weak)  # type: ignore[union-attr]
+        made = Mixed(images, Pseudo(weak.label, weak.conf, weak.keep, weak.valid).pasted(given, region), images)
+        self.mixed.append(made)
+        return [made, made]
+
+    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+        self.weighed.append((mixed, teach(mixed.weak)))
+        return None
+
+    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+        self.seen.append(seen)
+        return {"probe": seen.labeled.logits.mean() * 0}
+
+
+class Quiet(Probe):
+    """The same without a mix of its own."""
+
+    needs = Probe.needs - {"mix"}
+
+    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+        found = list(host())
+        self.mixed += found
+        return found
+
+
+def test_a_plugins_mix_acts_on_each_networks_labels_with_the_same_draws() -> None:
+    probe = Probe()
+    method = build("cps", probe)
+    one, two = both(method)
+    made = method(make_batch(method.needs), progress())
+    assert len(probe.refined) == 2  # the partners are not labelled when nothing asks for them
+    first, second = probe.mixed
+    assert torch.equal(first.images, second.images)
+    assert not torch.equal(first.pseudo.label, second.pseudo.label)
+    assert [seen.net for seen in probe.seen] == [one, two]
+    assert [len(seen.views) for seen in probe.seen] == [2, 2]
+    assert probe.seen[0].views[0].pseudo is second.pseudo  # network 1 learns the labels of network 2
+    assert probe.seen[1].views[0].pseudo is first.pseudo
+    assert {"probe", "probe_2"} <= made.terms.keys()
+
+
+def test_ground_truth_that_was_pasted_in_is_learnt_and_unknown_pixels_are_not() -> None:
+    probe = Probe()
+    method = build("cps", probe, weight=1.0)
+    copies = [copy.deepcopy(net) for net in both(method)]
+    batch = make_batch(method.needs)
+    made = method(batch, progress())
+    expected = torch.zeros(())
+    for net, m in zip(copies, reversed(probe.mixed), strict=True):
+        logits = net(torch.cat([m.images, m.images])).logits[: len(m.images)]
+        keep = m.pseudo.keep
+        ce = -F.log_softmax(logits, 1).gather(1, m.pseudo.label[:, None])[:, 0]
+        expected = expected + (ce * keep).sum() / ce.numel()
+    assert made.terms["cps"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_refine_and_weigh_see_all_labels_of_both_networks() -> None:
+    probe = Quiet()
+    method = build("cps", probe)
+    batch = make_batch(method.needs)
+    before = [copy.deepcopy(net) for net in both(method)]
+    method(batch, progress())
+    assert len(probe.refined) == 4
+    assert naive.partner(batch).valid is probe.refined[1].valid
+    assert torch.equal(probe.refined[0].valid, batch.unlabeled.valid)  # type: ignore[union-attr]
+    expected = [net(batch.unlabeled.weak).logits.argmax(1) for net in before]  # type: ignore[union-attr]
+    assert torch.equal(probe.refined[0].label, expected[0])
+    assert torch.equal(probe.refined[2].label, expected[1])
+    assert [mixed for mixed, _ in probe.weighed] == [probe.mixed[1], probe.mixed[0]]
+
+
+@pytest.mark.parametrize("settings", [PLAIN, {}])
+def test_weights_are_a_weighted_mean_and_labelled_images_weigh_one(settings: dict[str, Any]) -> None:
+    class Half(Plugin):
+        """Left half twice as heavy."""
+
+        def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+            weight = torch.ones_like(mixed.pseudo.conf)
+            weight[..., :30] = 2
+            return weight
+
+    method = build("cps", Half(Plugin.Config(), CLASSES), **settings)
+    copies = [copy.deepcopy(net) for net in both(method)]
+    batch = make_batch(method.needs)
+    term = method(batch, progress()).terms["cps"].item()
+    x, _, here = naive.parts(batch)
+    weight = torch.ones_like(here.weak[:, 0])
+    weight[..., :30] = 2
+    if settings == PLAIN:
+        logits = [torch.cat([net(x).logits, net(here.weak).logits]) for net in copies]
+        said, weight = [z.argmax(1) for z in logits], torch.cat([torch.ones_like(weight), weight])
+    else:
+        there, box = naive.partner(batch), here.boxes[0]
+        mix = naive.cut_in(here.weak, there.weak, box)
+        said = [naive.cut_in(n(here.weak).logits, n(there.weak).logits, box).argmax(1) for n in copies]
+        logits = [net(mix).logits for net in copies]
+    expected = 0.0
+    for z, label in zip(logits, reversed(said), strict=True):
+        ce = -F.log_softmax(z, 1).gather(1, label[:, None])[:, 0]
+        expected += ((ce * weight).sum() / weight.sum()).item()
+    assert term == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_warm_up_leaves_the_two_supervised_terms() -> None:
+    class Off(Plugin):
+        """No unlabelled terms, half the host."""
+
+        def pace(self, t: Progress) -> Pace:
+            return Pace(0.5, unlabeled=False)
+
+    method = build("cps", Off(Plugin.Config(), CLASSES))
+    made = method(make_batch(method.needs), progress())
+    assert made.loss.item() == pytest.approx(0.5 * (made.terms["sup"] + made.terms["sup_2"]).item())
+
+
+@pytest.mark.parametrize("settings", [PLAIN, {}])
+def test_a_plugin_of_strength_zero_changes_no_bit(settings: dict[str, Any]) -> None:
+    none, zero = (build("cps", chosen, **settings) for chosen in (None, plugin("s4mc", refine_scores=False, dpa=False)))
+    batch = make_batch(none.needs)
+    assert none(batch, progress()).loss.item() == zero(batch, progress()).loss.item()
+
+
+def test_without_cutmix_there_is_no_mix_to_replace() -> None:
+    with pytest.raises(RecipeError, match="mix"):
+        build("cps", Probe(), cutmix=False)
+
+
+def test_what_it_reads() -> None:
+    assert build("cps").needs.partner == "same"
+    assert build("cps", partner="other").needs.partner == "other"
+    assert build("cps").needs.strong == 1
+    assert build("cps", cutmix=False).needs.partner is None
+
+
+@pytest.mark.parametrize(("pool", "count"), [("rest", 9), ("all", 12)])
+def test_few_labels_count_the_labelled_images_among_the_unlabelled(pool: str, count: int) -> None:
+    """Specs: cps 5."""
+    known, rest = tuple(f"a{i}" for i in range(3)), tuple(f"b{i}" for i in range(9))
+    partition = Partition("toy/ours/x", "toy", known, rest, "", True)
+    needs = build("cps", unlabeled=pool).needs
+    plan: Plan = partition_plan(partition, needs, 3, 3, 1, 0)
+    assert len(plan.unlabeled) == count
+    assert plan.steps_per_epoch == count // 3
+    assert set(plan.unlabeled) - set(rest) == (set(known) if pool == "all" else set())
+
+
+def test_a_step_is_the_same_whatever_else_the_batch_holds() -> None:
+    """Colours of strong views are no part of CPS."""
+    method = build("cps")
+    batch = make_batch(method.needs)
+    here = batch.unlabeled
+    assert here is not None
+    bare = replace(batch, unlabeled=replace(here, strong=tuple(torch.zeros_like(x) for x in here.strong)))
+    losses = [copy.deepcopy(method)(b, progress()).loss.item() for b in (batch, bare)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("settings", [PLAIN, {"padding": "ignored"}])
+def test_two_processes_equal_one(settings: dict[str, Any]) -> None:
+    alone, together = pair.alone_and_together("cps", 3, 2, images=4, **settings)
+    pair.assert_equal(alone, together)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "gpus", "rate"),
+    [
+        ("cps_voc_r50", 1.5, 4, 0.0025 * 4),
+        ("cps_cutmix_voc_r101", 1.0, 4, 0.0025 * 4),
+        ("cps_cutmix_voc_few_r101", 0.1, 4, 0.0025 * 4),
+        ("cps_cityscapes_r101", 6.0, 8, 0.02),
+        ("cps_cutmix_cityscapes_r50", 5.0, 8, 0.02),
+    ],
+)
+def test_recipes_hold_the_equal_settings_of_one_process(name: str, weight: float, gpus: int, rate: float) -> None:
+    """Specs: cps 5. A gradient divided by W is a rate divided by W and a weight decay times W."""
+    recipe = load(f"cps/{name}")
+    assert recipe.method.weight == weight
+    assert recipe.optim.lr == pytest.approx(rate / gpus)
+    assert recipe.optim.weight_decay == pytest.approx(1e-4 * gpus)
+    assert (recipe.optim.decay, recipe.optim.head, recipe.optim.lag) == ("weights", 1.0, 0)
+    assert (recipe.schedule.labeled_batch, recipe.schedule.unlabeled_batch) == (8, 8)
+    assert recipe.schedule.devices == gpus
+    assert (recipe.loss.supervised, recipe.views.box) == ("ohem" if "city" in name else "ce", "cps")
+
+
+VOC = {"1/16": (9920, 32, 39680), "1/8": (9259, 34, 39338), "1/4": (7936, 40, 39680), "1/2": (5291, 60, 39660)}
+CITYSCAPES = {
+    "1/16": (2789, 128, 44544),
+    "1/8": (2603, 137, 44525),
+    "1/4": (2231, 160, 44640),
+    "1/2": (1487, 240, 44640),
+}
+
+
+@pytest.mark.parametrize("part", VOC)
+@pytest.mark.parametrize(("name", "table", "off"), [("cps_voc_r50", VOC, 0), ("cps_cityscapes_r50", CITYSCAPES, 140)])
+def test_recipes_train_as_long_as_the_release(
+    name: str, table: dict[str, tuple[int, int, int]], off: int, part: str
+) -> None:
+    """Specs: cps 2; on Cityscapes the release counts its lists from 2975 // 16, so an epoch may have one step less."""
+    unlabeled, epochs, total = table[part]
+    schedule = load(f"cps/{name}").schedule
+    rest = tuple(map(str, range(unlabeled)))
+    plan = Plan(("a",), rest, build("cps").needs, 8, 8, schedule.devices)
+    assert schedule.epochs_of(plan.steps_per_epoch) == epochs
+    assert 0 <= plan.steps_per_epoch * epochs - total <= off
+
+
+def test_biases_and_batch_norm_have_no_weight_decay() -> None:
+    method = build("cps")
+    cfg = load("cps/cps_voc_r50").optim
+    optimizer = optimizer_of(cfg, method.parameter_groups())
+    decayed = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, p in method.named_parameters():
+        assert decayed[id(p)] == (cfg.weight_decay if p.ndim == 4 else 0.0), name
+    assert {group["base"] for group in optimizer.param_groups} == {cfg.lr}
+    everything = optimizer_of(cfg.model_copy(update={"decay": "all"}), method.parameter_groups())
+    assert {group["weight_decay"] for group in everything.param_groups} == {cfg.weight_decay}

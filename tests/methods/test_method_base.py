@@ -1,0 +1,123 @@
+"""What methods share: losses by name, cutting outputs, labelling in either mode."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from builders import build, make_batch, tiny_net
+
+from ssbench.data.batch import Batch, Needs
+from ssbench.methods.base import (
+    LossConfig,
+    Losses,
+    frozen_copy,
+    frozen_forward,
+    kept_share,
+    labels_of,
+    mean,
+    parts,
+    recorded,
+    streams,
+    summed,
+)
+from ssbench.nets.segnet import Out
+from ssbench.ops import losses
+from ssbench.ops.pseudo import Pseudo
+from ssbench.plugins.base import Pace
+
+G = torch.Generator().manual_seed(0)
+LOGITS = torch.randn(2, 4, 6, 6, generator=G)
+LABEL = torch.randint(4, (2, 6, 6), generator=G)
+KEEP, VALID, TRUSTED = (torch.rand(2, 6, 6, generator=G) < share for share in (0.4, 0.8, 0.2))
+SAID = Pseudo(LABEL, torch.ones(2, 6, 6), KEEP, VALID)
+
+
+@pytest.mark.parametrize("kind", ["ce", "ohem", "ce_dice"])
+def test_supervised_losses_by_name(kind: str) -> None:
+    given = Losses(LossConfig(supervised=kind, ohem_threshold=0.3, ohem_min_kept=10))
+    expected = {
+        "ce": losses.cross_entropy(LOGITS, LABEL),
+        "ohem": losses.ohem(LOGITS, LABEL, 0.3, 10, 2),
+        "ce_dice": losses.ce_dice(LOGITS, LABEL),
+    }
+    assert given.supervised(LOGITS, LABEL) == expected[kind]
+
+
+def test_pseudo_losses_by_name() -> None:
+    over_valid, over_kept, dice = (
+        Losses(LossConfig(**c)).pseudo(LOGITS, SAID) for c in ({}, {"pseudo_over": "kept"}, {"pseudo": "dice"})
+    )
+    assert over_valid == losses.pseudo_cross_entropy(LOGITS, LABEL, KEEP, VALID)
+    assert over_kept.item() == pytest.approx(
+        over_valid.item() * VALID.sum().item() / (KEEP & VALID).sum().item(), rel=1e-5
+    )
+    assert dice == losses.dice(LOGITS, LABEL, KEEP & VALID)
+
+
+@pytest.mark.parametrize("settings", [{}, {"pseudo_over": "kept"}, {"pseudo": "dice"}])
+def test_pasted_ground_truth_passes_every_rule(settings: dict[str, str]) -> None:
+    given = Losses(LossConfig(**settings))
+    trusting = Pseudo(LABEL, SAID.conf, KEEP, VALID, trusted=TRUSTED)
+    kept = Pseudo(LABEL, SAID.conf, KEEP | TRUSTED, VALID)
+    assert given.pseudo(LOGITS, trusting) == given.pseudo(LOGITS, kept)
+    assert given.pseudo(LOGITS, trusting) != given.pseudo(LOGITS, SAID)
+
+
+def test_parts_cut_everything_an_output_holds() -> None:
+    whole = Out(LOGITS, 2 * LOGITS, {"layer1": torch.arange(2.0)[:, None, None, None]}, 3 * LOGITS, 4 * LOGITS)
+    first, second = parts(whole, [1, 1])
+    for k, part in enumerate((first, second)):
+        row = LOGITS[k : k + 1]
+        assert torch.equal(part.logits, row)
+        for factor, value in ((2, part.perturbed), (3, part.aux), (4, part.rep)):
+            assert value is not None
+            assert torch.equal(value, factor * row)
+        assert part.feats["layer1"].item() == k
+    sizes = [len(part.logits) for part in parts(Out(torch.randn(5, 2, 1, 1)), [2, 0, 3])]
+    assert sizes == [2, 0, 3]
+
+
+@pytest.mark.parametrize("train_mode", [True, False])
+@pytest.mark.parametrize("was", [True, False])
+def test_labelling_leaves_the_mode_as_it_was_and_no_gradient(train_mode: bool, was: bool) -> None:
+    net = tiny_net().train(was)
+    x, valid = torch.randn(2, 3, 33, 33, generator=G), torch.ones(2, 33, 33, dtype=torch.bool)
+    before = net.backbone.bn1.running_mean.clone()
+    said = labels_of(net, x, valid, 0.3, train_mode)
+    assert all(module.training is was for module in net.modules())
+    assert not said.soft.requires_grad
+    assert {"layer1", "penultimate"} <= set(said.feats)
+    assert torch.equal(net.backbone.bn1.running_mean, before) is not train_mode
+
+
+def test_a_frozen_copy_shares_nothing_and_a_frozen_forward_leaves_no_trace() -> None:
+    net = tiny_net()
+    copied = frozen_copy(net)
+    assert not any(p.requires_grad for p in copied.parameters())
+    assert {p.data_ptr() for p in copied.parameters()}.isdisjoint(p.data_ptr() for p in net.parameters())
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    out = frozen_forward(net)(torch.randn(2, 3, 33, 33))
+    assert not out.logits.requires_grad
+    assert net.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_the_identitys_pace_leaves_the_very_tensor() -> None:
+    host = torch.tensor(2.0)
+    assert summed(host, Pace(), {}) is host
+    assert summed(host, Pace(0.5), {"a": torch.tensor(3.0), "b": torch.tensor(4.0)}).item() == 8.0
+
+
+def test_small_helpers() -> None:
+    assert mean([torch.tensor(1.0), torch.tensor(4.0)]).item() == 2.5
+    assert kept_share(SAID).item() == pytest.approx((KEEP & VALID).sum().item() / VALID.sum().item())
+    assert not recorded(a=LOGITS.clone().requires_grad_())["a"].requires_grad
+
+
+def test_a_batch_without_a_partner_is_refused() -> None:
+    batch = make_batch(Needs(strong=1, partner="same"))
+    assert streams(batch) == (batch.labeled, batch.unlabeled, batch.partner)
+    with pytest.raises(ValueError, match="partner"):
+        streams(Batch(batch.labeled, batch.unlabeled))
+    with pytest.raises(ValueError, match="unlabelled"):
+        build("mean_teacher")(Batch(batch.labeled), None)

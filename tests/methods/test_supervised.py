@@ -1,0 +1,74 @@
+"""The supervised baseline, re-derived (specs: unimatch 1.5, 1.6, 4)."""
+
+from __future__ import annotations
+
+import copy
+
+import naive
+import pytest
+import torch
+from builders import build, make_batch, maker, progress, tiny_net, unet
+
+from ssbench.data.batch import Needs
+from ssbench.methods.base import LossConfig
+from ssbench.nets.segnet import SegNet
+
+
+@pytest.mark.parametrize("encoder", ["test_resnet", "resnet18"])
+def test_the_loss_is_the_plain_cross_entropy_without_halving(encoder: str) -> None:
+    method = build("supervised", net=maker(encoder=encoder))
+    batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
+    made = method(batch, progress())
+    made.loss.backward()
+    expected = naive.supervised(reference(batch.labeled.x).logits, batch.labeled.y)
+    assert made.loss.item() == made.terms["sup"].item() == pytest.approx(expected.item(), rel=1e-5)
+    naive.assert_same_gradients(method.net, naive.gradients(expected, reference))
+
+
+def test_cityscapes_mines_hard_pixels_in_groups_of_two_images() -> None:
+    """Specs: unimatch 0 trap 12: the number kept is per process of two images."""
+    loss = LossConfig(supervised="ohem", ohem_threshold=0.05, ohem_min_kept=1000, ohem_group=2)
+    method = build("supervised", loss=loss)
+    batch, reference = make_batch(method.needs, images=4), copy.deepcopy(method.net)
+    logits, y = reference(batch.labeled.x).logits, batch.labeled.y.clone()
+    for group in (slice(0, 2), slice(2, 4)):
+        part, truth = logits[group].softmax(1), y[group]
+        p = part.gather(1, truth.where(truth != 255, 0)[:, None])[:, 0].where(truth != 255, 1.0)
+        limit = max(0.05, p.flatten().sort().values[999].item())
+        y[group] = truth.where(p <= limit, 255)
+    kept = int((y != 255).sum())
+    assert 2000 <= kept < int((batch.labeled.y != 255).sum())
+    assert method(batch, progress()).loss.item() == pytest.approx(naive.supervised(logits, y).item(), rel=1e-5)
+
+
+def test_the_unet_learns_by_half_cross_entropy_half_dice() -> None:
+    method = build("supervised", net=maker(net=unet), loss=LossConfig(supervised="ce_dice"))
+    batch, reference = make_batch(method.needs, channels=1), copy.deepcopy(method.net)
+    torch.manual_seed(5)  # element-wise dropout in the encoder
+    made = method(batch, progress())
+    torch.manual_seed(5)
+    logits = reference(batch.labeled.x).logits
+    known = batch.labeled.y != 255
+    dice = naive.soft_dice(logits, batch.labeled.y, known)
+    expected = (naive.supervised(logits, batch.labeled.y) + dice) / 2
+    assert made.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_reads_labelled_images_only_for_as_long_as_asked() -> None:
+    assert build("supervised").needs == Needs(unlabeled=False, epoch_of="labeled")
+    assert build("supervised", epoch_of="unlabeled").needs == Needs(unlabeled=False, epoch_of="unlabeled")
+
+
+def test_predicts_with_the_student() -> None:
+    method = build("supervised").eval()
+    x = torch.randn(1, 3, 65, 65)
+    assert torch.equal(method.predict(x), method.net(x).logits)
+
+
+def test_the_random_start_depends_on_seed_and_role() -> None:
+    def weights(net: SegNet) -> torch.Tensor:
+        return net.state_dict()["classifier.weight"]
+
+    assert torch.equal(weights(build("supervised").net), weights(maker()("student")))
+    assert not torch.equal(weights(maker()("student")), weights(maker()("second")))
+    assert not torch.equal(weights(tiny_net(0)), weights(tiny_net(1)))

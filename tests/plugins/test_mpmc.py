@@ -1,0 +1,164 @@
+"""MPMC against the worked examples of its specification (section 15) and by naive windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ssbench.nets.segnet import Out, resize
+from ssbench.ops.losses import pseudo_cross_entropy
+from ssbench.ops.windows import agreement, patch_labels, patch_shares
+from ssbench.plugins.mpmc import MPMC, PatchClassifier, asymmetric_focal
+
+TOY = torch.tensor(
+    [[0, 0, 1, 1, 255], [0, 0, 1, 1, 255], [0, 0, 0, 0, 0], [255, 255, 0, 0, 1], [255, 255, 0, 0, 1]]
+)[None]
+
+
+def close(*values: float) -> Any:
+    return pytest.approx(values if len(values) > 1 else values[0], abs=5e-5)
+
+
+@pytest.mark.parametrize(("classes", "count"), [(19, 3_984_531), (21, 3_984_597), (4, 3_984_036)])
+def test_parameter_counts(classes: int, count: int) -> None:
+    made = PatchClassifier(256, classes, (7, 19), "release")
+    assert sum(p.numel() for p in made.parameters()) == count
+
+
+def test_parameter_count_of_the_papers_wording() -> None:
+    made = PatchClassifier(256, 19, (7, 19), "paper")
+    assert sum(p.numel() for p in made.stack.parameters()) == 3_943_808
+
+
+def test_patch_labels_and_shares_of_the_toy_window() -> None:
+    present = patch_labels(TOY, 2, 1, 2, (3, 3))[0]
+    assert present[0].tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
+    assert present[1].tolist() == [[0, 1, 1], [0, 1, 1], [0, 0, 1]]
+    shares = patch_shares(TOY, 2, 1, 2, (3, 3))[0]
+    assert shares[0].flatten().tolist() == close(1.0, 0.3333, 0.0, 0.6667, 0.6667, 0.5, 0.0, 0.6667, 0.5)
+    assert shares[1].flatten().tolist() == close(0.0, 0.6667, 0.5, 0.0, 0.2222, 0.3333, 0.0, 0.0, 0.5)
+    assert shares[:, 0, 0].softmax(0).tolist() == close(0.7311, 0.2689)
+
+
+def test_one_pixel_is_seen_by_the_cells_within_reach() -> None:
+    mask = torch.zeros(1, 45, 45, dtype=torch.int64)
+    mask[0, 0, 0] = 1
+    present = patch_labels(mask, 2, 19, 4, (12, 12))[0]
+    assert present[0].bool().all()
+    expected = torch.zeros(12, 12)
+    expected[:5, :5] = 1
+    assert torch.equal(present[1], expected)
+
+
+@pytest.mark.parametrize(("height", "width", "ceil"), [(45, 45, 0), (64, 97, 0), (21, 33, 0), (64, 64, 1), (9, 70, 0)])
+def test_patch_labels_against_explicit_windows(height: int, width: int, ceil: int) -> None:
+    generator = torch.Generator().manual_seed(height * width)
+    mask = torch.randint(0, 4, (2, height, width), generator=generator)
+    mask[mask == 3] = 255
+    grid = ((height - 1) // 4 + 1 + ceil, (width - 1) // 4 + 1 + ceil)
+    found = patch_labels(mask, 3, 19, 4, grid)
+    for i in range(grid[0]):
+        for j in range(grid[1]):
+            window = mask[:, max(4 * i - 19, 0) : 4 * i + 20, max(4 * j - 19, 0) : 4 * j + 20].flatten(1)
+            for c in range(3):
+                assert torch.equal(found[:, c, i, j], (window == c).any(1).float())
+
+
+def test_a_chain_of_seven_pools_is_one_window() -> None:
+    mask = torch.randint(0, 2, (1, 61, 53), generator=torch.Generator().manual_seed(0))
+    chain = torch.stack([(mask == c).float() for c in range(2)], 1)
+    for stride in (2, 1, 1, 2, 1, 1, 1):
+        chain = F.max_pool2d(chain, 3, stride, 1)
+    assert torch.equal(patch_labels(mask, 2, 19, 4, (chain.shape[-2], chain.shape[-1])), chain)
+
+
+def test_asymmetric_loss() -> None:
+    q, y = torch.tensor([0.9, 0.2, 0.6]), torch.tensor([1.0, 0.0, 0.0])
+    each = asymmetric_focal(q.logit(), y)
+    assert each.tolist() == close(0.1054, 0.0446, 0.5498)
+    assert each.mean().item() == close(0.2333)
+
+
+def lam_of(logits: torch.Tensor, **settings: Any) -> torch.Tensor:
+    """The plug-in's weights where its classifier answers `logits`."""
+    plugin = MPMC(MPMC.Config(**settings), logits.shape[1])
+    answer = torch.nn.Module()
+    answer.scales = lambda x: x  # type: ignore[assignment]
+    answer.forward = lambda x: logits  # type: ignore[method-assign]
+    plugin._made = [answer]  # type: ignore[list-item]
+    return plugin._lam(torch.zeros(1, 1, 1, 1))
+
+
+def test_confidence_weights() -> None:
+    logits = torch.tensor([0.9, 0.2, 0.6]).logit().view(1, 3, 1, 1)
+    assert lam_of(logits).flatten().tolist() == close(0.4469, 0.2219, 0.3311)
+    assert lam_of(logits, lam="softmax_logits").flatten().tolist() == close(0.8372, 0.0233, 0.1395)
+    assert lam_of(logits, lam="sigmoid").flatten().tolist() == close(0.9, 0.2, 0.6)
+
+
+def test_weighted_patch_loss() -> None:
+    lam = torch.tensor([0.4469, 0.2219, 0.3311])
+    each = F.binary_cross_entropy(torch.tensor([0.7, 0.4, 0.5]), torch.tensor([1.0, 0.0, 1.0]), reduction="none")
+    assert each.tolist() == close(0.3567, 0.5108, 0.6931)
+    assert ((lam * each).sum() / lam.sum()).item() == close(0.5023)
+
+
+def test_lam_s_is_read_between_cell_centres_at_the_label() -> None:
+    lam = torch.tensor([[[0.8, 0.6], [0.3, 0.1]], [[0.2, 0.4], [0.7, 0.9]]])[None]
+    label = torch.tensor([0, 0, 1, 1, 1]).expand(5, 5)[None]
+    found = resize(lam, (5, 5)).gather(1, label[:, None])[0, 0]
+    assert found[0].tolist() == close(0.8, 0.75, 0.3, 0.35, 0.4)
+    assert found[2].tolist() == close(0.55, 0.5, 0.55, 0.6, 0.65)
+    assert found[4].tolist() == close(0.3, 0.25, 0.8, 0.85, 0.9)
+
+
+def test_weighted_unlabelled_loss() -> None:
+    ce = torch.tensor([0.2, 1.0, 3.0, 0.5])
+    logits = torch.stack([torch.zeros(4), (ce.exp() - 1).log()])[None, :, None]  # -log softmax_0 = ce
+    keep = torch.tensor([0.99, 0.96, 0.80, 0.97]).ge(0.95).view(1, 1, 4)
+    valid, label = torch.ones_like(keep), torch.zeros(1, 1, 4, dtype=torch.int64)
+    assert pseudo_cross_entropy(logits, label, keep, valid).item() == close(0.4250)
+    weight = torch.tensor([0.40, 0.25, 0.35, 0.10]).view(1, 1, 4)
+    assert pseudo_cross_entropy(logits, label, keep, valid, weight).item() == close(0.3455)
+
+
+def test_average_pool_counts_padding() -> None:
+    scales = PatchClassifier(1, 2, (7,), "release").scales(torch.ones(1, 1, 5, 5))[0, 1]
+    assert [scales[0, 0].item(), scales[0, 2].item(), scales[2, 2].item()] == [close(0.3265), close(0.4082), close(0.5102)]
+
+
+def test_patch_agreement() -> None:
+    sets = {"02": [1, 0, 1, 0], "0": [1, 0, 0, 0], "01": [1, 1, 0, 0], "12": [0, 1, 1, 0]}
+    p, t = (torch.tensor([sets[k] for k in keys], dtype=torch.bool) for keys in (("02", "01"), ("0", "12")))
+    assert agreement(p, t, "all_classes").tolist() == close(0.75, 0.5)
+    assert agreement(p, t).tolist() == close(0.5, 0.3333)
+    assert agreement(torch.zeros(1, 4, dtype=torch.bool), torch.zeros(1, 4, dtype=torch.bool)).item() == 1
+
+
+def test_teacher_features_are_reused_for_an_unmixed_view_and_taken_anew_for_a_mixed_one() -> None:
+    from ssbench.ops.progress import Progress
+    from ssbench.ops.pseudo import Pseudo
+    from ssbench.plugins.base import Mixed
+
+    plugin = MPMC(MPMC.Config(), 2)
+    plugin._made = [PatchClassifier(4, 2, (7, 19), "release")]
+    asked: list[int] = []
+
+    def teach(x: torch.Tensor) -> Out:
+        asked.append(len(x))
+        return Out(x, feats={"layer1": torch.zeros(1, 4, 3, 3)})
+
+    t = Progress(9, 10, 5, 0, torch.device("cpu"))
+    valid = torch.ones(1, 9, 9, dtype=torch.bool)
+    plain = Pseudo.of(torch.zeros(1, 2, 9, 9), valid, 0.0, {"layer1": torch.zeros(1, 4, 3, 3)})
+    images = torch.zeros(1, 3, 9, 9)
+    weight = plugin.weigh(Mixed(images, plain, images), teach, t)
+    assert asked == []
+    assert weight is not None
+    assert weight.shape == (1, 9, 9)
+    assert not weight.requires_grad
+    plugin.weigh(Mixed(images, plain.pasted(plain, valid), images), teach, t)
+    assert asked == [1]

@@ -1,8 +1,11 @@
 # Two commands for a fresh machine with Python 3.11 or 3.12, make and a C compiler: make demo, make test.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
-# A user's own settings must not decide what the tests see; one thread a process, two processes.
+OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+# The first of these that runs: a name on the path may be a shim for a version that is not there.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '$(OLD_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+# A person's own settings must not decide what is seen here; one thread a process, as many processes as JOBS.
+JOBS ?= 2
 CLEAN := env -u SSBENCH_DATA -u SSBENCH_RUNS -u SSBENCH_RESULTS OMP_NUM_THREADS=1
 
 .PHONY: demo test lint bench clean
@@ -10,8 +13,9 @@ CLEAN := env -u SSBENCH_DATA -u SSBENCH_RUNS -u SSBENCH_RESULTS OMP_NUM_THREADS=
 demo: $(STAMP)
 	$(CLEAN) $(BIN)/ssbench demo --out demo
 
+# Files stay whole (loadfile): what a module prepares once is prepared once. No test depends on another's.
 test: lint
-	$(CLEAN) $(BIN)/pytest -n 2 --dist loadfile
+	$(CLEAN) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -19,13 +23,15 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	for script in tests/bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	set -e; for script in tests/bench/bench_*.py; do echo "$$script"; $(CLEAN) $(BIN)/python $$script; done
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache demo
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
 
+# Written last, so that an installation that was cut short is begun again.
 $(STAMP): pyproject.toml
-	@echo "installing into .venv (PyTorch takes minutes and some gigabytes)"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or 3.12: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "installing into .venv with $(PYTHON): PyTorch is some gigabytes, so the first time takes minutes"
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

@@ -102,13 +102,13 @@ def _in_three_parts(error: Any) -> UsageError:
 
 
 def _of_the_machine(error: Exception) -> SsbenchError | None:
-    """A file system's refusal in three parts: a place that cannot be written is the user's to change, a full disk too."""
+    """A refusal of the file system in three parts: the user can choose another place, or make room."""
     if not isinstance(error, OSError) or error.errno is None:
         return None
     where, what = str(error.filename or ""), (error.strerror or "").lower()
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HardwareError(f"the disk is full: {what}", where, "free some space; the same command goes on")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
         return UsageError(f"cannot use '{where}': {what}", where, "choose another place, or change its permissions")
     return None
 

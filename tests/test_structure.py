@@ -24,7 +24,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def imported(path: Path, everywhere: bool = True) -> set[str]:
-    """Dotted names a file imports: anywhere in it, or only when it is loaded (not for type checkers, in no function)."""
+    """Dotted names a file imports: anywhere in it, or only when it is loaded (no type checker, no function)."""
     found: set[str] = set()
     for node in ast.walk(tree(path)) if everywhere else _top(tree(path).body):
         if isinstance(node, ast.Import):

@@ -73,9 +73,16 @@ def _rows(what: What, data: Any, results: Any) -> list[dict[str, Any]]:
 
 
 def _count(what: What, data: Any, results: Any) -> int:
-    from ssbench.recipe import recipe_names
+    """How many rows `list WHAT` has, without reading what stands in them."""
+    from ssbench import find
+    from ssbench.data.partition import manifest
+    from ssbench.overlay import recipe_names
 
-    return len(recipe_names()) if what is What.recipes else len(_rows(what, data, results))
+    if what is What.methods or what is What.plugins:
+        return len(find.names("method" if what is What.methods else "plugin"))
+    if what is What.recipes:
+        return len(recipe_names())
+    return len(manifest().splits) if what is What.splits else len(_rows(what, data, results))
 
 
 def _datasets(data: Any) -> list[dict[str, Any]]:

@@ -103,6 +103,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Train and score what is missing; go on where a run was cut off; never repeat what is done."""
+    from ssbench.engine.distributed import first
     from ssbench.engine.queue import cells, work
     from ssbench.engine.run import Places
     from ssbench.paths import data_root as data_of
@@ -112,9 +113,9 @@ def run(
     claim = None if division is None else CLAIMS[division]
     wanted = cells(targets, split or [], seed or [0], overrides or [], quick, places, claim)
     done = work(wanted, places, device, jobs)
-    if json:
+    if json and first():
         print_json({"runs": [d.as_json() for d in done]})
-    for one in done if not json else ():
+    for one in done if first() and not json else ():
         print(one)
     _raise_failed(done)
 

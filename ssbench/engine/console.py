@@ -28,8 +28,14 @@ class Bars:
         self.tell = tell
         self.live = show and sys.stderr.isatty()
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(), console=stderr, disable=not self.live, transient=True,
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=stderr,
+            disable=not self.live,
+            transient=True,
         )
         self.started = time.monotonic()
 

@@ -5,14 +5,17 @@ Started by torchrun the process group comes from its environment; started alone 
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssbench.errors import HardwareError, RecipeError, RunsFailed
+from ssbench.ops.reduce import batch_sum
 
 
 class Parted(RunsFailed):
@@ -61,6 +64,11 @@ class Team:
         """Meet the others."""
         if self.world > 1:
             dist.barrier()
+
+
+def first() -> bool:
+    """Whether this is the process that speaks for all that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def join(device: str | None = None) -> Team:
@@ -121,10 +129,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         """B D H W -> B D H W."""
         if not self.training:
             return super().forward(x)
-        count = _all_sum(x.new_full((), x.numel() / x.shape[1]))
-        mean = _all_sum(x.sum((0, 2, 3))) / count
+        count = batch_sum(x.new_full((), x.numel() / x.shape[1]))
+        mean = batch_sum(x.sum((0, 2, 3))) / count
         centred = x - mean[None, :, None, None]
-        var = _all_sum(centred.square().sum((0, 2, 3))) / count
+        var = batch_sum(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             assert self.running_mean is not None  # noqa: S101  tracked in all our nets, these four
             assert self.running_var is not None  # noqa: S101
@@ -137,7 +145,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         return torch.addcmul(self.bias[None, :, None, None], centred, scale[None, :, None, None])
 
 
-def _all_sum(value: Tensor) -> Tensor:
-    from torch.distributed.nn.functional import all_reduce
-
-    return all_reduce(value)  # type: ignore[no-untyped-call,no-any-return]
+def in_parallel(module: nn.Module, team: Team) -> nn.Module:
+    """`module` with gradients averaged over processes; each process keeps its own buffers, which are equal anyway."""
+    known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in torch 2.15
+    ids = [team.device.index] if team.device.type == "cuda" else None
+    settings: dict[str, Any] = {"device_ids": ids, option: False}
+    return nn.parallel.DistributedDataParallel(module, **settings)

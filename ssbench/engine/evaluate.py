@@ -52,7 +52,13 @@ class _Images(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 def evaluate(
-    predict: Predict, dataset: Dataset, subset: str, cfg: EvalConfig, views: ViewsConfig, team: Team, workers: int = 0,
+    predict: Predict,
+    dataset: Dataset,
+    subset: str,
+    cfg: EvalConfig,
+    views: ViewsConfig,
+    team: Team,
+    workers: int = 0,
     watch: Watch | None = None,
 ) -> Score:
     """Score `predict` (B C H W images -> logits) on a subset under the protocol `cfg`.
@@ -62,8 +68,11 @@ def evaluate(
     watch = watch or (lambda items, label, total: items)
     volumes, ids = dataset.volumes(subset), dataset.ids(subset)[: cfg.few]
     if (cfg.protocol == "volume") != (volumes is not None):
-        raise RecipeError(f"protocol '{cfg.protocol}' does not fit {dataset.name}", "eval",
-                          "volume is for acdc; whole, sliding and center are for the others")
+        raise RecipeError(
+            f"protocol '{cfg.protocol}' does not fit {dataset.name}",
+            "eval",
+            "volume is for acdc; whole, sliding and center are for the others",
+        )
     with torch.no_grad():
         if volumes is not None:
             return _volumes(predict, dataset, dict(list(volumes.items())[: cfg.few]), cfg, views, team, watch)
@@ -97,8 +106,14 @@ def central(crop: int, *maps: Tensor) -> tuple[Tensor, ...]:
 
 
 def _images(
-    predict: Predict, dataset: Dataset, ids: Sequence[str], cfg: EvalConfig, views: ViewsConfig, team: Team,
-    workers: int, watch: Watch,
+    predict: Predict,
+    dataset: Dataset,
+    ids: Sequence[str],
+    cfg: EvalConfig,
+    views: ViewsConfig,
+    team: Team,
+    workers: int,
+    watch: Watch,
 ) -> Score:
     classes = len(dataset.classes)
     mine = ids[team.rank :: team.world]
@@ -116,8 +131,13 @@ def _images(
 
 
 def _volumes(
-    predict: Predict, dataset: Dataset, volumes: dict[str, tuple[str, ...]], cfg: EvalConfig, views: ViewsConfig,
-    team: Team, watch: Watch,
+    predict: Predict,
+    dataset: Dataset,
+    volumes: dict[str, tuple[str, ...]],
+    cfg: EvalConfig,
+    views: ViewsConfig,
+    team: Team,
+    watch: Watch,
 ) -> Score:
     classes, names = len(dataset.classes), list(volumes)
     found = torch.zeros(len(names), classes - 1, dtype=torch.float64, device=team.device)

@@ -46,7 +46,10 @@ def code() -> dict[str, Any]:
     root = PACKAGE.parent
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None}
-    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": bool(_git(root, "status", "--porcelain", "--", "ssbench", "recipes", "splits"))}
+    return {
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": bool(_git(root, "status", "--porcelain", "--", "ssbench", "recipes", "splits")),
+    }
 
 
 def peak_memory(device: torch.device) -> int:

@@ -57,7 +57,7 @@ def run(recipe: Recipe, split: str, seed: int, places: Places, team: Team, bars:
     done = _done(store, recipe, partition, seed)
     if team.most(int(team.leads and done is not None)):
         if not recipe.quick:
-            return done or {}, True
+            return done or _done(store, recipe, partition, seed) or {}, True
         _forget(folder, team)
     with _locked(folder, team):
         trainer = Trainer(recipe, partition, dataset, seed, folder, team, bars)
@@ -148,7 +148,7 @@ def _stages(trainer: Trainer) -> dict[str, Any]:
 
 
 def _other_protocols(dataset: Dataset, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Scores of "acdc/test" (select on val, report test), read off the volumes of every epoch where both were scored."""
+    """Scores of "acdc/test" (select on val, report test), read off the volumes of all epochs that scored both."""
     names = {subset: dataset.volumes(subset) or {} for subset in ("val", "test")}
     rows = [
         {"epoch": e["epoch"], "val": overall(e["volumes"], names["val"]), "test": overall(e["volumes"], names["test"])}
@@ -233,5 +233,3 @@ def _take(lock: IO[str]) -> str | None:
     lock.write(str(os.getpid()))
     lock.flush()
     return None
-
-

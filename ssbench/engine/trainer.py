@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from ssbench.data.batch import Batch, Plan, loader, partition_plan, useful_workers
 from ssbench.data.dataset import Dataset
@@ -19,7 +18,7 @@ from ssbench.data.maps import Maps, Together
 from ssbench.data.partition import Partition
 from ssbench.engine.build import method_of, optimizer_of
 from ssbench.engine.console import Bars, StepBar
-from ssbench.engine.distributed import Team, share_batch_norm
+from ssbench.engine.distributed import Team, in_parallel, share_batch_norm
 from ssbench.engine.evaluate import Score, evaluate
 from ssbench.engine.keeper import Keeper
 from ssbench.engine.stages import Stages
@@ -167,10 +166,7 @@ class Trainer:
     def _wrapped(self) -> torch.nn.Module:
         self.method.to(self.team.device)
         share_batch_norm(self.method, self.team)
-        if self.team.world == 1:
-            return self.method
-        ids = [self.team.device.index] if self.team.device.type == "cuda" else None
-        return DistributedDataParallel(self.method, device_ids=ids, broadcast_buffers=False)
+        return self.method if self.team.world == 1 else in_parallel(self.method, self.team)
 
     def _prepare(self) -> None:
         def progress(items: Iterable[Any], label: str) -> Iterator[Any]:

@@ -55,7 +55,9 @@ def side_by_side(wanted: Sequence[Cell], places: Places, device: str | None, job
             worker.pipe.close()
             worker.process.join()
     if stopping[0]:
-        raise Stopped(f"stopped with {len(found)} of {len(wanted)} runs done", str(places.runs), "run the same command again")
+        raise Stopped(
+            f"stopped with {len(found)} of {len(wanted)} runs done", str(places.runs), "run the same command again"
+        )
     return [found[cell] for cell in wanted]
 
 
@@ -93,7 +95,10 @@ def _received(worker: _Worker) -> Done | str:
         assert worker.cell is not None  # noqa: S101  a worker without a cell is not waited for
         worker.process.join()
         code = worker.process.exitcode
-        return Done(worker.cell, error=SsbenchError(f"its worker process ended with code {code}", str(worker.cell), "run it again"))
+        return Done(
+            worker.cell,
+            error=SsbenchError(f"its worker process ended with code {code}", str(worker.cell), "run it again"),
+        )
     return got
 
 

@@ -147,7 +147,7 @@ def test_methods_and_plugins_run_on_a_folder_with_and_without_a_cache(tmp_path, 
         records.append(json.loads(path.read_text()))
         assert ssbench("prepare", "rooms", "--cache", *where).code == 0
     assert ssbench("check", "rooms.yaml", *where).code == 0
-    assert ssbench("check", "rooms.yaml").code == 3
+    assert ssbench("check", "rooms.yaml", "--data-root", "elsewhere").code == 3
     plain, cached = records
     assert (plain["timings"]["steps"], plain["classes"], plain["custom_split"]) == (2, ["a", "b", "c"], True)
     for key in ("key", "scores", "confusion", "history"):

@@ -85,10 +85,11 @@ VOC = {
 CITYSCAPES = {100: (12, 360, 183), 372: (23, 325, 174), 744: (46, 278, 162)}
 
 
-@pytest.mark.parametrize(("whole", "labeled", "steps"), [
-    *((10582, count, steps) for count, steps in VOC.items()), *((2975, count, steps) for count, steps in CITYSCAPES.items())
-])  # fmt: skip
-def test_steps_an_epoch_are_those_of_the_specification(whole: int, labeled: int, steps: tuple[int, ...]) -> None:
+SIZES = [(whole, n, steps) for whole, table in ((10582, VOC), (2975, CITYSCAPES)) for n, steps in table.items()]
+
+
+@pytest.mark.parametrize(("whole", "labeled", "steps"), SIZES)
+def test_steps_an_epoch_are_those_tablethe_specification(whole: int, labeled: int, steps: tuple[int, ...]) -> None:
     """Specs: stpp 5: the first training, one on all, one on the reliable half."""
     rest, doubled = whole - labeled, 2 if labeled < 200 else 1
     partition = Partition("a/b/c", "a", named(labeled, "l"), named(rest, "u"), "", custom=False)
@@ -148,7 +149,7 @@ def test_labelled_images_are_weak_with_their_truth_and_unlabelled_ones_strong_wi
 
 def test_coloured_afterwards_is_coloured_by_the_loader() -> None:
     for step in range(10):
-        loaded, plain = told(of(mixture(), step)), told(of(mixture(mixture="plain"), step))
+        loaded, plain = (told(of(mixture(7, mixture=kind), step)) for kind in ("coloured", "plain"))
         assert plain.strong == ()
         assert plain.colour is not None
         x, erased = plain.colour(plain.weak)
@@ -159,7 +160,7 @@ def test_coloured_afterwards_is_coloured_by_the_loader() -> None:
 
 
 def test_a_donor_for_every_unlabelled_image() -> None:
-    plan, seen = mixture(mixture="plain", donor=1.0), set()
+    plan, seen = mixture(7, mixture="plain", donor=1.0), set()
     for step in range(20):
         batch = of(plan, step)
         assert isinstance(batch.donor, Labeled)
@@ -212,6 +213,6 @@ def test_batches_that_cannot_be(batch: int, devices: int, said: str) -> None:
         Mixture(LABELED, UNLABELED, Needs(mixture="coloured"), batch, 0, devices, repeats=2)
 
 
-def test_a_batch_is_the_sum_of_the_two_sizes() -> None:
+def test_a_batch_is_the_sum_tablethe_two_sizes() -> None:
     plan = Mixture(LABELED, UNLABELED, Needs(mixture="coloured"), 2, 2, 1, seed=5, repeats=2)
     assert plan.mixture_at(3) == mixture(batch=4).mixture_at(3)

@@ -9,17 +9,20 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from running import SPLIT, Job, start, trainer_of
 
+from ssbench.data.batch import Batch
 from ssbench.engine.console import Bars
 from ssbench.engine.distributed import Team, join
 from ssbench.engine.run import run
+from ssbench.engine.trainer import Trainer
 from ssbench.errors import SsbenchError
+from ssbench.methods.base import Method
 
 Task = Callable[[Job, Team], Any]
 
@@ -63,9 +66,33 @@ def member(rank: int, world: int, port: int, tasks: Sequence[tuple[Task, Job]], 
     out.write_bytes(pickle.dumps(found))
 
 
+class Exact(Trainer):
+    """In double precision, so that rounding decides nothing: no label flips, no threshold is met by chance."""
+
+    def _method(self) -> Method:
+        made = super()._method().double()
+        predict = made.predict
+        made.predict = lambda x: predict(x.double())  # type: ignore[method-assign]
+        return made
+
+    def _step(self, batch: Batch) -> None:
+        super()._step(_double(batch))
+
+
+def _double(value: Any) -> Any:
+    """A batch whose floating-point tensors are double."""
+    if isinstance(value, torch.Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, tuple):
+        return tuple(_double(v) for v in value)
+    if is_dataclass(value):
+        return replace(value, **{f.name: _double(getattr(value, f.name)) for f in fields(value)})  # type: ignore[type-var]
+    return value
+
+
 def trained(job: Job, team: Team) -> Trained:
-    """Trains to the end."""
-    trainer = trainer_of(job, team)
+    """Trains to the end, in double precision."""
+    trainer = trainer_of(job, team, Exact)
     trainer.run()
     tensors = {name: value.clone() for name, value in trainer.method.state_dict().items()}
     terms = [entry["terms"] for entry in trainer.state.history]

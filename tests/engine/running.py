@@ -121,11 +121,11 @@ def command(arguments: Sequence[str], log: Path) -> None:
     main()
 
 
-def trainer_of(job: Job, team: Team = ALONE) -> Trainer:
-    """The trainer of a job, its plug-in prepared, nothing trained yet."""
+def trainer_of(job: Job, team: Team = ALONE, kind: type[Trainer] = Trainer) -> Trainer:
+    """The trainer of a job, nothing trained yet."""
     recipe = job.loaded
     dataset = dataset_of(recipe.data.dataset, job.data, recipe.data.form)
-    return Trainer(recipe, partition_of(recipe, job.data), dataset, job.seed, job.folder, team, Bars(show=False))
+    return kind(recipe, partition_of(recipe, job.data), dataset, job.seed, job.folder, team, Bars(show=False))
 
 
 def partition_of(recipe: Recipe, data: Path) -> Partition:

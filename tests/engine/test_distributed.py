@@ -28,10 +28,10 @@ DICE = ("loss.supervised=ce_dice", "loss.pseudo=dice")
 CASES: dict[str, tuple[str, ...]] = {
     "supervised, ohem": ("method={name: supervised, epoch_of: unlabeled}", *OHEM),
     "supervised, ce and dice": ("method={name: supervised, epoch_of: unlabeled}", *DICE),
-    "fixmatch": ("method={name: fixmatch, threshold: 0.3}",),
-    "fixmatch, dice": ("method={name: fixmatch, threshold: 0.3}", *DICE),
-    "unimatch, ohem": ("method={name: unimatch, threshold: 0.3}", *OHEM),
-    "unimatch, dice": ("method={name: unimatch, threshold: 0.3}", *DICE),
+    "fixmatch": ("method={name: fixmatch, threshold: 0.25}",),
+    "fixmatch, dice": ("method={name: fixmatch, threshold: 0.25}", *DICE),
+    "unimatch, ohem": ("method={name: unimatch, threshold: 0.25}", *OHEM),
+    "unimatch, dice": ("method={name: unimatch, threshold: 0.25}", *DICE),
 }
 
 
@@ -69,10 +69,11 @@ def test_two_processes_train_as_one(case: str, pair: dict[str, list[Any]], toy: 
     assert one.tensors.keys() == two[0].tensors.keys()
     for name, value in one.tensors.items():
         assert torch.equal(two[0].tensors[name], two[1].tensors[name]), f"the two differ in {name}"
-        torch.testing.assert_close(two[0].tensors[name], value, rtol=2e-4, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
+        gap = (two[0].tensors[name] - value).abs().max()
+        assert gap <= 1e-10 * (1 + value.abs().max()), f"{name} differs by {gap}"
     assert two[0].terms == two[1].terms
     for alone, shared in zip(one.terms, two[0].terms, strict=True):
-        assert shared == pytest.approx(alone, rel=1e-4, abs=1e-6)
+        assert shared == pytest.approx(alone, rel=1e-7)  # shares of pixels are single precision
 
 
 def test_every_image_is_scored_once(pair: dict[str, list[Any]], toy: Path, tmp_path: Path) -> None:
@@ -127,8 +128,9 @@ def test_a_batch_that_cannot_be_shared(pair: dict[str, list[Any]]) -> None:
 def test_torchrun(toy: Path, tmp_path: Path) -> None:
     """The command as a user types it: one object on stdout, one record, nothing twice."""
     job = Job(toy, tmp_path, (*TINY, "schedule.epochs=1", "data.few=2"))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    done = subprocess.run([*launch, "-m", "ssbench", *job.arguments, "--json"], capture_output=True, text=True)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [*launch, "-m", "ssbench", *job.arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert [one["state"] for one in json.loads(done.stdout)["runs"]] == ["done"]
     assert json.loads(job.record.read_text())["status"] == "done"

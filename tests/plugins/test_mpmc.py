@@ -13,9 +13,9 @@ from ssbench.ops.losses import pseudo_cross_entropy
 from ssbench.ops.windows import agreement, patch_labels, patch_shares
 from ssbench.plugins.mpmc import MPMC, PatchClassifier, asymmetric_focal
 
-TOY = torch.tensor(
-    [[0, 0, 1, 1, 255], [0, 0, 1, 1, 255], [0, 0, 0, 0, 0], [255, 255, 0, 0, 1], [255, 255, 0, 0, 1]]
-)[None]
+TOY = torch.tensor([[0, 0, 1, 1, 255], [0, 0, 1, 1, 255], [0, 0, 0, 0, 0], [255, 255, 0, 0, 1], [255, 255, 0, 0, 1]])[
+    None
+]
 
 
 def close(*values: float) -> Any:
@@ -127,7 +127,11 @@ def test_weighted_unlabelled_loss() -> None:
 
 def test_average_pool_counts_padding() -> None:
     scales = PatchClassifier(1, 2, (7,), "release").scales(torch.ones(1, 1, 5, 5))[0, 1]
-    assert [scales[0, 0].item(), scales[0, 2].item(), scales[2, 2].item()] == [close(0.3265), close(0.4082), close(0.5102)]
+    assert [scales[0, 0].item(), scales[0, 2].item(), scales[2, 2].item()] == [
+        close(0.3265),
+        close(0.4082),
+        close(0.5102),
+    ]
 
 
 def test_patch_agreement() -> None:

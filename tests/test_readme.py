@@ -1,0 +1,166 @@
+"""The README is executed.
+
+* A fenced block after a line `<!-- run -->` is run, command by command, in a folder with the toy data and the committed
+  results. Lines that start with `$ ` (in a `bash` block all lines) are commands; what follows one, if anything, is
+  what it must print, `...` standing for anything, also for whole lines.
+* What stands between `<!-- shows: ssbench ... -->` and `<!-- end -->` must be what that command prints.
+* Every other `ssbench` command, in any fenced block, must exist with those options, recipes, tables and splits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+
+from ssbench import cli
+from ssbench.data.partition import manifest
+from ssbench.recipe import recipe_names
+from ssbench.report.table import table_names
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCED = re.compile(r"(?P<run><!-- run -->\s*\n)?^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN = re.compile(r"<!-- shows: (?P<command>ssbench [^\n]*?) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and what the README shows of its output ("" where it shows nothing)."""
+
+    command: str
+    printed: str = ""
+
+    @property
+    def words(self) -> list[str]:
+        return shlex.split(self.command, comments=True)
+
+
+def _steps(kind: str, body: str) -> list[Step]:
+    """Commands of a block with what stands below each."""
+    if kind in ("bash", "sh"):
+        return [Step(line) for line in body.splitlines() if line.strip() and not line.startswith("#")]
+    steps: list[Step] = []
+    for line in body.splitlines():
+        if line.startswith("$ "):
+            steps.append(Step(line[2:]))
+        elif steps:
+            steps[-1] = Step(steps[-1].command, f"{steps[-1].printed}{line}\n")
+    return steps
+
+
+BLOCKS = [(bool(m["run"]), _steps(m["kind"], m["body"])) for m in FENCED.finditer(TEXT)]
+RUN = [step for run, steps in BLOCKS if run for step in steps]
+NAMED = [step for _, steps in BLOCKS for step in steps if step.command.startswith("ssbench ")]
+SHOWS = [Step(m["command"], m["body"]) for m in SHOWN.finditer(TEXT)]
+
+
+@pytest.fixture(scope="module")
+def folder(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands run, one after another: the toy data are prepared, the committed results are there."""
+    home = tmp_path_factory.mktemp("readme")
+    shutil.copytree(toy_data, home / "data")
+    if (ROOT / "results").is_dir():
+        shutil.copytree(ROOT / "results", home / "results")
+    return home
+
+
+def _run(step: Step, folder: Path) -> str:
+    """What a command prints."""
+    assert step.words[0] == "ssbench", f"only ssbench commands are run here, not '{step.command}'"
+    done = subprocess.run(
+        [sys.executable, "-m", *step.words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"$ {step.command}\n{done.stderr}"
+    return done.stdout
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+def _matches(shown: str, printed: str) -> bool:
+    """Whether `printed` is what is shown, line ends aside; `...` is anything."""
+    pattern = "\n".join(re.escape(line) for line in _lines(shown)).replace(re.escape("..."), ".*")
+    return re.fullmatch(pattern, "\n".join(_lines(printed)), re.DOTALL) is not None
+
+
+def test_the_readme_runs_something() -> None:
+    assert RUN or SHOWS
+
+
+@pytest.mark.parametrize("step", RUN, ids=lambda step: step.command)
+def test_a_marked_block_runs_and_prints_what_is_shown(step: Step, folder: Path) -> None:
+    printed = _run(step, folder)
+    assert not step.printed.strip() or _matches(step.printed, printed), f"$ {step.command}\n{printed}"
+
+
+@pytest.mark.parametrize("step", SHOWS, ids=lambda step: step.command)
+def test_a_shown_table_is_what_the_command_prints(step: Step, folder: Path) -> None:
+    assert _lines(step.printed) == _lines(_run(step, folder))
+
+
+@pytest.mark.parametrize("step", [*NAMED, *SHOWS], ids=lambda step: step.command)
+def test_every_command_exists_as_it_is_written(step: Step) -> None:
+    words = list(itertools.takewhile(lambda word: word not in ("|", ">", "&&", ";"), step.words))[1:]
+    node, path = typer.main.get_command(cli.app), []
+    while words and words[0] in getattr(node, "commands", {}):
+        path.append(words[0])
+        node = node.commands[words.pop(0)]  # type: ignore[attr-defined]
+    assert path, f"no command in '{step.command}'"
+    context = node.make_context(" ".join(path), words)
+    _check_names(path[0], context.params)
+
+
+def _check_names(command: str, given: dict[str, object]) -> None:
+    """Recipes, tables and splits that a command names exist; words in capitals are for the reader to fill in."""
+    known = {"run": {*recipe_names(), *table_names()}, "check": {*recipe_names()}, "table": {*table_names()}}
+    named = given.get("targets") or given.get("recipes") or [given.get("name")]
+    for name in named if command in known and isinstance(named, list | tuple) else ():
+        assert name is None or _free(str(name)) or name in known[command], f"no '{name}' for ssbench {command}"
+    splits = given.get("split") or []
+    for split in [splits] if isinstance(splits, str) else splits:  # type: ignore[attr-defined]
+        assert _free(split) or "/custom/" in split or split in manifest().splits, f"no split '{split}'"
+
+
+def _free(name: str) -> bool:
+    return name.isupper() or name.endswith((".yaml", ".yml"))
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a\nb\n", "a  \nb", True),
+        ("a\n...\nd", "a\nb\nc\nd\n", True),
+        ("score ... (1)", "score 12.34 (1)", True),
+        ("a\nb", "a\nc", False),
+        ("a | 1.0 |", "a | 1x0 |", False),
+        ("a", "a\nb", False),
+    ],
+)
+def test_comparing_leaves_no_room_but_where_it_is_given(shown: str, printed: str, same: bool) -> None:
+    assert _matches(shown, printed) == same
+
+
+def test_blocks_are_read_as_they_look() -> None:
+    text = "<!-- run -->\n```console\n$ ssbench list\nkind\n$ ssbench doctor\n```\n\n```bash\n# no\nssbench demo\n```\n"
+    found = [(bool(m["run"]), _steps(m["kind"], m["body"])) for m in FENCED.finditer(text)]
+    assert found == [
+        (True, [Step("ssbench list", "kind\n"), Step("ssbench doctor")]),
+        (False, [Step("ssbench demo")]),
+    ]

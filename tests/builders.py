@@ -65,10 +65,6 @@ def make_batch(
     donor = None
     if needs.donor:
         donor = Labeled(torch.randn(shape, generator=g), _labels(g, images, side), ids, labeled.maps)
-    if needs.mixture:
-        return Batch(
-            labeled, _labelled_off_line(g, _unlabeled(g, replace(needs, strong=1), shape, more, maps)), None, donor
-        )
     if not needs.unlabeled:
         return Batch(labeled, donor=donor)
     here = _unlabeled(g, needs, shape, more, maps)
@@ -176,24 +172,13 @@ def _mixture(g: torch.Generator, needs: Needs, labeled: Labeled, ids: tuple[str,
     here = _unlabeled(g, needs, tuple(labeled.x.shape), ids, maps)
     label = torch.where(here.truth == 255, 0, here.truth).byte()
     here = replace(here, maps={**here.maps, "pseudo": label, "entropy": torch.rand(label.shape, generator=g)})
-    views = ViewsConfig(weak="none", strong="stpp", crop=label.shape[-1])
+    views = ViewsConfig.model_validate({"weak": "none", "strong": "stpp", "crop": label.shape[-1]})
     colour = Colour(views, [Draw(0, 0, id, "unlabeled0") for id in ids])
     if needs.mixture == "plain":
         donor = Labeled(torch.randn(labeled.x.shape, generator=g), labeled.y.flip(0), labeled.ids)
         return Batch(labeled, replace(here, colour=colour), donor=donor)
     strong, erased = colour(here.weak)
     return Batch(labeled, replace(here, strong=(strong,), valid=here.valid & ~erased))
-
-
-def _labelled_off_line(g: torch.Generator, here: Unlabeled) -> Unlabeled:
-    """With stored labels and entropies, and colours that come after the mixing: a later stage of self-training."""
-    label, unsure = torch.randint(CLASSES, here.truth.shape, generator=g), torch.rand(here.truth.shape, generator=g)
-    maps = {**here.maps, "pseudo": label.to(torch.uint8), "entropy": unsure}
-
-    def colour(images: Tensor, copy: int = 0) -> tuple[Tensor, Tensor]:
-        return images * (1.1 + 0.1 * copy), torch.zeros_like(images[:, 0], dtype=torch.bool)
-
-    return replace(here, maps=maps, colour=colour)
 
 
 def _ids(prefix: str, images: int) -> tuple[str, ...]:

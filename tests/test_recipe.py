@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import contextlib
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from pydantic import BaseModel
 
 from ssbench.errors import RecipeError
 from ssbench.paths import shipped
-from ssbench.recipe import SECTIONS, Recipe, load
+from ssbench.recipe import SECTIONS, load
 from ssbench.report.cells import stored_name
 
 RECIPE = """\
@@ -260,78 +256,6 @@ def test_overrides_are_kept_apart_in_the_store() -> None:
     assert load("toy/none_unimatch", division="open").division == "open"
 
 
-# --- what makes two runs the same run ---
-
-
-def _fields(recipe: Recipe) -> Iterator[tuple[str, str, Any, Any]]:
-    """(section, field, value, annotation) of every constant in use."""
-    models: dict[str, BaseModel] = {s: getattr(recipe, s) for s in ("data", "views", "net", "method", "loss")}
-    models |= {"optim": recipe.optim, "schedule": recipe.schedule, "eval": recipe.eval, "plugin": recipe.plugins[0]}
-    for section, model in models.items():
-        for field, value in model.model_dump().items():
-            yield section, field, value, type(model).model_fields[field].annotation
-
-
-TRIED: dict[str, list[Any]] = {  # values to try where the type names none
-    "data.dataset": ["camvid"],
-    "net.encoder": ["resnet34"],
-    "net.weights": ["imagenet"],
-    "eval.select": ["test"],
-    "eval.report": ["val"],
-}
-START = ["optim.name=sgd", "optim.lr=0.1", "eval.report=test", "net.layout=u2pl", "net.wide=256"]
-
-
-def _literals(annotation: Any) -> list[Any]:
-    """Every value that a Literal inside an annotation allows."""
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    return [value for inner in get_args(annotation) for value in _literals(inner)]
-
-
-def _others(value: Any) -> list[Any]:
-    """Values of the same kind, some of which may be out of bounds."""
-    if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int | float):
-        return [value / 2 if isinstance(value, float) else value + 1, 0, 0.5]
-    if isinstance(value, list | tuple):
-        return [[v * 0.5 if isinstance(v, float) else v + 1 for v in value], [v / 2 for v in value]]
-    return [3, 0.5, [1, 2, 4], True] if value is None else []
-
-
-def test_every_constant_is_in_the_key_and_nothing_else_is() -> None:
-    start = load("toy/s4mc_unimatch", START)
-    key, free, stuck = start.key("abc", 0), set(), set()
-    for section, field, value, annotation in _fields(start):
-        name = f"{section}.{field}"
-        for new in [v for v in [*TRIED.get(name, []), *_literals(annotation), *_others(value)] if v != value]:
-            with contextlib.suppress(RecipeError):
-                if load("toy/s4mc_unimatch", [*START, f"{name}={json.dumps(new)}"]).key("abc", 0) == key:
-                    free.add(name)
-                break
-        else:
-            stuck.add(name)
-    assert free == {"data.workers", "schedule.checkpoint_minutes"}
-    tied = {"net.wide", "data.form", "eval.protocol"}  # another value needs another layout, protocol or form with it
-    assert stuck <= {"method.name", "net.name", "plugin.name", "schedule.precision"} | tied, "add to TRIED"
-
-
-def test_split_and_seed_are_in_the_key_and_words_are_not(write: Write) -> None:
-    recipe = load(write())
-    assert len({recipe.key("a", 0), recipe.key("b", 0), recipe.key("a", 1)}) == 3
-    reworded = load(write(("title: a recipe of mine", "title: other words\npaper: s4mc\ndepartures: [none]")))
-    assert reworded.key("a", 0) == recipe.key("a", 0)
-    assert load("mine.yaml", division="open").key("a", 0) == recipe.key("a", 0)
-    assert load(write(name="renamed.yaml")).key("a", 0) == recipe.key("a", 0)
-
-
-def test_fields_for_quick_runs_are_in_the_key_only_where_they_are_set() -> None:
-    assert "few" not in load("toy/none_unimatch").resolved()["data"]
-    assert "few" not in load("toy/none_unimatch").resolved()["eval"]
-    assert load("toy/none_unimatch", ["data.few=8"]).resolved()["data"] == {"dataset": "toy", "few": 8}
-
-
 # --- hooks ---
 
 
@@ -395,52 +319,6 @@ def test_numbers_a_pipeline_fills_in_do_not_claim_the_source_of_the_default(writ
     recipe = load(write(("title: a recipe of mine", "views: {weak: u2pl}")))
     value, mark = next((v, m) for n, v, m in recipe.sources() if n == "views.padding")
     assert (value, mark.comment) == ("zero", "filled in by the class")
-
-
-# --- quick ---
-
-
-def test_quick_shrinks_what_costs_time_and_keeps_what_is_tested() -> None:
-    whole, quick = load("s4mc/s4mc_cutmix_seg_voc_r101"), load("s4mc/s4mc_cutmix_seg_voc_r101", quick=True)
-    assert (quick.data.dataset, quick.data.few, quick.net.encoder, quick.net.weights) == (
-        "toy",
-        4,
-        "test_resnet",
-        "random",
-    )
-    assert (quick.views.crop, quick.schedule.epochs, quick.schedule.unlabeled_batch) == (48, 2, 2)
-    assert (quick.method, quick.plugins, quick.loss, quick.optim) == (
-        whole.method,
-        whole.plugins,
-        whole.loss,
-        whole.optim,
-    )
-    assert quick.net.layout == whole.net.layout == "u2pl"
-    assert quick.net.multi_grid == whole.net.multi_grid
-    assert (quick.quick, whole.quick) == (True, False)
-
-
-def test_quick_keeps_the_protocol_and_the_number_of_channels() -> None:
-    windows = load("unimatch/unimatch_cityscapes_r50", quick=True)
-    assert (windows.eval.protocol, windows.eval.crop) == ("sliding", 72)
-    volumes = load("acdc/unimatch_unet", quick=True)
-    assert (volumes.data.form, volumes.eval.protocol, volumes.eval.select) == ("grey_stacks", "volume", "val")
-    assert load("acdc/supervised_unet", quick=True).schedule.unlabeled_batch == 0
-
-
-def test_a_recipe_has_the_last_word_on_its_quick_form_and_set_on_both(write: Write) -> None:
-    recipe = write(("title: a recipe of mine", "quick: {net: {encoder: resnet18}, schedule: {epochs: 3}}"))
-    quick = load(recipe, quick=True)
-    assert (quick.net.encoder, quick.net.weights, quick.schedule.epochs, quick.schedule.labeled_batch) == (
-        "resnet18", "random", 3, 2)  # fmt: skip
-    assert load(recipe, ["schedule.epochs=1"], quick=True).schedule.epochs == 1
-    assert load(recipe).net.encoder != "test_resnet"
-
-
-def test_quick_does_not_hide_a_mistake_in_what_it_shrinks(write: Write) -> None:
-    recipe = write(("title: a recipe of mine", "schedule: {epochs: many}"))
-    with pytest.raises(RecipeError, match="epochs = 'many'"):
-        load(recipe, quick=True)
 
 
 def test_sections_are_those_documented() -> None:

@@ -88,4 +88,6 @@ def _check(datasets: list[str], root: Path, json: bool) -> None:
     bad = [name for name, found in problems.items() if found]
     if bad:
         what = f"{', '.join(bad)}: not as prepared ({sum(map(len, problems.values()))} problems)"
-        raise DataError(what, str(root), f"ssbench prepare {' '.join(bad)} --data-root {root}")
+        cached = any(problem.path.startswith(".cache") for found in problems.values() for problem in found)
+        again = f"ssbench prepare {' '.join(bad)}{' --cache' if cached else ''} --data-root {root}"
+        raise DataError(what, str(root), again)

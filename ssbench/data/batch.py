@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -24,9 +24,6 @@ from ssbench.data.views import Labeled as LabeledView
 from ssbench.data.views import ViewsConfig, labeled_view, unlabeled_view
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
-
-if TYPE_CHECKING:
-    from ssbench.data.mixture import Colour
 
 T = TypeVar("T")
 
@@ -46,7 +43,8 @@ class Unlabeled:
     """weak: B 3 H W; strong: views of the same crop; boxes: B H W bool, one a strong view; valid: false on padding.
 
     truth: the hidden labels, B H W int64, for analysis and oracle ablations only; no method trains on it.
-    colour: makes a strong view of the weak one, where a method pastes before it colours (`data.mixture`).
+    colour: where a method pastes before it colours: (weak or pasted images, which copy) -> their strong view, and B H W
+    bool, where cutout put noise (`data.mixture.Colour`).
     """
 
     weak: Tensor
@@ -56,7 +54,7 @@ class Unlabeled:
     truth: Tensor
     ids: tuple[str, ...]
     maps: Mapping[str, Tensor] = field(default_factory=dict)
-    colour: Colour | None = None
+    colour: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass(frozen=True)

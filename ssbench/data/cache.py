@@ -99,7 +99,7 @@ def load(root: Path, dataset: Dataset) -> Store | None:
 
 
 def build(name: str, data_root: Path, workers: int | None = None, progress: Progress | None = None) -> Report:
-    """Make the cache of the prepared dataset `name`, or see that it is there; one of other files is made anew.
+    """Make the cache of the prepared dataset `name`, or see that every byte is right; a wrong one is made anew.
 
     DataError when the dataset is not prepared or its files changed, when the disk is too small (said before a byte is
     written), or when another process prepares it. What was done before it ended stays: the same command goes on.
@@ -111,7 +111,7 @@ def build(name: str, data_root: Path, workers: int | None = None, progress: Prog
         book = Ledger.read(root)
         if book is None:
             raise ledger.no_ledger(name, root)
-        index = _finished(root / NAME, book)
+        index = _finished(root / NAME, book, job.progress)
         state: Literal["built", "complete"] = "complete" if index else "built"
         if index is None:
             index = _build(root, book, job)
@@ -129,17 +129,12 @@ def check(root: Path, progress: Progress | None = None) -> list[Problem]:
         return [Problem("changed", f"{NAME}/{INDEX}", f"cannot be read; {_again(root)}")]
     if reason := _stale(folder, book, index):
         return [Problem("changed", NAME, f"{reason}; {_again(root)}")]
-    problems = []
-    with stage(progress or Silent(), len(index.shards), f"digests of the cache of {root.name}") as told:
-        for number, shard in enumerate(index.shards):
-            if sha256(folder / shard_name(number)) != shard.sha256:
-                problems.append(Problem("changed", f"{NAME}/{shard_name(number)}", f"other bytes; {_again(root)}"))
-            told.advance()
-    return problems
+    changed = _changed(folder, index, progress or Silent())
+    return [Problem("changed", f"{NAME}/{name}", f"other bytes; {_again(root)}") for name in changed]
 
 
 def _again(root: Path) -> str:
-    return f"rm -r {root / NAME} && ssbench prepare {root.name} --cache --data-root {root.parent}"
+    return f"ssbench prepare {root.name} --cache --data-root {root.parent}"
 
 
 def _read_index(folder: Path) -> Index | None:
@@ -163,6 +158,17 @@ def _stale(folder: Path, book: Ledger, index: Index) -> str:
     return ""
 
 
+def _changed(folder: Path, index: Index, progress: Progress) -> list[str]:
+    """Names of the shards whose bytes are not those that were written."""
+    names = []
+    with stage(progress, len(index.shards), f"digests of the cache of {index.dataset}") as told:
+        for number, shard in enumerate(index.shards):
+            if sha256(folder / shard_name(number)) != shard.sha256:
+                names.append(shard_name(number))
+            told.advance()
+    return names
+
+
 def _jpeg(book: Ledger) -> str | None:
     """The JPEG decoder in use, when there is a JPEG to decode: decoders may differ in the last bit."""
     if not any(path.endswith(".jpg") for path in book.files):
@@ -170,9 +176,10 @@ def _jpeg(book: Ledger) -> str | None:
     return str(features.version("libjpeg_turbo") or features.version("jpg"))
 
 
-def _finished(folder: Path, book: Ledger) -> Index | None:
+def _finished(folder: Path, book: Ledger, progress: Progress) -> Index | None:
     index = _read_index(folder)
-    return index if index and not _stale(folder, book, index) else None
+    right = index and not _stale(folder, book, index) and not _changed(folder, index, progress)
+    return index if right else None
 
 
 def _build(root: Path, book: Ledger, job: Job) -> Index:

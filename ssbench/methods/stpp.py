@@ -91,7 +91,8 @@ class STPlusPlus(Method):
     def fit(self, loop: Loop) -> None:
         """Specs: stpp 1."""
         run, whole = loop.stages, loop.stages.unlabeled
-        run.train("supervised", repeats=self._first_repeats(run), keep=self._thirds(run))
+        kept = self._thirds(run) if self.cfg.variant == "st++" else self._end(run)
+        run.train("supervised", repeats=self._first_repeats(run), keep=kept)
         if self.cfg.variant == "st":
             self._label(run, "label", whole, by="supervised")
             self._retrain(run, "all", whole, last=True)
@@ -112,9 +113,13 @@ class STPlusPlus(Method):
         """The epochs (from 1) whose networks rank: after a third, two thirds, all."""
         return [max(k * run.epochs // 3, 1) for k in (1, 2, 3)]
 
+    def _end(self, run: Stages) -> list[int]:
+        """The last epoch, where its networks label."""
+        return [run.epochs] if self.cfg.label_with == "last" else []
+
     def _retrain(self, run: Stages, name: str, unlabeled: Sequence[str], last: bool = False) -> None:
         maps = Stored(run.folder, frozenset(unlabeled), self.net.classes, self._map_names)
-        run.train(name, unlabeled, _ceil_share(unlabeled, run.labeled), maps, () if last else [run.epochs], last)
+        run.train(name, unlabeled, _ceil_share(unlabeled, run.labeled), maps, () if last else self._end(run), last)
 
     def _ranked(self, run: Stages) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The reliable half of the unlabelled images, and the rest."""

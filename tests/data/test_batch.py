@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import same, tensors
 from PIL import Image
 
 from ssbench import keyed
@@ -159,25 +159,6 @@ def test_impossible_plans(sizes: tuple[int, int], needs: Needs, batch: Any, devi
 
 def test_a_fully_labelled_split_suits_a_supervised_run_that_counts_unlabelled_epochs() -> None:
     assert plan(16, 0, Needs(unlabeled=False, epoch_of="unlabeled"), (8, 8)).steps_per_epoch == 2
-
-
-def tensors(value: Any) -> Iterator[Any]:
-    """Every leaf of a batch, in order."""
-    if is_dataclass(value):
-        value = [getattr(value, f.name) for f in fields(value)]
-    if isinstance(value, dict):
-        value = [value[name] for name in sorted(value)]
-    if isinstance(value, list | tuple):
-        for one in value:
-            yield from tensors(one)
-    else:
-        yield value
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal bit for bit, in dtypes and shapes too."""
-    pairs = list(zip(tensors(a), tensors(b), strict=True))
-    return all(x.dtype == y.dtype and torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssbench.data import tensors
 from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled, loader, partition_plan
 from ssbench.data.dataset import Dataset
 from ssbench.data.mixture import Mixture
@@ -20,7 +21,7 @@ from ssbench.data.sample import Draw, Sample
 from ssbench.data.views import ViewsConfig, labeled_view, strong_view, unlabeled_view
 from ssbench.errors import RecipeError
 
-VIEWS = ViewsConfig(weak="stpp", strong="stpp", crop=32, base=36, jitter_share=0.5)
+VIEWS = ViewsConfig.model_validate({"weak": "stpp", "strong": "stpp", "crop": 32, "base": 36, "jitter_share": 0.5})
 LABELED, UNLABELED = ("l0", "l1", "l2"), ("u0", "u1", "u2", "u3", "u4")
 
 
@@ -152,11 +153,21 @@ def test_coloured_afterwards_is_coloured_by_the_loader() -> None:
         loaded, plain = (told(of(mixture(7, mixture=kind), step)) for kind in ("coloured", "plain"))
         assert plain.strong == ()
         assert plain.colour is not None
-        x, erased = plain.colour(plain.weak)
+        x, erased = plain.colour(plain.weak, 0)
         assert torch.equal(x, loaded.strong[0])
         assert torch.equal(plain.valid & ~erased, loaded.valid)
-        other, _ = plain.colour(plain.weak, copy=1)
+        other, _ = plain.colour(plain.weak, 1)
         assert not torch.equal(other, x)
+
+
+@pytest.mark.parametrize(("mode", "normalise"), [("RGB", "imagenet"), ("RGB", "none"), ("L", "none")])
+def test_a_normalised_picture_is_undone_exactly(mode: str, normalise: str) -> None:
+    cfg = VIEWS.model_copy(update={"normalise": normalise})
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = Image.fromarray(values if mode == "L" else np.stack([values, values.T, values[::-1]], -1))
+    undone = tensors.pixels(tensors.picture(image, cfg), cfg)
+    assert undone.mode == mode
+    assert np.array_equal(np.array(undone), np.array(image))
 
 
 def test_a_donor_for_every_unlabelled_image() -> None:

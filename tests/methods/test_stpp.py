@@ -13,6 +13,7 @@ import naive
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from builders import CLASSES, build, make_batch, maker, progress
 from torch import Tensor
 from watching import waits_of
@@ -30,7 +31,7 @@ from ssbench.recipe import load, recipe_names
 
 
 def made(plugin: type[Plugin] | None = None, net: Any = None, **settings: Any) -> STPlusPlus:
-    method = build("stpp", plugin and plugin(plugin.Config(), CLASSES), net, **settings)
+    method = build("stpp", plugin(plugin.Config(), CLASSES) if plugin else None, net, **settings)
     assert isinstance(method, STPlusPlus)
     return method
 
@@ -188,7 +189,7 @@ class Mixes(Plugin):
 def predict(x: Tensor) -> Tensor:
     """Logits that depend on the place, the size and the side."""
     g = torch.Generator().manual_seed(3)
-    return torch.nn.functional.conv2d(x, 3 * torch.randn(CLASSES, 3, 3, 3, generator=g), padding=1)
+    return F.conv2d(x, 3 * torch.randn(CLASSES, 3, 3, 3, generator=g), padding=1)
 
 
 def test_labels_and_entropies_of_the_ten_predictions() -> None:
@@ -196,12 +197,12 @@ def test_labels_and_entropies_of_the_ten_predictions() -> None:
     x = torch.randn(1, 3, 20, 28, generator=torch.Generator().manual_seed(0))
     total = torch.zeros(1, CLASSES, 20, 28)
     for scale in (0.5, 0.75, 1.0, 1.5, 2.0):
-        size = {"size": (int(20 * scale), int(28 * scale)), "mode": "bilinear", "align_corners": True}
-        small = torch.nn.functional.interpolate(x, **size)
+        size = (int(20 * scale), int(28 * scale))
+        small = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
         for seen, turned in ((small, False), (small.flip(3), True)):
             p = predict(seen).softmax(1)
             p = p.flip(3) if turned else p
-            total += torch.nn.functional.interpolate(p, size=(20, 28), mode="bilinear", align_corners=True)
+            total += F.interpolate(p, size=(20, 28), mode="bilinear", align_corners=True)
     stored = made(Mixes)._drawn(predict, x)
     assert stored["pseudo"].mode == "P"
     assert np.array_equal(np.array(stored["pseudo"]), total[0].argmax(0).numpy())

@@ -1,0 +1,28 @@
+"""Comparing batches bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+
+
+def tensors(value: Any) -> Iterator[Any]:
+    """Every leaf of a batch, in order."""
+    if is_dataclass(value):
+        value = [getattr(value, f.name) for f in fields(value)]
+    if isinstance(value, dict):
+        value = [value[name] for name in sorted(value)]
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from tensors(one)
+    else:
+        yield value
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal bit for bit, in dtypes and shapes too."""
+    pairs = list(zip(tensors(a), tensors(b), strict=True))
+    return all(x.dtype == y.dtype and torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)

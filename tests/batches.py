@@ -24,5 +24,11 @@ def tensors(value: Any) -> Iterator[Any]:
 
 def same(a: Any, b: Any) -> bool:
     """Equal bit for bit, in dtypes and shapes too."""
-    pairs = list(zip(tensors(a), tensors(b), strict=True))
-    return all(x.dtype == y.dtype and torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
+    one, two = list(tensors(a)), list(tensors(b))
+    return len(one) == len(two) and all(_same(x, y) for x, y in zip(one, two, strict=True))
+
+
+def _same(x: Any, y: Any) -> bool:
+    if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
+        return x.dtype == y.dtype and torch.equal(x, y)
+    return bool(x == y)

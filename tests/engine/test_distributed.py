@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,12 @@ from typing import Any
 
 import pytest
 import torch
-from members import Trained, recorded, scored, stopped, together, trained
-from running import ALONE, SPLIT, TINY, Job
+from members import Trained, damaged, recorded, scored, stopped, together, trained
+from running import ALONE, SPLIT, TINY, Job, trainer_of
 from torch import nn
 
 from ssbench.engine import checkpoint
-from ssbench.engine.distributed import SharedBatchNorm2d, Team, join, share_batch_norm
+from ssbench.engine.distributed import Parted, SharedBatchNorm2d, Team, join, share_batch_norm
 from ssbench.engine.trainer import Diverged
 from ssbench.errors import HardwareError, RecipeError, Stopped, UsageError
 
@@ -126,6 +127,19 @@ def test_a_locked_run_is_refused_by_both(pair: dict[str, list[Any]]) -> None:
 def test_a_batch_that_cannot_be_shared(pair: dict[str, list[Any]]) -> None:
     for error in pair["three"]:
         assert "a batch of 3 cannot be shared by 2 processes" in str(error)
+
+
+def test_what_ends_one_process_ends_all(toy: Path, tmp_path: Path) -> None:
+    """A damaged image among those of the second process: it says so, and the first does not wait for it for ever."""
+    job = Job(tmp_path / "data", tmp_path / "out", (*FOUR, SGD, "data.few=4", "schedule.epochs=1"))
+    shutil.copytree(toy, job.data)
+    broken = trainer_of(job).plan.unlabeled_at(0)[-1][0]
+    (job.data / f"toy/images/{broken}.jpg").write_bytes(b"torn")
+    (first,), (second,) = together(2, [(damaged, job)], tmp_path)
+    assert isinstance(first, Parted), first
+    assert isinstance(second, Parted), second
+    assert f"{broken}.jpg" in str(second)
+    assert json.loads(job.record.read_text())["status"] == "failed"
 
 
 def test_torchrun(toy: Path, tmp_path: Path) -> None:

@@ -151,13 +151,13 @@ def test_one_failed_run_does_not_stop_the_others(toy: Path, tmp_path: Path, job:
 def test_the_command_ends_in_6_when_some_runs_failed(toy: Path, tmp_path: Path, job: Job) -> None:
     wild, sound = cell(tmp_path, "wild", SGD.format(rate="1.0e+30")), cell(tmp_path, "sound", SGD.format(rate=0.01))
     recipe, *rest = job.arguments[1:]
-    for targets, code in (([wild.recipe, sound.recipe], 6), ([wild.recipe], 6), ([sound.recipe], 0)):
+    for targets, code in (([wild.recipe, sound.recipe], 6), ([sound.recipe], 0)):
         process = start(command, ["run", *targets, *rest], job.log)
         process.join()
         assert process.exitcode == code, job.log.read_text()
     said = job.log.read_text()
     assert "1 of 2 runs failed" in said
-    assert "was done" in said, "the third command has nothing left to do"
+    assert "was done" in said, "the second command has nothing left to do"
     assert recipe == job.recipe
 
 
@@ -244,8 +244,8 @@ def test_a_plug_in_sees_the_same_batches_and_starts_from_the_same_weights(toy: P
     batches = [list(trainer._batches()) for trainer in pair]
     assert len(batches[0]) == 8
     assert same(*batches)
-    other = trainer_of(Job(toy, tmp_path, (*TINY, "schedule.epochs=2"), seed=1))
-    assert not any(torch.equal(w, plain[n]) for n, w in other.method.net.state_dict().items() if "conv1.0.weight" in n)
+    other = trainer_of(Job(toy, tmp_path, (*TINY, "schedule.epochs=2"), names[0], seed=1))
+    assert not torch.equal(next(other.method.net.parameters()), next(pair[0].method.net.parameters()))
     assert not same(list(other._batches())[0], batches[0][0])
 
 

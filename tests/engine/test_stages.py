@@ -106,7 +106,7 @@ def test_three_stages_of_plain_self_training(toy: Path, tmp_path: Path) -> None:
 
 
 def test_the_ranking_is_that_of_the_kept_networks(whole: Job) -> None:
-    """mIoU of the first and second network's labels with the third one's, each image by itself; the larger half."""
+    """mIoU of the first and second network's labels with the third one's, each image by itself."""
     recipe, folder = whole.loaded, whole.folder / "stages"
     trainer = Trainer(recipe, partition_of(recipe, whole.data), Toy(whole.data / "toy"), 0, whole.folder, ALONE, Bars())
     nets = []
@@ -116,10 +116,7 @@ def test_the_ranking_is_that_of_the_kept_networks(whole: Job) -> None:
     values = json.loads((folder / "reliability.json").read_text())["values"]
     for id, value in values.items():
         assert value == pytest.approx((iou(nets[0][id], nets[2][id]) + iou(nets[1][id], nets[2][id])) / 2)
-    best = sorted(values, key=lambda id: -values[id])[:4]
-    trainer.method.load_state_dict(checkpoint.load(folder / "supervised/best.pt")["method"])
-    assert json.loads((folder / "label_reliable.json").read_text())["images"] == len(best)
-    assert all((folder / f"pseudo/{id}.png").is_file() for id in values)
+    assert len(values) == 8
 
 
 @torch.no_grad()

@@ -120,7 +120,9 @@ class MPMC(Plugin):
             return None
         wide = resize(lam, mixed.pseudo.label.shape[-2:])
         weight = wide.gather(1, mixed.pseudo.label[:, None])[:, 0]
-        return weight.where(~mixed.pseudo.trusted_mask(), weight.amax())
+        if mixed.pseudo.trusted is None or not weight.numel():  # a process may hold no unlabelled image of a batch
+            return weight
+        return weight.where(~mixed.pseudo.trusted, weight.amax())
 
     def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
         """L^M_l, and beta L^M_u over the host's views."""

@@ -149,7 +149,7 @@ class Strict(Trainer):
 def run(kind: type[Trainer], recipe: Recipe, toy: Path, folder: Path, device: str) -> Trainer:
     """The whole training, of few steps; skipped where a recipe refuses the combination."""
     schedule = recipe.schedule
-    few = max(schedule.labeled_batch, schedule.unlabeled_batch)
+    few = 2 * max(schedule.labeled_batch, schedule.unlabeled_batch)  # of one list both kinds of a mixture must come
     recipe = replace(recipe, data=recipe.data.model_copy(update={"few": few, "workers": 0}))
     dataset = dataset_of(recipe.data.dataset, toy, recipe.data.form)
     team = Team(0, 1, torch.device(device))

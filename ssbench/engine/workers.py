@@ -1,15 +1,17 @@
 """Runs side by side: a few worker processes, each doing one run after another.
 
 Small nets leave cores idle: two runs with one thread each are faster than one run with two. A worker that dies takes
-its run down as failed and no other; a request to stop reaches every worker, which saves and says so.
+its run down as failed and no other, and another takes its place; a request to stop reaches every worker, which saves
+and says so.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -36,7 +38,8 @@ def side_by_side(wanted: Sequence[Cell], places: Places, device: str | None, job
     """
     context = multiprocessing.get_context("spawn")
     threads = max(1, (multiprocessing.cpu_count() or 1) // jobs)
-    workers = [_start(context, places, device, threads) for _ in range(min(jobs, len(wanted)))]
+    hire = partial(_start, context, places, device, threads)
+    workers = [hire() for _ in range(min(jobs, len(wanted)))]
     found: dict[Cell, Done] = {}
     waiting, stopping = list(wanted), [False]
 
@@ -47,7 +50,7 @@ def side_by_side(wanted: Sequence[Cell], places: Places, device: str | None, job
 
     old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        _drive(workers, waiting, found, stopping, len(wanted))
+        _drive(workers, hire, waiting, found, stopping)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -62,10 +65,14 @@ def side_by_side(wanted: Sequence[Cell], places: Places, device: str | None, job
 
 
 def _drive(
-    workers: list[_Worker], waiting: list[Cell], found: dict[Cell, Done], stopping: list[bool], total: int
+    workers: list[_Worker],
+    hire: Callable[[], _Worker],
+    waiting: list[Cell],
+    found: dict[Cell, Done],
+    stopping: list[bool],
 ) -> None:
     """Hand out cells and take in results until nothing is left or a stop was asked for."""
-    idle, busy = list(workers), {}
+    idle, busy, total = list(workers), {}, len(waiting)
     while True:
         while waiting and idle and not stopping[0]:
             worker = idle.pop()
@@ -86,6 +93,9 @@ def _drive(
                 say(f"[{len(found)}/{total}] {done}")
             if worker.process.is_alive():
                 idle.append(worker)
+            elif waiting and not stopping[0]:
+                workers.append(hire())
+                idle.append(workers[-1])
 
 
 def _received(worker: _Worker) -> Done | str:

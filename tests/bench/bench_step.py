@@ -3,9 +3,9 @@
 python tests/bench/bench_step.py [--crop 321] [--encoder resnet50s] [--steps 4] [--threads 2] [--workers 1]
 
 UniMatch on DeepLabV3+, 2 labelled, 2 unlabelled and 2 mixing images a step, on CamVid's pictures of 480 x 360 (the toy
-data where they are absent). The engine's step is all of it: batches from the loader, views, losses, terms, schedule.
-The plain one is the network, the loss of specs/unimatch.md 1.3 on batches already in memory, and an SGD update. Both
-run in this process, one after the other, on the same batches; the first step of each is not counted.
+data where they are absent). First the engine alone, with its loader: how long it waits for data. Then, on the batches
+of that, the engine's step and the plain one take turns, so that a busy machine slows both: the plain one is the net,
+the loss of specs/unimatch.md 1.3, and an SGD update. The first step of each is not counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from ssbench.engine.build import dataset_of, method_of
 from ssbench.engine.console import Bars
 from ssbench.engine.distributed import Team
 from ssbench.engine.trainer import Trainer
-from ssbench.recipe import Recipe, load
+from ssbench.recipe import load
+
+TEXTS = {
+    "whole": "engine, with its loader",
+    "wait": "  of it waiting for data",
+    "step": "engine, batches at hand",
+    "plain": "plain, batches at hand",
+}
 
 
 def main() -> None:
@@ -39,29 +46,24 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(args, Path(folder))
-        engine, batches = by_engine(made)
-        plain = by_plain(made.recipe, batches, len(made.dataset.classes))
+        seconds, batches = alone(made)
+        seconds |= in_turn(made, batches)
+    means = {name: sum(values) / len(values) for name, values in seconds.items()}
     found = {
-        "engine_s": mean(engine["step"]),
-        "of it waiting for data": sum(engine["wait"]) / sum(engine["step"]),
-        "plain_s": mean(plain),
-        "engine / plain": mean(engine["step"]) / mean(plain),
+        "waiting_share": means["wait"] / means["whole"],
+        "engine_over_plain": (means["step"] + means["wait"]) / means["plain"],
     }
     if args.json:
-        print(json.dumps({**vars(args), "data": str(args.data), **found}, indent=1))
+        print(json.dumps({**vars(args), "data": str(args.data), "seconds": seconds, **found}, indent=1))
         return
     print(
         f"UniMatch {args.encoder}, crop {args.crop}, 2 + 2 + 2 images, {args.threads} threads, {args.workers} workers"
     )
-    print(f"{'':24} {'mean s':>8}  each step")
-    for name, seconds in (
-        ("engine, whole step", engine["step"]),
-        ("  waiting for data", engine["wait"]),
-        ("plain", plain),
-    ):
-        print(f"{name:24} {mean(seconds):8.3f}  {' '.join(f'{s:.2f}' for s in seconds)}")
-    print(f"{'waiting share':24} {100 * found['of it waiting for data']:7.1f}%")
-    print(f"{'engine / plain':24} {found['engine / plain']:8.3f}")
+    print(f"{'seconds':32} {'mean':>7}  each")
+    for name, text in TEXTS.items():
+        print(f"{text:32} {means[name]:7.3f}  {' '.join(f'{s:.2f}' for s in seconds[name])}")
+    print(f"{'waiting share':32} {100 * found['waiting_share']:6.1f}%")
+    print(f"{'engine with its waiting / plain':32} {found['engine_over_plain']:7.3f}")
 
 
 def arguments() -> argparse.Namespace:
@@ -96,9 +98,9 @@ def trainer(args: argparse.Namespace, folder: Path) -> Trainer:
     return made
 
 
-def by_engine(made: Trainer) -> tuple[dict[str, list[float]], list[Batch]]:
-    """Seconds of each step and of the wait before it, without the first; and the batches."""
-    seconds: dict[str, list[float]] = {"step": [], "wait": []}
+def alone(made: Trainer) -> tuple[dict[str, list[float]], list[Batch]]:
+    """Seconds of each whole step and of the wait at its start, without the first; and the batches."""
+    seconds: dict[str, list[float]] = {"whole": [], "wait": []}
     batches, source = [], made._batches()
     made.module.train()
     for _ in range(made.steps):
@@ -106,25 +108,29 @@ def by_engine(made: Trainer) -> tuple[dict[str, list[float]], list[Batch]]:
         batch = next(source)
         got = time.perf_counter()
         made._step(batch)
-        seconds["step"].append(time.perf_counter() - began)
+        seconds["whole"].append(time.perf_counter() - began)
         seconds["wait"].append(got - began)
         batches.append(batch)
     return {name: values[1:] for name, values in seconds.items()}, batches
 
 
-def by_plain(recipe: Recipe, batches: Sequence[Batch], classes: int) -> list[float]:
-    """Seconds of each plain step but the first."""
-    net = method_of(recipe, classes, 3, 0).net.train()
+def in_turn(made: Trainer, batches: Sequence[Batch]) -> dict[str, list[float]]:
+    """Seconds of each engine step and plain step but the first, in turn on the same batches."""
+    net = method_of(made.recipe, len(made.dataset.classes), 3, 0).net.train()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    seconds = []
+    seconds: dict[str, list[float]] = {"step": [], "plain": []}
+    made.state.step = 0
     for batch in batches:
         began = time.perf_counter()
+        made._step(batch)
+        turned = time.perf_counter()
         loss = plain_loss(net, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        seconds.append(time.perf_counter() - began)
-    return seconds[1:]
+        seconds["step"].append(turned - began)
+        seconds["plain"].append(time.perf_counter() - turned)
+    return {name: values[1:] for name, values in seconds.items()}
 
 
 def plain_loss(net: Any, batch: Batch, tau: float = 0.95) -> Tensor:
@@ -156,11 +162,6 @@ def plain_loss(net: Any, batch: Batch, tau: float = 0.95) -> Tensor:
 def masked(logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor) -> Tensor:
     """Cross-entropy over kept pixels by the number of valid ones."""
     return (F.cross_entropy(logits, label, reduction="none") * (keep & valid)).sum() / valid.sum()
-
-
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean."""
-    return sum(values) / len(values)
 
 
 if __name__ == "__main__":

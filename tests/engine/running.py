@@ -40,7 +40,9 @@ TINY = (
 ALONE = Team(0, 1, torch.device("cpu"))
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["ssbench.engine.queue", "ssbench.engine.trainer", "ssbench.nets.deeplabv3plus"])
+context.set_forkserver_preload(
+    ["ssbench.cli", "ssbench.engine.trainer", "ssbench.methods.unimatch", "ssbench.nets.deeplabv3plus"]
+)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,19 @@ def test_the_command_ends_in_6_when_some_runs_failed(toy: Path, tmp_path: Path, 
     assert "1 of 2 runs failed" in said
     assert "was done" in said, "the second command has nothing left to do"
     assert recipe == job.recipe
+
+
+def test_a_worker_that_dies_takes_one_run_with_it(toy: Path, tmp_path: Path, job: Job) -> None:
+    """Both workers of two die; what is left is done by another."""
+    (tmp_path / "faulty.py").write_text(PLUGIN.replace("return [][t.step]", "__import__('os')._exit(9)"))
+    deadly = cell(tmp_path, "deadly", f"plugin: {{name: {tmp_path / 'faulty.py'}}}")
+    cells = [deadly, replace(deadly, seed=1), cell(tmp_path, "sound", SGD.format(rate=0.01))]
+    done = work(cells, job.places, "cpu", jobs=2)
+    assert [one.cell for one in done] == cells
+    assert [one.error.what if one.error else None for one in done[:2]] == ["its worker process ended with code 9"] * 2
+    assert done[2].error is None
+    assert done[2].record is not None
+    assert done[2].record["status"] == "done"
 
 
 def _records(job: Job) -> list[Path]:

@@ -40,10 +40,10 @@ from ssbench.methods.base import (
     MethodConfig,
     Step,
     frozen_forward,
-    kept_share,
     labels_of,
     mean,
     parts,
+    quality,
     recorded,
     streams,
     summed,
@@ -168,7 +168,8 @@ class AEL(Method):
         extra, pace = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t), self.plugin.pace(t)
         consistency = of_labeled + of_mixed if pace.unlabeled else of_labeled  # a warm-up keeps the labelled term
         host = sup + self.cfg.aux_weight * aux + self.cfg.weight * consistency
-        terms = recorded(sup=sup, aux=aux, labeled=of_labeled, mixed=of_mixed, kept=kept_share(pair), **extra)
+        told = quality(pair, torch.cat([here.truth, there.truth]))
+        terms = recorded(sup=sup, aux=aux, labeled=of_labeled, mixed=of_mixed, **told, **extra)
         return Step(summed(host, pace, extra) * self.cfg.loss_scale, terms)
 
     def after_step(self, t: Progress) -> None:

@@ -34,6 +34,7 @@ from ssbench.methods.base import (
     labels_of,
     mean,
     parts,
+    quality,
     recorded,
     summed,
 )
@@ -84,7 +85,7 @@ class AugSeg(Method):
         if here is None:
             raise ValueError("augseg reads unlabelled images")
         if t.epoch < cfg.warmup_epochs:
-            return self._total(batch, self.net(labeled.x), [], None, t)
+            return self._total(batch, self.net(labeled.x), [], {}, t)
         valid = here.valid if cfg.padding == "ignored" else torch.ones_like(here.valid)
         raw = labels_of(self.teacher, here.weak, valid, cfg.threshold, train_mode=False)
         sure, target = confidence(raw.soft, valid), self.plugin.refine(raw, t)
@@ -92,7 +93,8 @@ class AugSeg(Method):
         images = [labeled.x, *([here.weak] if cfg.extra_weak else []), *(m.images for m in mixed)]
         out, *seen = parts(self.net(torch.cat(images)), [len(x) for x in images])
         each, views = self._taught(mixed, seen[-len(mixed) :], frozen_forward(self.teacher), t)
-        return self._total(batch, out, views, mean(each), t)
+        told = {"counted": _counted(views[0].pseudo), **quality(target, here.truth)}
+        return self._total(batch, out, views, {"unsup": mean(each), **told}, t)
 
     def _mixed(self, labeled: Labeled, here: Unlabeled, target: Pseudo, sure: Tensor, t: Progress) -> Mixed:
         """Labelled boxes into a copy of the batch, boxes of that copy into the batch; one order for both (Sec. 3.3)."""
@@ -140,14 +142,13 @@ class AugSeg(Method):
             raise RecipeError(what, "method.group", "choose a group that divides them")
         return max(images // int(self.cfg.group), 1)
 
-    def _total(self, batch: Batch, out: Out, views: Sequence[View], unsup: Tensor | None, t: Progress) -> Step:
+    def _total(self, batch: Batch, out: Out, views: Sequence[View], terms: dict[str, Tensor], t: Progress) -> Step:
         sup = self.losses.supervised(out.logits, batch.labeled.y)
         if out.aux is not None:
             sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
         extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
         pace = self.plugin.pace(t)
-        host = sup if unsup is None or not pace.unlabeled else sup + self.cfg.weight * unsup
-        terms = {} if unsup is None else {"unsup": unsup, "kept": _kept(views[0].pseudo)}
+        host = sup + self.cfg.weight * terms["unsup"] if terms and pace.unlabeled else sup
         return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **extra))
 
     def after_step(self, t: Progress) -> None:
@@ -194,11 +195,11 @@ def known(y: Tensor, like: Pseudo, only_labelled: bool) -> Pseudo:
     return Pseudo(y.where(there, 0), torch.ones_like(like.conf), there, valid, trusted=there, carry=carry)
 
 
+def _counted(pseudo: Pseudo) -> Tensor:
+    """Share of pixels that enter the loss, pasted ones included, as the release logs it."""
+    return ((pseudo.keep | pseudo.trusted_mask()) & pseudo.valid).float().mean()
+
+
 def _mine(drawn: Tensor, t: Progress) -> Tensor:
     """This process's rows of what was drawn for all."""
     return drawn.chunk(t.world)[t.rank]
-
-
-def _kept(pseudo: Pseudo) -> Tensor:
-    """Share of pixels that count, pasted ones included, as the release logs it."""
-    return ((pseudo.keep | pseudo.trusted_mask()) & pseudo.valid).float().mean()

@@ -255,9 +255,24 @@ def mean(terms: Sequence[Tensor]) -> Tensor:
     return sum(terms[1:], terms[0]) / len(terms)
 
 
-def kept_share(target: Pseudo) -> Tensor:
-    """Share of valid pixels that are kept, a scalar to record."""
-    return (target.keep & target.valid).sum() / target.valid.sum().clamp(min=1)
+def quality(target: Pseudo, truth: Tensor | None = None) -> dict[str, Tensor]:
+    """How good pseudo-labels are, as shares to record; nothing of it reaches a loss.
+
+    Args:
+        truth: the hidden labels, B H W, 255 = unknown; by default what `target` carries as "truth".
+
+    Returns:
+        kept: share of valid pixels that are kept. Of the valid pixels whose label is known, `known` is the share kept,
+        `right` the share kept and right: the recall; precision is right / known.
+    """
+    counted = target.keep & target.valid
+    said = {"kept": counted.sum() / target.valid.sum().clamp(min=1)}
+    truth = target.carry.get("truth") if truth is None else truth
+    if truth is None:
+        return said
+    there = target.valid & (truth != 255)
+    total, known = there.sum().clamp(min=1), counted & there
+    return {**said, "known": known.sum() / total, "right": (known & (target.label == truth)).sum() / total}
 
 
 def frozen_forward(net: SegNet) -> Callable[[Tensor], Out]:

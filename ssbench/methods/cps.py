@@ -33,6 +33,7 @@ from ssbench.methods.base import (
     labels_of,
     mean,
     parts,
+    quality,
     recorded,
     streams,
     summed,
@@ -89,7 +90,8 @@ class CPS(Method):
         labeled, here, nets = batch.labeled, batch.unlabeled, self.students()
         assert here is not None  # noqa: S101  `needs` asks for it
         first, second = [net(labeled.x) for net in nets], [net(here.weak) for net in nets]
-        told = [self.plugin.refine(Pseudo.of(out.logits, here.valid, 0.0, out.feats), t) for out in second]
+        raw = [Pseudo.of(out.logits, here.valid, 0.0, out.feats).with_carry(truth=here.truth) for out in second]
+        told = [self.plugin.refine(one, t) for one in raw]
         terms, views = [], []
         for k, peer in enumerate(PEER):
             mixed = Mixed(here.weak, told[peer], here.weak)
@@ -128,7 +130,8 @@ class CPS(Method):
 
     def _told(self, net: SegNet, draw: Unlabeled, t: Progress) -> Pseudo:
         """Hard labels without a threshold, from a pass in the network's own mode, which is training (Q5)."""
-        return self.plugin.refine(labels_of(net, draw.weak, draw.valid, 0.0, net.training), t)
+        raw = labels_of(net, draw.weak, draw.valid, 0.0, net.training)
+        return self.plugin.refine(raw.with_carry(truth=draw.truth), t)
 
     def _cross(self, mixed: Mixed, out: Out, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         """A student's loss on its peer's labels; `teach` is the peer."""
@@ -151,7 +154,8 @@ class CPS(Method):
             extra |= {name if k == 0 else f"{name}_2": value for name, value in found.items()}
         pace, cross = self.plugin.pace(t), terms[0] + terms[1]
         host = sup[0] + sup[1] + self.cfg.weight * cross if pace.unlabeled else sup[0] + sup[1]
-        return Step(summed(host, pace, extra), recorded(sup=sup[0], sup_2=sup[1], cps=cross, **extra))
+        told = quality(views[0][0].pseudo)
+        return Step(summed(host, pace, extra), recorded(sup=sup[0], sup_2=sup[1], cps=cross, **told, **extra))
 
 
 def _joined(labeled: Labeled, known: Out, told: Pseudo, weight: Tensor | None) -> tuple[Pseudo, Tensor | None]:

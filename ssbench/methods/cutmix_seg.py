@@ -31,6 +31,7 @@ from ssbench.methods.base import (
     labels_of,
     mean,
     parts,
+    quality,
     recorded,
     streams,
     summed,
@@ -95,7 +96,8 @@ class CutMixSeg(Method):
             raise ValueError("cutmix_seg reads unlabelled images")
         if t.epoch == self.cfg.warmup_epochs and t.step % t.steps_per_epoch == 0:
             ema.update(self.teacher, self.net, 0.0)
-        target = labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=False)
+        raw = labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=False)
+        target = raw.with_carry(truth=here.truth)
         mixed = self.plugin.mix(lambda: [self._cutmix(here, target, t)], batch, target, t)
         both = torch.cat([batch.labeled.x, *(m.images for m in mixed)])
         sizes = [len(batch.labeled.x), *(len(m.images) for m in mixed)]
@@ -125,8 +127,10 @@ class CutMixSeg(Method):
         """Squared error to the mixed teacher probabilities, scaled by the confident share (specs: cutmix_seg 1)."""
         labeled, here, there = streams(batch)
         out, box, tau = self.net(labeled.x), here.boxes[0], self.cfg.threshold
-        first = self.plugin.refine(labels_of(self.teacher, here.weak, here.valid, tau, train_mode=True), t)
-        second = self.plugin.refine(labels_of(self.teacher, there.weak, there.valid, tau, train_mode=True), t)
+        each = [labels_of(self.teacher, u.weak, u.valid, tau, train_mode=True) for u in (here, there)]
+        first, second = [
+            self.plugin.refine(raw.with_carry(truth=u.truth), t) for raw, u in zip(each, (here, there), strict=True)
+        ]
         image, pseudo = paste(here.strong[0], there.strong[0], box), first.pasted(second, box)
         seen = self.net(image)
         gap = (seen.logits.softmax(1) - paste(first.soft, second.soft, box)).square().sum(1) * pseudo.valid
@@ -143,7 +147,7 @@ class CutMixSeg(Method):
         extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
         pace = self.plugin.pace(t)
         host = sup if term is None or not pace.unlabeled else sup + self.cfg.weight * term
-        terms = {} if term is None else {"unsup": term, "kept": views[0].pseudo.keep.float().mean()}
+        terms = {} if term is None else {"unsup": term, **quality(views[0].pseudo)}
         return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **extra))
 
     def after_step(self, t: Progress) -> None:

@@ -20,10 +20,10 @@ from ssbench.methods.base import (
     Step,
     frozen_copy,
     frozen_forward,
-    kept_share,
     labels_of,
     mean,
     parts,
+    quality,
     recorded,
     streams,
     summed,
@@ -84,7 +84,7 @@ class FixMatch(Method):
         extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
         pace = self.plugin.pace(t)
         host = (sup + strong) / 2 if pace.unlabeled else sup / 2
-        return Step(summed(host, pace, extra), recorded(sup=sup, s=strong, kept=kept_share(target), **extra))
+        return Step(summed(host, pace, extra), recorded(sup=sup, s=strong, **quality(target, here.truth), **extra))
 
     def after_step(self, t: Progress) -> None:
         """Moving average of parameters; the teacher's batch-norm statistics follow by buffer averaging."""

@@ -27,6 +27,7 @@ from ssbench.methods.base import (
     labels_of,
     mean,
     parts,
+    quality,
     recorded,
     summed,
 )
@@ -75,7 +76,8 @@ class MeanTeacher(Method):
         first, second = self.net(labeled.x), self.net(here.weak)
         everywhere = torch.ones_like(labeled.y, dtype=torch.bool)
         told = labels_of(self.teacher, labeled.x, everywhere, 0.0, train_mode=True)
-        target = self.plugin.refine(labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=True), t)
+        raw = labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=True).with_carry(truth=here.truth)
+        target = self.plugin.refine(raw, t)
         known = (first.logits.softmax(1) - told.soft).square().mean(1)
         gap = (second.logits.softmax(1) - target.soft).square().mean(1) * target.keep
         weight = self.plugin.weigh(Mixed(here.weak, target, here.weak), frozen_forward(self.teacher), t)
@@ -86,8 +88,8 @@ class MeanTeacher(Method):
 
     def _hard(self, batch: Batch, labeled: Labeled, here: Unlabeled, t: Progress) -> Step:
         """Confident labels of the eval-mode teacher for the strong view."""
-        target = labels_of(self.teacher, here.weak, here.valid, self.cfg.threshold, train_mode=False)
-        target = self.plugin.refine(target, t)
+        raw = labels_of(self.teacher, here.weak, here.valid, self.cfg.threshold, train_mode=False)
+        target = self.plugin.refine(raw.with_carry(truth=here.truth), t)
         mixed = self.plugin.mix(lambda: [Mixed(here.strong[0], target, here.weak)], batch, target, t)
         out = self.net(torch.cat([labeled.x, *(m.images for m in mixed)]))
         first, *seen = parts(out, [len(labeled.x), *(len(m.images) for m in mixed)])
@@ -102,7 +104,7 @@ class MeanTeacher(Method):
         pace = self.plugin.pace(t)
         weight = default if self.cfg.weight is None else self.cfg.weight
         host = sup + weight * term if pace.unlabeled else sup
-        return Step(summed(host, pace, extra), recorded(sup=sup, consistency=term, **extra))
+        return Step(summed(host, pace, extra), recorded(sup=sup, consistency=term, **quality(views[0].pseudo), **extra))
 
     def after_step(self, t: Progress) -> None:
         """EMA of parameters: constant decay for soft, capped for hard, whose teacher also takes the statistics."""

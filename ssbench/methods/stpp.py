@@ -39,6 +39,7 @@ from ssbench.methods.base import (
     Step,
     frozen_forward,
     parts,
+    quality,
     recorded,
     summed,
 )
@@ -165,7 +166,8 @@ class STPlusPlus(Method):
         pairs = enumerate(zip(mixed, outs, strict=True), 1)
         views = tuple(View(f"s{k}", m.images, seen, m.pseudo, m.weak) for k, (m, seen) in pairs)
         extra = self.plugin.loss(Seen(batch, out, views, self.net, teach), t)
-        return Step(summed(host, pace, extra), recorded(ce=host, **extra))
+        told = quality(mixed[0].pseudo) if mixed else {}
+        return Step(summed(host, pace, extra), recorded(ce=host, **told, **extra))
 
     def _mixed(self, batch: Batch, t: Progress) -> list[Mixed]:
         """What the student sees of the unlabelled images; nothing where the batch has none."""
@@ -173,7 +175,7 @@ class STPlusPlus(Method):
         if here is None:
             return []
         label, everywhere = here.maps["pseudo"].long(), torch.ones_like(here.valid)
-        carry = {name: here.maps[name] for name in self._map_names[1:]}
+        carry = {"truth": here.truth, **{name: here.maps[name] for name in self._map_names[1:]}}
         told = Pseudo(label, everywhere.to(here.weak.dtype), everywhere, here.valid, carry=carry)
         if here.colour is None or batch.donor is None:
             return list(self.plugin.mix(lambda: [Mixed(here.strong[0], told, here.weak)], batch, told, t))

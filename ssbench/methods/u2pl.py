@@ -34,10 +34,10 @@ from ssbench.methods.base import (
     MethodConfig,
     Step,
     frozen_forward,
-    kept_share,
     labels_of,
     mean,
     parts,
+    quality,
     recorded,
     summed,
 )
@@ -108,7 +108,8 @@ class U2PL(Method):
         if t.epoch == self.cfg.warmup_epochs:  # Q2: for one epoch the teacher is the student
             ema.update(self.teacher, self.net, 0.0)
         valid = here.valid if self.cfg.padding == "ignored" else torch.ones_like(here.valid)
-        target = self.plugin.refine(labels_of(self.teacher, here.weak, valid, 0.0, train_mode=False), t)
+        raw = labels_of(self.teacher, here.weak, valid, 0.0, train_mode=False).with_carry(truth=here.truth)
+        target = self.plugin.refine(raw, t)
         mixed = self.plugin.mix(lambda: [self._cutmix(here, target, t)], batch, target, t)
         both = torch.cat([batch.labeled.x, *(m.images for m in mixed)])
         sizes = [len(batch.labeled.x), *(len(m.images) for m in mixed)]
@@ -220,8 +221,8 @@ class U2PL(Method):
             host = sup + self.cfg.weight * terms["unsup"] + self.cfg.contrastive_weight * terms["contrast"]
         else:
             host = sup + 0 * _representation(out).sum()  # release: every parameter has a gradient in every step
-        kept = {"kept": kept_share(views[0].pseudo)} if views else {}
-        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **kept, **extra))
+        told = quality(views[0].pseudo) if views else {}
+        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **told, **extra))
 
     def after_step(self, t: Progress) -> None:
         """EMA of parameters alone; a copy for one epoch (Q2); nothing during the warm-up."""

@@ -19,10 +19,10 @@ from ssbench.methods.base import (
     MethodConfig,
     Step,
     frozen_forward,
-    kept_share,
     labels_of,
     mean,
     parts,
+    quality,
     recorded,
     streams,
     summed,
@@ -86,7 +86,8 @@ class UniMatch(Method):
         unlabeled = cfg.strong_weight * mean(each) + cfg.feature_weight * fp
         host = (sup + unlabeled) / 2 if pace.unlabeled else sup / 2
         terms = {f"s{k}": s for k, s in enumerate(each, 1)}
-        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, fp=fp, kept=kept_share(target), **extra))
+        told = quality(target, here.truth)
+        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, fp=fp, **told, **extra))
 
     def _joint(self, x: torch.Tensor, weak: torch.Tensor, t: Progress) -> tuple[Out, Out]:
         """One pass over labelled and weak images, the decoder also on perturbed features of both."""

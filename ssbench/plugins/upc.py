@@ -11,7 +11,8 @@ mixed image); hosts without colour (CPS, U2PL, CutMix-Seg) and ST++, which mixes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -90,7 +91,8 @@ class UPC(Plugin):
         x, y = batch.labeled.x[donors], batch.labeled.y[donors]
         known = y != 255
         given = Pseudo(y.where(known, torch.zeros_like(y)), torch.ones_like(weak.conf), known, known, trusted=known)
-        kept = Pseudo(weak.label, weak.conf, weak.keep, weak.valid)
+        kept = Pseudo(weak.label, weak.conf, weak.keep, weak.valid, carry=_hidden(weak.carry))
+        given = replace(given, carry={name: torch.full_like(value, 255) for name, value in kept.carry.items()})
         return Mixed(paste(_strong(here), x, region), kept.pasted(given, region), paste(here.weak, x, region))
 
     def _erased(self, here: Unlabeled, weak: Pseudo, t: Progress) -> Mixed:
@@ -102,8 +104,13 @@ class UPC(Plugin):
         noise = torch.rand(images.shape, generator=generator, device=images.device)
         span = images.amax((2, 3), keepdim=True) - images.amin((2, 3), keepdim=True)
         noisy = paste(images, images.amin((2, 3), keepdim=True) + noise * span, region)
-        left = Pseudo(weak.label, weak.conf, weak.keep & ~region, weak.valid & ~region)
+        left = Pseudo(weak.label, weak.conf, weak.keep & ~region, weak.valid & ~region, carry=_hidden(weak.carry))
         return Mixed(noisy, left, here.weak)
+
+
+def _hidden(carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of the maps a host mixes along, the hidden labels it measures its pseudo-labels by; donors' pixels have none."""
+    return {name: value for name, value in carry.items() if name == "truth"}
 
 
 def _strong(here: Unlabeled) -> Tensor:

@@ -171,7 +171,10 @@ def test_first_step_re_derived() -> None:
     ce = F.cross_entropy(logits[4:], label.where(label != 255, 0), reduction="none")
     unsup = (ce * counted).sum() / counted.numel()
     assert 0.1 < counted.float().mean().item() < 0.9
-    assert step.terms["kept"].item() == pytest.approx(counted.float().mean().item())
+    with torch.no_grad():
+        sure = teacher.eval()(here.weak).logits.softmax(1).amax(1) >= tau
+    assert step.terms["kept"].item() == pytest.approx(sure.float().mean().item())
+    assert step.terms["counted"].item() == pytest.approx(counted.float().mean().item())
     assert step.terms["unsup"].item() == pytest.approx(unsup.item(), rel=1e-4)
     assert step.loss.item() == pytest.approx((sup + unsup).item(), rel=1e-5)
     naive.assert_same_gradients(method.net, naive.gradients(sup + unsup, student))
@@ -183,7 +186,7 @@ def test_a_negative_threshold_keeps_everything_but_labelled_pixels_without_a_lab
     batch, t = make_batch(method.needs, images=4), progress(11)
     q, _, label = by_hand(method, copy.deepcopy(method.teacher), batch, t, always=True)
     with torch.no_grad():
-        kept = method(batch, t).terms["kept"].item()
+        kept = method(batch, t).terms["counted"].item()
     assert (q >= -0.1).all()
     assert kept == pytest.approx((label != 255).float().mean().item())
     assert 0.9 < kept < 1

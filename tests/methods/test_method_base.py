@@ -12,10 +12,10 @@ from ssbench.methods.base import (
     Losses,
     frozen_copy,
     frozen_forward,
-    kept_share,
     labels_of,
     mean,
     parts,
+    quality,
     recorded,
     streams,
     summed,
@@ -110,8 +110,19 @@ def test_the_identitys_pace_leaves_the_very_tensor() -> None:
 
 def test_small_helpers() -> None:
     assert mean([torch.tensor(1.0), torch.tensor(4.0)]).item() == 2.5
-    assert kept_share(SAID).item() == pytest.approx((KEEP & VALID).sum().item() / VALID.sum().item())
     assert not recorded(a=LOGITS.clone().requires_grad_())["a"].requires_grad
+
+
+def test_the_quality_of_pseudo_labels_is_counted_on_valid_pixels_whose_label_is_known() -> None:
+    """Six pixels: one padded, one of unknown label; three kept, of them two known and one right."""
+    label = torch.tensor([[[0, 1, 2, 0, 1, 2]]])
+    keep, valid = torch.tensor([[[1, 1, 1, 0, 0, 1]]]).bool(), torch.tensor([[[1, 1, 1, 1, 1, 0]]]).bool()
+    said = Pseudo(label, torch.ones(1, 1, 6), keep, valid)
+    truth = torch.tensor([[[0, 2, 255, 0, 0, 2]]])
+    found = {name: value.item() for name, value in quality(said, truth).items()}
+    assert found == pytest.approx({"kept": 3 / 5, "known": 2 / 4, "right": 1 / 4})
+    assert quality(said.with_carry(truth=truth)).keys() == found.keys()
+    assert quality(said).keys() == {"kept"}
 
 
 def test_a_batch_without_a_partner_is_refused() -> None:

@@ -19,6 +19,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from ssbench.nets.segnet import Out, SegNet, resize
@@ -39,15 +40,16 @@ class PatchClassifier(nn.Module):
     The features beside their averages over `kernels` (zero padding counted), a stack of convolutions, a small head.
     """
 
-    def __init__(self, channels: int, classes: int, kernels: tuple[int, ...], arch: str) -> None:
+    def __init__(self, channels: int, classes: int, kernels: tuple[int, ...], arch: str, widest: int = 256) -> None:
         super().__init__()
         self.kernels = kernels
         width = channels * (1 + len(kernels))
         layers: list[nn.Module] = []
         for kernel, out in STACK if arch == "release" else PAPER_STACK:
-            conv = nn.Conv2d(width, out or width, kernel, padding=kernel // 2, bias=False)
-            layers += [conv, nn.BatchNorm2d(out or width), nn.ReLU(inplace=True)]
-            width = out or width
+            wide = out * widest // 256 or width
+            conv = nn.Conv2d(width, wide, kernel, padding=kernel // 2, bias=False)
+            layers += [conv, nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
+            width = wide
         self.stack = nn.Sequential(*layers)
         hidden = [nn.Conv2d(width, 32, 1), nn.ReLU(inplace=True), nn.Dropout(0.2), nn.Conv2d(32, classes, 1)]
         self.head = nn.Sequential(*(hidden if arch == "release" else [nn.Conv2d(width, classes, 1)]))
@@ -76,6 +78,7 @@ class MPMC(Plugin):
         unlabelled: bool = True  # Table 6
         kernels: tuple[Literal[7, 19], ...] = (7, 19)  # Sec. 3.2; Fig. 4
         arch: Literal["release", "paper"] = "release"  # ten convolutions; the paper's three blocks and one linear layer
+        widest: int = Field(256, ge=16)  # release: channels of its widest convolutions; the others in proportion
         beta: float = 0.1  # release; the paper's 0.25 belongs to a segmentation stream there
         alpha: float = 1.0  # factor on the host's total: ours, the host keeps its own weight
         loss_form: Literal["code", "paper"] = "paper"  # "code": UniMatch's sum of all terms over 3.3
@@ -96,7 +99,8 @@ class MPMC(Plugin):
         if not (self.cfg.labelled or self.cfg.unlabelled):
             return nn.ModuleDict()
         self._sight = net.receptive_field()
-        self._made = [PatchClassifier(net.perturb_channels[0], self.classes, self.cfg.kernels, self.cfg.arch)]
+        cfg, channels = self.cfg, net.perturb_channels[0]
+        self._made = [PatchClassifier(channels, self.classes, cfg.kernels, cfg.arch, cfg.widest)]
         return nn.ModuleDict({"patches": self._made[0]})
 
     def pace(self, t: Progress) -> Pace:

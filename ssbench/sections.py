@@ -79,8 +79,10 @@ class ScheduleConfig(Section):
     """How long, and with what batches (totals over all processes).
 
     devices: the authors' process count, which fixes steps per epoch (`data.batch.Plan`).
+    last: an epoch's last incomplete batch is left out, or filled with the epoch's first images.
     steps: where authors give every split the same number of steps: train the nearest number of whole epochs to it,
     whatever `epochs` says.
+    deterministic: torch's deterministic operations wherever there are such; a warning for the others.
     checkpoint_minutes: besides every epoch's end.
     """
 
@@ -89,12 +91,15 @@ class ScheduleConfig(Section):
     labeled_batch: Count
     unlabeled_batch: Annotated[int, Field(ge=0)] = 0  # supervised recipes read none
     devices: Count = 1  # ours
+    last: Literal["drop", "fill"] = "drop"  # UniMatch; the supervised runs of AugSeg and U2PL keep it
     precision: Literal["exact"] = "exact"  # fp32, eager, the authors' operations
+    deterministic: bool = False  # IPixMatch sets it, Sec. IV-B
     checkpoint_minutes: NotNegative = 10.0  # ours: changes no number
 
     def facts(self) -> dict[str, Any]:
-        """How often a checkpoint is written changes nothing; `steps` counts where it is set."""
-        return _set(self.model_dump(mode="json", exclude={"checkpoint_minutes"}), steps=None)
+        """How often a checkpoint is written changes nothing; `steps`, `last`, `deterministic` count where set."""
+        facts = self.model_dump(mode="json", exclude={"checkpoint_minutes"})
+        return _set(facts, steps=None, last="drop", deterministic=False)
 
     def epochs_of(self, steps_per_epoch: int) -> int:
         """Epochs of a run whose epoch has so many steps."""

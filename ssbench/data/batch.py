@@ -108,7 +108,8 @@ class Plan:
     """Which images a step reads. Batches are totals over all processes; `devices` is the authors' process count.
 
     Steps per epoch = floor(ceil(N / devices) / (batch / devices)): their distributed sampler pads N to a multiple of
-    the process count and drops the last incomplete batch (specs: unimatch 1.2). It stays fixed whatever runs it.
+    the process count and drops the last incomplete batch (specs: unimatch 1.2). It stays fixed whatever runs it. With
+    `last` "fill" that batch counts as a step too, filled with the epoch's first images (specs: augseg 11, u2pl 10).
     """
 
     labeled: tuple[str, ...]
@@ -118,6 +119,7 @@ class Plan:
     unlabeled_batch: int
     devices: int = 1
     seed: int = 0
+    last: Literal["drop", "fill"] = "drop"
 
     def __post_init__(self) -> None:
         """Refuse lists too short for one batch, and batches the authors' processes could not have shared."""
@@ -153,8 +155,9 @@ class Plan:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
-        per_device = self._batch // self.devices
-        return -(-len(self._epoch_list) // self.devices) // per_device if per_device else 0
+        per_device, listed = self._batch // self.devices, -(-len(self._epoch_list) // self.devices)
+        longer = per_device - 1 if self.last == "fill" else 0
+        return (listed + longer) // per_device if per_device else 0
 
     def labeled_at(self, step: int) -> list[tuple[str, int]]:
         """(id, repetition) of the step's labelled images.
@@ -314,18 +317,19 @@ def loader(steps: Steps, start: int, stop: int, workers: int, pin: bool = False)
 
 
 def partition_plan(
-    partition: Partition, needs: Needs, labeled_batch: int, unlabeled_batch: int, devices: int, seed: int
-) -> Plan:
+    partition: Partition, needs: Needs, labeled_batch: int, unlabeled_batch: int, devices: int, seed: int,
+    last: Literal["drop", "fill"] = "drop",
+) -> Plan:  # fmt: skip
     """The plan of a whole split; of a mixture, the one of all its unlabelled images and about as many labelled ones."""
     if needs.mixture:
         from ssbench.data.mixture import Mixture  # which is built on this module
 
         repeats = max(-(-len(partition.unlabeled) // len(partition.labeled)), 1)
         lists = (partition.labeled, partition.unlabeled)
-        return Mixture(*lists, needs, labeled_batch, unlabeled_batch, devices, seed, repeats)
+        return Mixture(*lists, needs, labeled_batch, unlabeled_batch, devices, seed, last, repeats)
     rest = partition.unlabeled
     unlabeled = tuple(sorted({*partition.labeled, *rest})) if needs.pool == "all" else rest
-    return Plan(partition.labeled, unlabeled, needs, labeled_batch, unlabeled_batch, devices, seed)
+    return Plan(partition.labeled, unlabeled, needs, labeled_batch, unlabeled_batch, devices, seed, last)
 
 
 def useful_workers(asked: int) -> int:

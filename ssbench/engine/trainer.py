@@ -21,6 +21,7 @@ from ssbench.engine.console import Bars, StepBar
 from ssbench.engine.distributed import Team, in_parallel, share_batch_norm
 from ssbench.engine.evaluate import Score, evaluate
 from ssbench.engine.keeper import Keeper
+from ssbench.engine.machine import repeatable
 from ssbench.engine.stages import Stages
 from ssbench.engine.state import State, Timing
 from ssbench.engine.stopping import StopRequest
@@ -88,7 +89,7 @@ class Trainer:
             Stopped: a signal came; everything is saved.
             Diverged: a loss was not finite.
         """
-        with self.stop:
+        with self.stop, repeatable(self.recipe.schedule.deterministic):
             self._prepare()
             self.method.fit(self)
         return self.state
@@ -155,7 +156,8 @@ class Trainer:
 
     def _plan(self) -> Plan:
         needs, s = self.method.needs, self.recipe.schedule
-        return partition_plan(self.partition, needs, s.labeled_batch, s.unlabeled_batch, s.devices, self.seed)
+        batches = (s.labeled_batch, s.unlabeled_batch)
+        return partition_plan(self.partition, needs, *batches, s.devices, self.seed, s.last)
 
     def _batches(self) -> Iterator[Batch]:
         steps = self.plan.steps(self.dataset, self.recipe.views, self.maps, self.team.rank, self.team.world)

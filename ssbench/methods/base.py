@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ssbench.data.batch import Batch, Labeled, Needs, Plan, Unlabeled
 from ssbench.data.maps import Maps
 from ssbench.errors import RecipeError
+from ssbench.fit import uncalled
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import losses
 from ssbench.ops.progress import Progress
@@ -23,8 +24,13 @@ from ssbench.plugins.base import Mixed, Pace, Plugin, View
 
 
 class MethodConfig(BaseModel):
-    """Settings of a method, each with a default and its source in a comment; unknown fields are refused."""
+    """Settings of a method, each with a default and its source in a comment; unknown fields are refused.
 
+    added: fields younger than the first stored records, with the value that changes nothing; at it a run's key leaves
+    them out, so that the records stand.
+    """
+
+    added: ClassVar[Mapping[str, Any]] = {}
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
@@ -138,10 +144,17 @@ class Method(nn.Module):
 
     def __init__(self, cfg: Any, make_net: MakeNet, plugin: Plugin, loss: LossConfig) -> None:
         super().__init__()
+        if found := uncalled(type(self).__name__, type(self), cfg, type(plugin).__name__, plugin.needs):
+            raise RecipeError(found.what, "method", found.fix)
         self.cfg, self.losses, self.plugin = cfg, Losses(loss), plugin
         self.net = make_net("student")
         self.extras = plugin.extras(self.net)
         self.build(make_net)
+
+    @classmethod
+    def calls(cls, cfg: Any) -> frozenset[str]:
+        """The hooks its step calls under these settings: `honours`, less those that some settings leave out."""
+        return cls.honours
 
     def build(self, make_net: MakeNet) -> None:
         """Make what the method has besides the student (a teacher, a second network)."""
@@ -197,12 +210,6 @@ class Method(nn.Module):
         pairs = list(zip(mixed, outs, strict=True))
         terms = [self.losses.pseudo(out.logits, m.pseudo, self.plugin.weigh(m, teach, t)) for m, out in pairs]
         return terms, [View(f"s{k}", m.images, out, m.pseudo, m.weak) for k, (m, out) in enumerate(pairs, 1)]
-
-    def _cannot(self, hook: str, setting: str, instead: str) -> None:
-        """Refuse a plug-in that uses `hook`, which this method calls in general but not under `setting`."""
-        if hook in self.plugin.needs:
-            what = f"{type(self.plugin).__name__} uses {hook}, which {type(self).__name__} never calls with {setting}"
-            raise RecipeError(what, "method", instead)
 
 
 def streams(batch: Batch) -> tuple[Labeled, Unlabeled, Unlabeled]:

@@ -71,11 +71,14 @@ class CPS(Method):
             return Needs(pool=self.cfg.unlabeled)
         return Needs(strong=1, partner=self.cfg.partner, pool=self.cfg.unlabeled)
 
+    @classmethod
+    def calls(cls, cfg: Config) -> frozenset[str]:
+        """Without CutMix nothing is mixed."""
+        return cls.honours if cfg.cutmix else cls.honours - {"mix"}
+
     def build(self, make_net: MakeNet) -> None:
         """The second network: same encoder file, a head drawn by itself."""
         self.second = make_net("second")
-        if not self.cfg.cutmix:
-            self._cannot("mix", "cutmix: false", "set method.cutmix: true")
 
     def students(self) -> Sequence[SegNet]:
         """Both."""

@@ -68,12 +68,15 @@ class CutMixSeg(Method):
         original = self.cfg.variant == "original"
         return Needs(strong=1, partner="other" if original else None)
 
+    @classmethod
+    def calls(cls, cfg: Config) -> frozenset[str]:
+        """Original mixes probabilities, which no plug-in's labels could replace."""
+        return cls.honours if cfg.variant == "s4mc" else cls.honours - {"mix"}
+
     def build(self, make_net: MakeNet) -> None:
         """The teacher starts as a copy of the student. `teaching`: whether the warm-up is over."""
         self.teacher = frozen_copy(self.net)
         original = self.cfg.variant == "original"
-        if original:
-            self._cannot("mix", "variant: original", "method: {name: cutmix_seg, variant: s4mc}")
         self.register_buffer("teaching", torch.tensor(original or self.cfg.warmup_epochs == 0))
         self.teaching: torch.Tensor
 

@@ -58,11 +58,14 @@ class MeanTeacher(Method):
         """Soft: student and teacher see the same image. Hard: one strong view."""
         return Needs(strong=1 if self.cfg.consistency == "hard" else 0)
 
+    @classmethod
+    def calls(cls, cfg: Config) -> frozenset[str]:
+        """Soft targets are those of the very image the student sees: nothing is mixed."""
+        return cls.honours if cfg.consistency == "hard" else cls.honours - {"mix"}
+
     def build(self, make_net: MakeNet) -> None:
         """The teacher starts as a copy of the student."""
         self.teacher = frozen_copy(self.net)
-        if self.cfg.consistency == "soft":
-            self._cannot("mix", "consistency: soft", "method: {name: mean_teacher, consistency: hard}")
 
     def step(self, batch: Batch, t: Progress) -> Step:
         """One consistency term, soft or hard."""

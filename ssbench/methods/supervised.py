@@ -1,14 +1,17 @@
 """Supervised baseline: labelled images only.
 
 Paper: the "Supervised" / "SupOnly" rows of every table. Checked against: UniMatch 0324f3d `supervised.py` and U2PL
-ab3d2be (specs: unimatch 1.5, u2pl 10), which both pass over the labelled list alone and drop the last batch.
-Departures: none. `epoch_of` names the two readings in use: "labeled" is the authors' very short schedule (80 epochs
-of 92 images are 400 steps), "unlabeled" gives the row as many steps as its semi-supervised neighbours.
+ab3d2be (specs: unimatch 1.5, u2pl 10), which pass over the labelled list alone; `schedule.last` says what becomes of
+its last incomplete batch (UniMatch drops it: 80 epochs of 92 images are 400 steps; U2PL and AugSeg keep it: 480).
+Departures: a kept last batch is filled with images of the same epoch instead of being smaller. `epoch_of` names the two
+readings in use: "labeled" is the authors' very short schedule, "unlabeled" gives the row as many steps as its
+semi-supervised neighbours.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from ssbench.data.batch import Batch, Needs
 from ssbench.methods.base import Method, MethodConfig, Step, frozen_forward, recorded, summed
@@ -17,15 +20,17 @@ from ssbench.plugins.base import Seen
 
 
 class Supervised(Method):
-    """L = L_x."""
+    """L = L_x, and aux_weight times the same of an auxiliary head."""
 
     honours = frozenset({"prepare", "extras", "pace", "loss"})
 
     class Config(MethodConfig):
         """Settings."""
 
+        added: ClassVar[Mapping[str, Any]] = {"aux_weight": 0.4}
         name: Literal["supervised"] = "supervised"
         epoch_of: Literal["labeled", "unlabeled"] = "labeled"  # released scripts
+        aux_weight: float = 0.4  # U2PL train_sup.py, where the network has the auxiliary head
 
     @property
     def needs(self) -> Needs:
@@ -36,5 +41,7 @@ class Supervised(Method):
         """Cross-entropy (or the task's labelled loss) of the labelled batch."""
         out = self.net(batch.labeled.x)
         sup = self.losses.supervised(out.logits, batch.labeled.y)
+        if out.aux is not None:
+            sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
         extra = self.plugin.loss(Seen(batch, out, (), self.net, frozen_forward(self.net)), t)
         return Step(summed(sup, self.plugin.pace(t), extra), recorded(sup=sup, **extra))

@@ -88,6 +88,16 @@ def test_steps_per_epoch_of_the_supervised_rows(labeled: int, steps: int) -> Non
     assert plan(labeled, 10, needs, (16, 0), devices=4).steps_per_epoch == steps
 
 
+def test_a_kept_last_batch_is_filled_from_the_start_of_its_epoch() -> None:
+    needs = Needs(unlabeled=False, epoch_of="labeled")
+    short, kept = (plan(10, 0, needs, (4, 0), last=last) for last in ("drop", "fill"))
+    assert (short.steps_per_epoch, kept.steps_per_epoch) == (2, 3)
+    first, second, third = ([id for id, _ in kept.labeled_at(step)] for step in range(3))
+    assert sorted(first + second + third[:2]) == sorted(kept.labeled)
+    assert third[2:] == first[:2]
+    assert [id for id, _ in short.labeled_at(0)] == first
+
+
 def test_steps_per_epoch_of_the_medical_schedule() -> None:
     assert plan(136, 1176, batch=(12, 12)).steps_per_epoch == 98
 

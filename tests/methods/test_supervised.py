@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import naive
 import pytest
 import torch
 from builders import build, make_batch, maker, progress, tiny_net, unet
 
-from ssbench.data.batch import Needs
+from ssbench import find
+from ssbench.data.batch import Needs, Plan
 from ssbench.methods.base import LossConfig
 from ssbench.nets.segnet import SegNet
+from ssbench.recipe import load
 
 
 @pytest.mark.parametrize("encoder", ["test_resnet", "resnet18"])
@@ -72,3 +75,55 @@ def test_the_random_start_depends_on_seed_and_role() -> None:
     assert torch.equal(weights(build("supervised").net), weights(maker()("student")))
     assert not torch.equal(weights(maker()("student")), weights(maker()("second")))
     assert not torch.equal(weights(tiny_net(0)), weights(tiny_net(1)))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "labeled", "total"),
+    [
+        ("u2pl/supervised_voc_r101", 92, 480),
+        ("u2pl/supervised_voc_r101", 1323, 6640),
+        ("u2pl/supervised_voc_r101", 5291, 26_480),
+        ("u2pl/supervised_cityscapes_r101", 186, 2400),
+        ("u2pl/supervised_cityscapes_r101", 744, 9400),
+        ("u2pl/supervised_cityscapes_r101", 1488, 18_600),
+        ("augseg/supervised_voc_r50", 92, 480),
+        ("augseg/supervised_cityscapes_r101", 186, 2880),
+        ("unimatch/supervised_voc_r101", 92, 400),
+        ("unimatch/supervised_cityscapes_r101", 186, 2640),
+    ],
+)
+def test_the_authors_short_schedules_have_their_steps(recipe: str, labeled: int, total: int) -> None:
+    """Specs: u2pl 10, augseg 11, unimatch 1.5."""
+    assert steps(recipe, labeled, 10_582 - labeled) == total
+
+
+@pytest.mark.parametrize(
+    ("recipe", "host"),
+    [
+        ("unimatch/supervised_equal_voc_r101", "unimatch/unimatch_voc_r101"),
+        ("unimatch/supervised_equal_cityscapes_r101", "unimatch/unimatch_cityscapes_r101"),
+        ("acdc/supervised_equal_unet", "acdc/unimatch_unet"),
+        ("cps/supervised_voc_r50", "cps/cps_voc_r50"),
+    ],
+)
+def test_the_equal_reading_has_its_neighbours_steps(recipe: str, host: str) -> None:
+    assert steps(recipe, 100, 2300) == steps(host, 100, 2300)
+    assert not load(recipe).expect, "no table prints this reading"
+
+
+def steps(name: str, labeled: int, unlabeled: int) -> int:
+    recipe = load(name)
+    lists = [tuple(f"{kind}{k}" for k in range(count)) for kind, count in (("l", labeled), ("u", unlabeled))]
+    s, needs = recipe.schedule, find.load("method", recipe.method.name).needs.fget(SimpleNamespace(cfg=recipe.method))
+    each = Plan(*lists, needs, s.labeled_batch, s.unlabeled_batch, s.devices, 0, s.last).steps_per_epoch
+    return each * s.epochs_of(each)
+
+
+def test_an_auxiliary_head_adds_its_share() -> None:
+    """Specs: u2pl 6: L = OHEM(main) + 0.4 OHEM(aux); here with plain cross entropy."""
+    method = build("supervised", net=maker(layout="augseg", aux=True))  # a layout without dropout
+    batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
+    out = reference(batch.labeled.x)
+    assert out.aux is not None
+    expected = naive.supervised(out.logits, batch.labeled.y) + 0.4 * naive.supervised(out.aux, batch.labeled.y)
+    assert method(batch, progress()).loss.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -15,14 +15,15 @@ from ssbench.marked import Keys, Loader, Mark, Marked, read
 from ssbench.paths import shipped
 
 FILES = (".yaml", ".yml")
+ASIDE = ("base", "claims")  # folders of recipes/ that hold no recipes
 CHOSEN = ("method", "net", "plugin")  # sections whose `name` decides which fields there are
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the shipped recipes: every YAML file that is no base and no table."""
+    """Names of the shipped recipes: every YAML file that is no base, no table and no list of claims."""
     root = shipped("recipes")
     files = [p.relative_to(root).with_suffix("") for p in sorted(root.glob("*/*.yaml"))]
-    return tuple(f.as_posix() for f in files if f.parts[0] != "base" and not is_table_name(f.name))
+    return tuple(f.as_posix() for f in files if f.parts[0] not in ASIDE and not is_table_name(f.name))
 
 
 def is_table_name(stem: str) -> bool:
@@ -112,6 +113,8 @@ def override(marked: Marked, text: str) -> Marked:
     """
     keys, value = _parsed(text)
     mark, data, gone = Mark(f"--set {text}", 0, "--set"), copy.deepcopy(marked.data), keys
+    if keys[0] == "plugin" and len(keys) > 1:
+        data["plugin"] = _blocks(data.get("plugin"))
     block = data
     for key in keys[:-1]:
         block = _step(block, key, mark)
@@ -133,6 +136,13 @@ def _step(block: Any, key: str | int, mark: Mark) -> Any:
     if not isinstance(below, dict | list):
         raise _no_place(key, mark)
     return below
+
+
+def _blocks(plugin: Any) -> Any:
+    """The section with each bare name as the block it stands for."""
+    if isinstance(plugin, list):
+        return [_blocks(one) for one in plugin]
+    return {"name": plugin} if isinstance(plugin, str) else plugin
 
 
 def _no_place(key: str | int, mark: Mark) -> RecipeError:

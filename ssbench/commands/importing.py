@@ -1,4 +1,4 @@
-"""`import`: a user's own images and masks (later: published logs and checkpoints)."""
+"""`import`: a user's own images and masks, a released training log, a released checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssbench.commands.common import DataRoot, Json, print_json, print_rows
+from ssbench.commands.common import DataRoot, Json, Results, print_json, print_rows
 from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def register(app: typer.Typer) -> None:
 
 def import_(
     path: Annotated[
-        Path, typer.Argument(help="A folder with images/ and masks/, perhaps divided into train/ and val/.")
+        Path,
+        typer.Argument(
+            help="A folder with images/ and masks/ (perhaps in train/ and val/), or a released log or checkpoint."
+        ),
     ],
     name: Named = None,
     classes: Classes = None,
@@ -57,10 +60,20 @@ def import_(
     replace: Annotated[bool, typer.Option("--replace", help="Replace an import of this name.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only look: all findings, nothing written.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes (default: one a core).")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Log or checkpoint: what it was trained on.")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Checkpoint: the recipe that is its network.")] = None,
     data_root: DataRoot = None,
+    results: Results = None,
     json: Json = False,
 ) -> None:
-    """Bring your own images and masks: looked over, converted, and from then on a dataset like the others."""
+    """Bring your own images and masks, from then on a dataset like the others; or what a paper's authors released.
+
+    A training log of UniMatch or AugSeg becomes a claim with its curve (`ssbench table --claims`, `ssbench report`); a
+    checkpoint is scored under its recipe's protocol, and its score kept as a claim.
+    """
+    if path.is_file():
+        _released(path, split, recipe, data_root, results, json)
+        return
     from ssbench.data.classmap import read_classmap
     from ssbench.data.importing import Wish, import_folder, lint
     from ssbench.data.pairs import Layout
@@ -89,13 +102,33 @@ def import_(
         _show(report, data_of(data_root))
 
 
+def _released(
+    path: Path, split: str | None, recipe: str | None, data: Path | None, results: Path | None, json: bool
+) -> None:
+    """A log or checkpoint of the authors': what it says, and the file of the claim it became."""
+    from ssbench.paths import data_root, results_root
+    from ssbench.report.claims import write_claim
+    from ssbench.report.logs import claim_of, read_log
+
+    if recipe is None and path.suffix in (".pth", ".pt", ".pkl"):
+        fix = f"ssbench import {path} --recipe unimatch/unimatch_cityscapes_r50 --split cityscapes/cps/1_16"
+        raise UsageError(f"'{path.name}' looks like a checkpoint: which network is it?", "--recipe", fix)
+    if recipe is None:
+        claim = claim_of(read_log(path), path.name, split)
+    else:
+        from ssbench.engine.released import scored_claim
+
+        claim = scored_claim(path, recipe, split, data_root(data))
+    file = write_claim(results_root(results), claim)
+    if json:
+        print_json({**vars(claim), "value": str(claim.value), "file": str(file)})
+        return
+    print(f"{claim.method} on {claim.split}, {claim.backbone}, crop {claim.crop}: {claim.metric} {claim.value}")
+    print(f"  {claim.kind}: {claim.source}; {claim.note}")
+    print(f"  kept: {file}")
+
+
 def _a_folder(path: Path) -> None:
-    """Refuse what is no folder; published logs and checkpoints are to come."""
-    if path.is_file():
-        what = f"'{path}' is a file: training logs and checkpoints cannot be imported yet"
-        raise UsageError(
-            what, str(path), "ssbench eval CHECKPOINT --recipe R scores a checkpoint; import takes a folder"
-        )
     if not path.is_dir():
         raise DataError(f"no folder '{path}'", str(path.absolute()), "check the path")
 

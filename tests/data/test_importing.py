@@ -490,7 +490,7 @@ def test_the_command_names_what_is_wrong(home, ssbench):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["here.log", "--name", "x"], 2, "'here.log' is a file: training logs and checkpoints cannot be imported yet"),
+        (["here.log"], 4, "this is no training log of UniMatch or AugSeg"),
         (["nowhere", "--name", "x"], 4, "no folder 'nowhere'"),
         (["mine"], 2, "the dataset needs a name"),
         (["mine", "--name", "x"], 2, "the classes have no names"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from ssbench import find, paths
+from ssbench import find, fit, paths
 from ssbench.errors import RecipeError, nearest
 from ssbench.marked import Keys, Mark, Marked
 from ssbench.overlay import find_recipe, is_table_name, merge, override, read_raw, recipe_names, shown
@@ -95,8 +95,8 @@ class Recipe:
             "data": self.data.facts(),
             "views": self.views.model_dump(mode="json"),
             "net": self.net.model_dump(mode="json"),
-            "method": self.method.model_dump(mode="json"),
-            "plugin": [p.model_dump(mode="json") for p in self.plugins],
+            "method": _facts(self.method),
+            "plugin": [_facts(p) for p in self.plugins],
             "loss": self.loss.model_dump(mode="json"),
             "optim": self.optim.facts(),
             "schedule": self.schedule.facts(),
@@ -153,6 +153,8 @@ def load(
     """
     found, path = find_recipe(name)
     marked = read_raw(path)
+    if "plugin" in marked.data:
+        marked.data["plugin"] = _near(marked.data["plugin"], path.parent)
     wished = marked.data.pop("quick", None) or {}
     if not isinstance(wished, dict):
         raise RecipeError("'quick' must be a mapping of sections", str(marked.at(("quick",))), "quick: {net: {...}}")
@@ -185,7 +187,7 @@ def _resolve(
         views=_section(ViewsConfig, raw["views"], marked, ("views",)),
         net=_section(net.Config, raw["net"], marked, ("net",)),
         method=_section(method.Config, raw["method"], marked, ("method",)),
-        plugins=tuple(cfg for _, cfg in plugins),
+        plugins=tuple(cfg for _, _, cfg in plugins),
         loss=_section(LossConfig, raw.get("loss") or {}, marked, ("loss",)),
         optim=_section(OptimConfig, raw["optim"], marked, ("optim",)),
         schedule=_section(ScheduleConfig, raw["schedule"], marked, ("schedule",)),
@@ -194,7 +196,7 @@ def _resolve(
         quick=quick,
         marked=marked,
     )
-    _hooks_fit(method, recipe.method.name, plugins, marked)
+    _hooks_fit(recipe, method, [(at, cls) for at, cls, _ in plugins], marked)
     _protocol_fits(recipe, data_root)
     return recipe
 
@@ -216,8 +218,8 @@ def _found(kind: Literal["method", "net"], block: Any, marked: Marked) -> type[A
     return find.load(kind, block["name"], str(marked.at((kind, "name"))))
 
 
-def _plugins(given: Any, marked: Marked) -> Iterator[tuple[type[Any], Any]]:
-    """(class, settings) of each plug-in: one block, a list of blocks, bare names; null and "none" are the identity."""
+def _plugins(given: Any, marked: Marked) -> Iterator[tuple[Keys, type[Any], Any]]:
+    """(place, class, settings) of each plug-in: a block, a list of them, bare names; null and "none" are no plug-in."""
     for i, one in enumerate(given if isinstance(given, list) else [given]):
         at: Keys = ("plugin", i) if isinstance(given, list) else ("plugin",)
         block = one if isinstance(one, dict) else {"name": one}
@@ -228,26 +230,31 @@ def _plugins(given: Any, marked: Marked) -> Iterator[tuple[type[Any], Any]]:
             raise RecipeError("'plugin' needs a name", str(marked.at(at)), "plugin: {name: ...}, or leave it out")
         cls = find.load("plugin", name, str(marked.at((*at, "name"))))
         if name.endswith(".py"):
-            block = {**block, "name": cls.Config.model_fields["name"].default}
-        yield cls, _section(cls.Config, block, marked, at)
+            block = {**block, "name": find.own_name(cls)}
+        yield at, cls, _section(cls.Config, block, marked, at)
 
 
-def _hooks_fit(method: type[Any], name: str, plugins: Sequence[tuple[type[Any], Any]], marked: Marked) -> None:
-    """Refuse a plug-in whose hooks the method does not call, and two that want the same exclusive hook."""
-    from ssbench.plugins.base import EXCLUSIVE
+def _near(plugin: Any, folder: Path) -> Any:
+    """The section with files that are not in the folder ssbench was started in sought, like bases, in the recipe's."""
+    if isinstance(plugin, list):
+        return [_near(one, folder) for one in plugin]
+    if isinstance(plugin, dict):
+        return {**plugin, "name": _near(plugin["name"], folder)} if "name" in plugin else plugin
+    sought = isinstance(plugin, str) and plugin.endswith(".py") and not Path(plugin).is_file()
+    return str(folder / plugin) if sought and (folder / plugin).is_file() else plugin
 
-    used: dict[str, str] = {}
-    for cls, cfg in plugins:
-        where = str(marked.at(("plugin",)))
-        if missing := cls.needs - method.honours:
-            what = f"{cfg.name} needs {', '.join(sorted(missing))}, which {name} does not offer"
-            raise RecipeError(
-                what, where, f"another host or plug-in; {name} offers {', '.join(sorted(method.honours))}"
-            )
-        for hook in sorted(cls.needs & EXCLUSIVE):
-            if hook in used:
-                raise RecipeError(f"{used[hook]} and {cfg.name} both use {hook}", where, "remove one of them")
-            used[hook] = cfg.name
+
+def _facts(settings: Any) -> dict[str, Any]:
+    """Settings as plain data, without fields `added` after records were stored that still have their usual value."""
+    usual = type(settings).added
+    return {n: v for n, v in settings.model_dump(mode="json").items() if n not in usual or v != usual[n]}
+
+
+def _hooks_fit(recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, type[Any]]], marked: Marked) -> None:
+    """Refuse plug-ins the method cannot host, or not together, where the recipe asks for them."""
+    parts = [fit.Part(cfg.name, cls, cfg) for (_, cls), cfg in zip(plugins, recipe.plugins, strict=True)]
+    if found := fit.refused(recipe.method.name, method, recipe.method, parts):
+        raise RecipeError(found.what, str(marked.at(plugins[found.which][0])), found.fix)
 
 
 def _dataset_class(recipe: Recipe, data_root: Path | None) -> type[Dataset]:

@@ -107,9 +107,9 @@ class Needs:
 class Plan:
     """Which images a step reads. Batches are totals over all processes; `devices` is the authors' process count.
 
-    Steps per epoch = floor(ceil(N / devices) / (batch / devices)): their distributed sampler pads N to a multiple of
-    the process count and drops the last incomplete batch (specs: unimatch 1.2). It stays fixed whatever runs it. With
-    `last` "fill" that batch counts as a step too, filled with the epoch's first images (specs: augseg 11, u2pl 10).
+    Steps per epoch = floor(ceil(N / devices) / (batch / devices)), whatever runs it: their distributed sampler pads N
+    and drops the last incomplete batch (specs: unimatch 1.2), or with `last` "fill" it is filled with the epoch's
+    first images (specs: augseg 11, u2pl 10).
     """
 
     labeled: tuple[str, ...]
@@ -130,9 +130,9 @@ class Plan:
         if min(self.labeled_batch, batch, self.unlabeled_batch if self.needs.unlabeled else 1) < 1:
             what = f"batches of {self.labeled_batch} labelled and {self.unlabeled_batch} unlabelled images"
             raise RecipeError(what, "schedule", "give both batches at least one image")
-        if self.needs.unlabeled and self.unlabeled_batch % self.needs.pick:
-            what = f"one of every {self.needs.pick} unlabelled images is used, of a batch of {self.unlabeled_batch}"
-            raise RecipeError(what, "schedule.unlabeled_batch", f"a multiple of {self.needs.pick}")
+        if self.needs.unlabeled and self.unlabeled_batch % (pick := self.needs.pick):
+            what = f"one of every {pick} unlabelled images is used, of a batch of {self.unlabeled_batch}"
+            raise RecipeError(what, "schedule.unlabeled_batch", f"a multiple of {pick}")
         if self.devices < 1 or batch % self.devices:
             what = f"a batch of {batch} cannot come from {self.devices} processes"
             raise RecipeError(what, "schedule", "devices must divide the batch an epoch is counted in")
@@ -252,8 +252,7 @@ class Steps(TorchDataset[Batch]):
         return dataclasses.replace(batch, partner=partner)
 
     def _mine(self, drawn: list[T]) -> list[T]:
-        share = len(drawn) // self.world
-        return drawn[self.rank * share : (self.rank + 1) * share]
+        return drawn[self.rank * (share := len(drawn) // self.world) : (self.rank + 1) * share]
 
     def _sample(self, id: str) -> Sample:
         image, mask = self.dataset.image(id), self.dataset.mask(id)
@@ -325,8 +324,8 @@ def partition_plan(
         from ssbench.data.mixture import Mixture  # which is built on this module
 
         repeats = max(-(-len(partition.unlabeled) // len(partition.labeled)), 1)
-        lists = (partition.labeled, partition.unlabeled)
-        return Mixture(*lists, needs, labeled_batch, unlabeled_batch, devices, seed, last, repeats)
+        lists, batches = (partition.labeled, partition.unlabeled), (labeled_batch, unlabeled_batch)
+        return Mixture(*lists, needs, *batches, devices, seed, last, repeats)
     rest = partition.unlabeled
     unlabeled = tuple(sorted({*partition.labeled, *rest})) if needs.pool == "all" else rest
     return Plan(partition.labeled, unlabeled, needs, labeled_batch, unlabeled_batch, devices, seed, last)

@@ -155,8 +155,17 @@ def verify(ids: tuple[str, ...], entry: ListEntry, where: str | Path, fix: str, 
 
 def digest(labeled: tuple[str, ...], unlabeled: tuple[str, ...]) -> str:
     """SHA-256 (hex) of the two fingerprints, labelled first, with a newline between them."""
-    both = f"{lists.fingerprint(labeled)}\n{lists.fingerprint(unlabeled)}"
-    return hashlib.sha256(both.encode()).hexdigest()
+    return _joined(lists.fingerprint(labeled), lists.fingerprint(unlabeled))
+
+
+def published_digest(entry: SplitEntry) -> str | None:
+    """`Partition.sha256` of a split of the manifest, without its lists; None where upstream's bytes are not known."""
+    both = entry.labeled.fingerprint, entry.unlabeled.fingerprint
+    return None if both[0] is None or both[1] is None else _joined(both[0], both[1])
+
+
+def _joined(labeled: str, unlabeled: str) -> str:
+    return hashlib.sha256(f"{labeled}\n{unlabeled}".encode()).hexdigest()
 
 
 def mend(dataset: str, origin: str, data_root: Path) -> str:

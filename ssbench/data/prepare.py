@@ -48,6 +48,7 @@ __all__ = [
     "intact",
     "known",
     "parallel",
+    "plan_of",
     "prepare",
     "put",
     "put_copy",
@@ -94,7 +95,7 @@ def prepare(
     began, data_root = time.monotonic(), data_root.absolute()
     if (data_root / name / CARD).is_file():
         return _looked_over(name, data_root, progress or Silent())
-    plan = _plan(name)
+    plan = plan_of(name)
     job = Job(name, data_root, source.absolute() if source else None, workers or processors(), progress or Silent())
     with readable_errors(data_root), locked(data_root, name):
         final = (data_root / name).resolve()
@@ -116,7 +117,7 @@ def check(name: str, data_root: Path, progress: Progress | None = None) -> list[
     """
     root = (data_root / name).absolute()
     if not (root / CARD).is_file():
-        _plan(name)
+        plan_of(name)
     book = Ledger.read(root)
     if book is None:
         return [Problem("missing", ledger.NAME, f"not prepared, or not to the end: ssbench prepare {name}")]
@@ -128,7 +129,8 @@ def check(name: str, data_root: Path, progress: Progress | None = None) -> list[
     return problems + cache.check(root, progress)
 
 
-def _plan(name: str) -> Plan:
+def plan_of(name: str) -> Plan:
+    """What a `prepare_<name>` module states: archives, counts. UsageError for an unknown name."""
     if name not in known():
         what = f"no dataset '{name}' to prepare; {nearest(name, known())}"
         raise UsageError(what, fix="ssbench list datasets")

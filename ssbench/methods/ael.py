@@ -148,7 +148,8 @@ class AEL(Method):
         pair = labels_of(self.teacher, both, valid, self.cfg.threshold, self.cfg.pair_mode == "train")
         self._measure(out, labeled.y)
         masks = self._hear(pair.label, drawn, batch, t)
-        refined, n = self.plugin.refine(pair, t), len(here.weak)
+        maps = {name: torch.cat([layer, there.maps[name]]) for name, layer in here.maps.items()}
+        refined, n = self.plugin.refine(pair.with_carry(**maps), t), len(here.weak)
         first, second = refined.permuted(slice(n)), refined.permuted(slice(n, None))
 
         def cutmix() -> list[Mixed]:
@@ -166,7 +167,9 @@ class AEL(Method):
         each = zip(views, weights, strict=True)
         of_mixed = mean([self._consistency(v.name, v.out.logits, v.pseudo, w, 1, t) for v, w in each])
         extra, pace = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t), self.plugin.pace(t)
-        consistency = of_labeled + of_mixed if pace.unlabeled else of_labeled  # a warm-up keeps the labelled term
+        consistency = (
+            of_labeled + pace.unlabeled * of_mixed if pace.unlabeled else of_labeled
+        )  # a warm-up keeps the labelled term
         host = sup + self.cfg.aux_weight * aux + self.cfg.weight * consistency
         told = quality(pair, torch.cat([here.truth, there.truth]))
         terms = recorded(sup=sup, aux=aux, labeled=of_labeled, mixed=of_mixed, **told, **extra)
@@ -257,9 +260,11 @@ class AEL(Method):
         weighed = target.conf**cfg.confidence_power * self._kept(name, logits.detach().argmax(1), group, t)
         if cfg.padding == "ignored":
             weighed = weighed * target.valid
-        if weight is not None:
-            weighed = weighed * weight
         ce = F.cross_entropy(logits, target.label, reduction="none")
+        if weight is not None and self.plugin.absolute:
+            ce = ce * weight
+        elif weight is not None:
+            weighed = weighed * weight
         return eq.weighted_mean(ce, weighed, counted, group, cfg.normaliser)
 
     def _kept(self, name: str, predicted: Tensor, group: int, t: Progress) -> Tensor:

@@ -88,7 +88,7 @@ class AugSeg(Method):
             return self._total(batch, self.net(labeled.x), [], {}, t)
         valid = here.valid if cfg.padding == "ignored" else torch.ones_like(here.valid)
         raw = labels_of(self.teacher, here.weak, valid, cfg.threshold, train_mode=False)
-        sure, target = confidence(raw.soft, valid), self.plugin.refine(raw, t)
+        sure, target = confidence(raw.soft, valid), self.plugin.refine(raw.with_carry(**here.maps), t)
         mixed = self.plugin.mix(lambda: [self._mixed(labeled, here, target, sure, t)], batch, target, t)
         images = [labeled.x, *([here.weak] if cfg.extra_weak else []), *(m.images for m in mixed)]
         out, *seen = parts(self.net(torch.cat(images)), [len(x) for x in images])
@@ -148,7 +148,7 @@ class AugSeg(Method):
             sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
         extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
         pace = self.plugin.pace(t)
-        host = sup + self.cfg.weight * terms["unsup"] if terms and pace.unlabeled else sup
+        host = sup + self.cfg.weight * pace.unlabeled * terms["unsup"] if terms and pace.unlabeled else sup
         return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **extra))
 
     def after_step(self, t: Progress) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from ssbench.data.batch import Batch, Labeled, Needs, Plan, Unlabeled
 from ssbench.data.maps import Maps
 from ssbench.errors import RecipeError
-from ssbench.fit import uncalled
+from ssbench.fit import unhosted
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import losses
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
+from ssbench.ops.reduce import mean_of
 from ssbench.plugins.base import Mixed, Pace, Plugin, View
 
 
@@ -49,9 +50,10 @@ class LossConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of a `LossConfig` as functions."""
+    """The losses of a `LossConfig` as functions. absolute: whether weights stay out of the divisor (but for Dice)."""
 
     cfg: LossConfig
+    absolute: bool = False
 
     def supervised(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar loss of B C H W logits against B H W labels, 255 = ignore."""
@@ -67,7 +69,7 @@ class Losses:
         if self.cfg.pseudo == "dice":
             return losses.dice(logits, target.label, keep & target.valid, weight)
         over = target.valid & keep if self.cfg.pseudo_over == "kept" else target.valid
-        return losses.pseudo_cross_entropy(logits, target.label, keep, over, weight)
+        return losses.pseudo_cross_entropy(logits, target.label, keep, over, weight, self.absolute)
 
 
 @dataclass(frozen=True)
@@ -136,17 +138,19 @@ class Method(nn.Module):
     """A baseline. `forward` is `step`, so that DDP wraps the method and not its networks.
 
     honours: the plug-in hooks its step calls. synchronises: why its step waits for the device, if it does; else empty.
+    two_students: it trains two networks that teach each other.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     honours: ClassVar[frozenset[str]] = frozenset()
     synchronises: ClassVar[str] = ""
+    two_students: ClassVar[bool] = False
 
     def __init__(self, cfg: Any, make_net: MakeNet, plugin: Plugin, loss: LossConfig) -> None:
         super().__init__()
-        if found := uncalled(type(self).__name__, type(self), cfg, type(plugin).__name__, plugin.needs):
+        if found := unhosted(type(self).__name__, type(self), cfg, type(plugin).__name__, plugin, plugin.needs):
             raise RecipeError(found.what, "method", found.fix)
-        self.cfg, self.losses, self.plugin = cfg, Losses(loss), plugin
+        self.cfg, self.losses, self.plugin = cfg, Losses(loss, plugin.absolute), plugin
         self.net = make_net("student")
         self.extras = plugin.extras(self.net)
         self.build(make_net)
@@ -273,13 +277,18 @@ def quality(target: Pseudo, truth: Tensor | None = None) -> dict[str, Tensor]:
         `right` the share kept and right: the recall; precision is right / known.
     """
     counted = target.keep & target.valid
-    said = {"kept": counted.sum() / target.valid.sum().clamp(min=1)}
+    said = {"kept": _share(counted, target.valid)}
     truth = target.carry.get("truth") if truth is None else truth
     if truth is None:
         return said
     there = target.valid & (truth != 255)
-    total, known = there.sum().clamp(min=1), counted & there
-    return {**said, "known": known.sum() / total, "right": (known & (target.label == truth)).sum() / total}
+    known = counted & there
+    return {**said, "known": _share(known, there), "right": _share(known & (target.label == truth), there)}
+
+
+def _share(some: Tensor, of: Tensor) -> Tensor:
+    """Pixels of `some` per pixel of `of`, both bool, over all processes."""
+    return mean_of(some.sum().to(torch.float32), of.sum())
 
 
 def frozen_forward(net: SegNet) -> Callable[[Tensor], Out]:

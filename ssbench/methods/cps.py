@@ -53,6 +53,7 @@ class CPS(Method):
     """L = L_x(1) + L_x(2) + weight * (CE(1, labels of 2) + CE(2, labels of 1))."""
 
     honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+    two_students = True
 
     class Config(MethodConfig):
         """Settings."""
@@ -93,8 +94,8 @@ class CPS(Method):
         labeled, here, nets = batch.labeled, batch.unlabeled, self.students()
         assert here is not None  # noqa: S101  `needs` asks for it
         first, second = [net(labeled.x) for net in nets], [net(here.weak) for net in nets]
-        raw = [Pseudo.of(out.logits, here.valid, 0.0, out.feats).with_carry(truth=here.truth) for out in second]
-        told = [self.plugin.refine(one, t) for one in raw]
+        raw = [Pseudo.of(out.logits, here.valid, 0.0, out.feats) for out in second]
+        told = [self.plugin.refine(one.with_carry(truth=here.truth, **here.maps), t) for one in raw]
         terms, views = [], []
         for k, peer in enumerate(PEER):
             mixed = Mixed(here.weak, told[peer], here.weak)
@@ -134,7 +135,7 @@ class CPS(Method):
     def _told(self, net: SegNet, draw: Unlabeled, t: Progress) -> Pseudo:
         """Hard labels without a threshold, from a pass in the network's own mode, which is training (Q5)."""
         raw = labels_of(net, draw.weak, draw.valid, 0.0, net.training)
-        return self.plugin.refine(raw.with_carry(truth=draw.truth), t)
+        return self.plugin.refine(raw.with_carry(truth=draw.truth, **draw.maps), t)
 
     def _cross(self, mixed: Mixed, out: Out, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         """A student's loss on its peer's labels; `teach` is the peer."""
@@ -156,7 +157,7 @@ class CPS(Method):
             found = self.plugin.loss(seen, t)
             extra |= {name if k == 0 else f"{name}_2": value for name, value in found.items()}
         pace, cross = self.plugin.pace(t), terms[0] + terms[1]
-        host = sup[0] + sup[1] + self.cfg.weight * cross if pace.unlabeled else sup[0] + sup[1]
+        host = sup[0] + sup[1] + self.cfg.weight * pace.unlabeled * cross if pace.unlabeled else sup[0] + sup[1]
         told = quality(views[0][0].pseudo)
         return Step(summed(host, pace, extra), recorded(sup=sup[0], sup_2=sup[1], cps=cross, **told, **extra))
 

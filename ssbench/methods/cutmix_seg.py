@@ -100,7 +100,7 @@ class CutMixSeg(Method):
         if t.epoch == self.cfg.warmup_epochs and t.step % t.steps_per_epoch == 0:
             ema.update(self.teacher, self.net, 0.0)
         raw = labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=False)
-        target = raw.with_carry(truth=here.truth)
+        target = raw.with_carry(truth=here.truth, **here.maps)
         mixed = self.plugin.mix(lambda: [self._cutmix(here, target, t)], batch, target, t)
         both = torch.cat([batch.labeled.x, *(m.images for m in mixed)])
         sizes = [len(batch.labeled.x), *(len(m.images) for m in mixed)]
@@ -115,7 +115,7 @@ class CutMixSeg(Method):
             pseudo = self.plugin.refine(judged, t)
             weight = self.plugin.weigh(replace(m, pseudo=pseudo), teach, t)
             views.append(View(f"s{k}", m.images, student, pseudo, m.weak))
-            terms.append(_scaled_ce(student.logits, pseudo, weight))
+            terms.append(_scaled_ce(student.logits, pseudo, weight, self.plugin.absolute))
         return self._total(batch, out, views, mean(terms), t)
 
     def _cutmix(self, here: Unlabeled, target: Pseudo, t: Progress) -> Mixed:
@@ -132,7 +132,8 @@ class CutMixSeg(Method):
         out, box, tau = self.net(labeled.x), here.boxes[0], self.cfg.threshold
         each = [labels_of(self.teacher, u.weak, u.valid, tau, train_mode=True) for u in (here, there)]
         first, second = [
-            self.plugin.refine(raw.with_carry(truth=u.truth), t) for raw, u in zip(each, (here, there), strict=True)
+            self.plugin.refine(raw.with_carry(truth=u.truth, **u.maps), t)
+            for raw, u in zip(each, (here, there), strict=True)
         ]
         image, pseudo = paste(here.strong[0], there.strong[0], box), first.pasted(second, box)
         seen = self.net(image)
@@ -141,7 +142,7 @@ class CutMixSeg(Method):
         gap = gap * (kept if self.cfg.confidence == "pixel" else global_sum(kept.mean()) / world_size())
         mixed = Mixed(image, pseudo, paste(here.weak, there.weak, box))
         weight = self.plugin.weigh(mixed, frozen_forward(self.teacher), t)
-        gap = gap if weight is None else gap * mean_one(weight)
+        gap = gap if weight is None else gap * (weight if self.plugin.absolute else mean_one(weight))
         views = [View("s1", image, seen, pseudo, mixed.weak)]
         return self._total(batch, out, views, mean_of(gap.sum(), gap.numel()), t)
 
@@ -149,7 +150,7 @@ class CutMixSeg(Method):
         sup = self.losses.supervised(out.logits, batch.labeled.y)
         extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
         pace = self.plugin.pace(t)
-        host = sup if term is None or not pace.unlabeled else sup + self.cfg.weight * term
+        host = sup if term is None or not pace.unlabeled else sup + self.cfg.weight * pace.unlabeled * term
         terms = {} if term is None else {"unsup": term, **quality(views[0].pseudo)}
         return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **extra))
 
@@ -168,7 +169,7 @@ class CutMixSeg(Method):
         return (self.teacher if self.teaching else self.net)(x).logits
 
 
-def _scaled_ce(logits: torch.Tensor, pseudo: Pseudo, weight: torch.Tensor | None) -> torch.Tensor:
+def _scaled_ce(logits: torch.Tensor, pseudo: Pseudo, weight: torch.Tensor | None, absolute: bool) -> torch.Tensor:
     """Mean CE over kept pixels times all / kept pixels (S4MC release; specs: s4mc 4); 0 when nothing is kept."""
     keep = pseudo.keep if pseudo.trusted is None else pseudo.keep | pseudo.trusted
     kept = keep.to(logits.dtype)
@@ -176,4 +177,4 @@ def _scaled_ce(logits: torch.Tensor, pseudo: Pseudo, weight: torch.Tensor | None
     share = global_sum(kept.new_full((), kept.numel())) / global_sum(kept.sum()).clamp(min=1)
     if weight is None:
         return mean_of(ce.sum(), kept.sum()) * share
-    return mean_of((ce * weight).sum(), (kept * weight).sum()) * share
+    return mean_of((ce * weight).sum(), kept.sum() if absolute else (kept * weight).sum()) * share

@@ -63,7 +63,8 @@ class FixMatch(Method):
         """Specs: unimatch 1.4."""
         labeled, here, there = streams(batch)
         teacher, tau = self.ema_net or self.net, self.cfg.threshold
-        pasted = self.plugin.refine(labels_of(teacher, there.weak, there.valid, tau, train_mode=False), t)
+        other = labels_of(teacher, there.weak, there.valid, tau, train_mode=False)
+        pasted = self.plugin.refine(other.with_carry(**there.maps), t)
         if self.ema_net is None:
             both = self.net(torch.cat([labeled.x, here.weak]))
             out, weak = parts(both, [len(labeled.x), len(here.weak)])
@@ -71,7 +72,7 @@ class FixMatch(Method):
         else:
             target = labels_of(teacher, here.weak, here.valid, tau, train_mode=False)
             out = self.net(labeled.x)
-        target = self.plugin.refine(target, t)
+        target = self.plugin.refine(target.with_carry(**here.maps), t)
 
         def cutmix() -> list[Mixed]:
             box = here.boxes[0]
@@ -83,7 +84,7 @@ class FixMatch(Method):
         sup, strong = self.losses.supervised(out.logits, labeled.y), mean(each)
         extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
         pace = self.plugin.pace(t)
-        host = (sup + strong) / 2 if pace.unlabeled else sup / 2
+        host = (sup + pace.unlabeled * strong) / 2 if pace.unlabeled else sup / 2
         return Step(summed(host, pace, extra), recorded(sup=sup, s=strong, **quality(target, here.truth), **extra))
 
     def after_step(self, t: Progress) -> None:

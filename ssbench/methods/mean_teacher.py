@@ -79,12 +79,12 @@ class MeanTeacher(Method):
         first, second = self.net(labeled.x), self.net(here.weak)
         everywhere = torch.ones_like(labeled.y, dtype=torch.bool)
         told = labels_of(self.teacher, labeled.x, everywhere, 0.0, train_mode=True)
-        raw = labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=True).with_carry(truth=here.truth)
-        target = self.plugin.refine(raw, t)
+        raw = labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=True)
+        target = self.plugin.refine(raw.with_carry(truth=here.truth, **here.maps), t)
         known = (first.logits.softmax(1) - told.soft).square().mean(1)
         gap = (second.logits.softmax(1) - target.soft).square().mean(1) * target.keep
         weight = self.plugin.weigh(Mixed(here.weak, target, here.weak), frozen_forward(self.teacher), t)
-        gap = gap if weight is None else gap * mean_one(weight)
+        gap = gap if weight is None else gap * (weight if self.plugin.absolute else mean_one(weight))
         consistency = mean_of(known.sum() + gap.sum(), known.numel() + gap.numel())
         views = [View("weak", here.weak, second, target, here.weak)]
         return self._total(batch, first, views, consistency, 100.0, t)
@@ -92,7 +92,7 @@ class MeanTeacher(Method):
     def _hard(self, batch: Batch, labeled: Labeled, here: Unlabeled, t: Progress) -> Step:
         """Confident labels of the eval-mode teacher for the strong view."""
         raw = labels_of(self.teacher, here.weak, here.valid, self.cfg.threshold, train_mode=False)
-        target = self.plugin.refine(raw.with_carry(truth=here.truth), t)
+        target = self.plugin.refine(raw.with_carry(truth=here.truth, **here.maps), t)
         mixed = self.plugin.mix(lambda: [Mixed(here.strong[0], target, here.weak)], batch, target, t)
         out = self.net(torch.cat([labeled.x, *(m.images for m in mixed)]))
         first, *seen = parts(out, [len(labeled.x), *(len(m.images) for m in mixed)])
@@ -106,7 +106,7 @@ class MeanTeacher(Method):
         extra = self.plugin.loss(Seen(batch, first, tuple(views), self.net, frozen_forward(self.teacher)), t)
         pace = self.plugin.pace(t)
         weight = default if self.cfg.weight is None else self.cfg.weight
-        host = sup + weight * term if pace.unlabeled else sup
+        host = sup + weight * pace.unlabeled * term if pace.unlabeled else sup
         return Step(summed(host, pace, extra), recorded(sup=sup, consistency=term, **quality(views[0].pseudo), **extra))
 
     def after_step(self, t: Progress) -> None:

@@ -82,6 +82,9 @@ class STPlusPlus(Method):
         if self.losses.cfg.supervised != "ce":
             what = f"loss.supervised '{self.losses.cfg.supervised}' with stpp, which has one loss for all pixels"
             raise RecipeError(what, "loss", "loss: {supervised: ce}")
+        if self.plugin.absolute:
+            what = f"{type(self.plugin).__name__} wants its weights left out of a divisor that stpp shares with labels"
+            raise RecipeError(what, "plugin", "choose another host")
 
     def attach(self, plan: Plan) -> None:
         """Refuse a split in which there is nothing to label."""
@@ -160,7 +163,7 @@ class STPlusPlus(Method):
         pace = self.plugin.pace(t)
         if pace.unlabeled:
             target = torch.cat([labeled.y, *(_target(m.pseudo) for m in mixed)])
-            host = _mean_ce(both.logits, target, _joined(labeled.y, mixed, weights))
+            host = _mean_ce(both.logits, target, _joined(labeled.y, mixed, weights, pace.unlabeled))
         else:
             host = losses.cross_entropy(out.logits, labeled.y)
         pairs = enumerate(zip(mixed, outs, strict=True), 1)
@@ -231,11 +234,11 @@ def _without(pseudo: Pseudo, erased: Tensor) -> Pseudo:
     return replace(pseudo, valid=pseudo.valid & ~erased)
 
 
-def _joined(known: Tensor, mixed: Sequence[Mixed], weights: Sequence[Tensor | None]) -> Tensor | None:
-    """B H W weights of all rows: 1 on labelled ones, 1 / copies on average on others; None = all 1."""
-    if len(mixed) <= 1 and all(weight is None for weight in weights):
+def _joined(known: Tensor, mixed: Sequence[Mixed], weights: Sequence[Tensor | None], factor: float) -> Tensor | None:
+    """B H W weights of all rows: 1 on labelled ones, factor / copies on average on others; None = all 1."""
+    if not mixed or (factor == 1 and len(mixed) == 1 and weights[0] is None):
         return None
-    each = [_of_mean_one(weight, m.pseudo) / len(mixed) for m, weight in zip(mixed, weights, strict=True)]
+    each = [factor * _of_mean_one(weight, m.pseudo) / len(mixed) for m, weight in zip(mixed, weights, strict=True)]
     return torch.cat([torch.ones_like(known, dtype=each[0].dtype), *each])
 
 

@@ -108,7 +108,8 @@ class U2PL(Method):
         if t.epoch == self.cfg.warmup_epochs:  # Q2: for one epoch the teacher is the student
             ema.update(self.teacher, self.net, 0.0)
         valid = here.valid if self.cfg.padding == "ignored" else torch.ones_like(here.valid)
-        raw = labels_of(self.teacher, here.weak, valid, 0.0, train_mode=False).with_carry(truth=here.truth)
+        raw = labels_of(self.teacher, here.weak, valid, 0.0, train_mode=False)
+        raw = raw.with_carry(truth=here.truth, **here.maps)
         target = self.plugin.refine(raw, t)
         mixed = self.plugin.mix(lambda: [self._cutmix(here, target, t)], batch, target, t)
         both = torch.cat([batch.labeled.x, *(m.images for m in mixed)])
@@ -164,7 +165,8 @@ class U2PL(Method):
         ce = F.cross_entropy(logits, pseudo.label, reduction="none")
         kept = ((pseudo.keep | pseudo.trusted_mask()) & pseudo.valid).to(ce.dtype)
         weighed = kept if weight is None else kept * weight
-        maps = (ce * weighed, weighed, kept, pseudo.valid)
+        below = kept if self.plugin.absolute else weighed
+        maps = (ce * weighed, below, kept, pseudo.valid)
         total, over, used, every = (x.view(self._groups(len(ce)), -1).sum(1) for x in maps)
         return (total / over.clamp(min=1e-12) * every / used.clamp(min=1)).mean()
 
@@ -218,7 +220,8 @@ class U2PL(Method):
         extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
         pace = self.plugin.pace(t)
         if terms and pace.unlabeled:
-            host = sup + self.cfg.weight * terms["unsup"] + self.cfg.contrastive_weight * terms["contrast"]
+            unsup, con = self.cfg.weight * pace.unlabeled, self.cfg.contrastive_weight * pace.unlabeled
+            host = sup + unsup * terms["unsup"] + con * terms["contrast"]
         else:
             host = sup + 0 * _representation(out).sum()  # release: every parameter has a gradient in every step
         told = quality(views[0].pseudo) if views else {}

@@ -58,13 +58,14 @@ class UniMatch(Method):
     def step(self, batch: Batch, t: Progress) -> Step:
         """Specs: unimatch 1.3, in the order of its forward passes."""
         cfg, (labeled, here, there) = self.cfg, streams(batch)
-        pasted = self.plugin.refine(labels_of(self.net, there.weak, there.valid, cfg.threshold, train_mode=False), t)
+        other = labels_of(self.net, there.weak, there.valid, cfg.threshold, train_mode=False)
+        pasted = self.plugin.refine(other.with_carry(**there.maps), t)
         out, weak = self._joint(labeled.x, here.weak, t)
         if cfg.weak_labels == "eval":
             target = labels_of(self.net, here.weak, here.valid, cfg.threshold, train_mode=False)
         else:
             target = Pseudo.of(weak.logits, here.valid, cfg.threshold, weak.feats)
-        target = self.plugin.refine(target, t)
+        target = self.plugin.refine(target.with_carry(**here.maps), t)
 
         def cutmix() -> list[Mixed]:
             pairs = zip(here.strong, there.strong, here.boxes, strict=True)
@@ -84,7 +85,7 @@ class UniMatch(Method):
         extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
         pace = self.plugin.pace(t)
         unlabeled = cfg.strong_weight * mean(each) + cfg.feature_weight * fp
-        host = (sup + unlabeled) / 2 if pace.unlabeled else sup / 2
+        host = (sup + pace.unlabeled * unlabeled) / 2 if pace.unlabeled else sup / 2
         terms = {f"s{k}": s for k, s in enumerate(each, 1)}
         told = quality(target, here.truth)
         return Step(summed(host, pace, extra), recorded(sup=sup, **terms, fp=fp, **told, **extra))

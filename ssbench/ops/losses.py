@@ -83,16 +83,17 @@ def ce_dice(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def pseudo_cross_entropy(
-    logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor, weight: Tensor | None = None
+    logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor, weight: Tensor | None = None, absolute: bool = False
 ) -> Tensor:
     """Sum of CE over kept valid pixels divided by the number of *valid* pixels (specs: unimatch 1.3, trap 3).
 
     Args:
         logits: B C H W. label: B H W int64 in 0..C-1 (no ignore). keep, valid: B H W bool.
-        weight: B H W >= 0; then both sums are weighted (a weighted mean over valid pixels).
+        weight: B H W >= 0; then both sums are weighted (a weighted mean over valid pixels), or with `absolute` only
+            the sum of CE.
     """
     ce = F.cross_entropy(logits, label, reduction="none")
     kept = (keep & valid).to(ce.dtype)
     if weight is None:
         return mean_of((ce * kept).sum(), valid.sum())
-    return mean_of((ce * kept * weight).sum(), (valid * weight).sum())
+    return mean_of((ce * kept * weight).sum(), valid.sum() if absolute else (valid * weight).sum())

@@ -1,4 +1,4 @@
-"""What lies inside the window each cell of a feature grid sees: labels present, shares, agreement of label sets.
+"""What lies inside the window each cell of a feature grid sees: labels present, shares, IoU; agreement of label sets.
 
 Cell i of the grid sees pixels stride*i - half .. stride*i + half, clipped to the image. Rows and columns are pooled in
 turn, which gives the same maxima and means as one square window at a fraction of the work.
@@ -38,17 +38,49 @@ def patch_shares(mask: Tensor, classes: int, half: int, stride: int, grid: tuple
     return _window_sum(wide, half, stride) / _window_sum(inside, half, stride).clamp(min=1)
 
 
+def patch_iou(label: Tensor, truth: Tensor, classes: int, half: int, stride: int, grid: tuple[int, int]) -> Tensor:
+    """B h w: IoU of each window, mean over the classes that stand in either map there; nan where no truth is known.
+
+    Args:
+        label, truth: B H W int64; pixels whose truth is 255 are left out of both.
+    """
+    known = truth < classes
+    total = present = torch.zeros(len(label), *grid, device=label.device)
+    for c in range(classes):
+        said, so = (label == c) & known, truth == c
+        joint, one, other = _counted(torch.stack([said & so, said, so], 1), half, stride, grid).unbind(1)
+        either = one + other - joint
+        total, present = total + joint / either.clamp(min=1), present + (either > 0)
+    return torch.where(present > 0, total / present.clamp(min=1), torch.nan)
+
+
 def agreement(said: Tensor, so: Tensor, over: str = "union", axis: int = 1) -> Tensor:
     """How far two sets of labels agree: 1 - |P xor T| / |P or T| ("union"), or over all classes ("all_classes").
 
     Args:
         said, so: bool, the class along `axis`. Two empty sets agree fully.
     """
+    same, of = _alike(said, so, over, axis)
+    return same / of
+
+
+def agreement_bins(said: Tensor, so: Tensor, bins: int, over: str = "union", axis: int = 1) -> Tensor:
+    """Which of `bins` equal parts of [0, 1] the `agreement` lies in, counted in whole numbers; 1 is in the last."""
+    same, of = _alike(said, so, over, axis)
+    return (same * bins // of).clamp(max=bins - 1)
+
+
+def _alike(said: Tensor, so: Tensor, over: str, axis: int) -> tuple[Tensor, Tensor]:
+    """(classes the sets agree on, of how many), int64; 1 of 1 for two empty sets."""
     differ = (said ^ so).sum(axis)
-    if over == "all_classes":
-        return 1 - differ / said.shape[axis]
-    either = (said | so).sum(axis)
-    return torch.where(either > 0, 1 - differ / either.clamp(min=1), torch.ones_like(either, dtype=torch.float32))
+    either = torch.full_like(differ, said.shape[axis]) if over == "all_classes" else (said | so).sum(axis)
+    empty = either == 0
+    return either - differ + empty.long(), either + empty.long()
+
+
+def _counted(inside: Tensor, half: int, stride: int, grid: tuple[int, int]) -> Tensor:
+    """B K h w: how many of the window's pixels are true; exact, since the sums are rounded. inside: B K H W bool."""
+    return _window_sum(_fitted(inside.float(), stride, grid), half, stride).round()
 
 
 def _fitted(wide: Tensor, stride: int, grid: tuple[int, int]) -> Tensor:

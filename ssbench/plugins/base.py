@@ -1,11 +1,13 @@
 """The whole contract of a plug-in: hooks that change nothing, so a host needs no `if plugin`.
 
 A host calls the hooks in the order they stand here; it lists those it calls in `honours`. A plug-in overrides what it
-needs; a public method that is no hook fails at import, so a misspelt hook cannot be silently ignored.
+needs; a public method that is no hook fails at import, so a misspelt hook cannot be silently ignored. `ssbench certify`
+holds a plug-in to all of this; `ssbench.fit` decides which host can have it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +22,17 @@ from ssbench.errors import RecipeError
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
+from ssbench.ops.reduce import mean_one
 
 
 class PluginConfig(BaseModel):
-    """Settings of a plug-in, each with a default and its source in a comment; unknown fields are refused."""
+    """Settings of a plug-in, each with a default and its source in a comment; unknown fields are refused.
 
+    added: fields younger than the first stored records, with the value that changes nothing; at it a run's key leaves
+    them out, so that the records stand.
+    """
+
+    added: ClassVar[Mapping[str, Any]] = {}
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
@@ -74,10 +82,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Pace:
-    """What a plug-in asks of the host's total this step: a factor on it, and whether unlabelled terms count."""
+    """What a plug-in asks of the host's total this step: a factor on it, and one on its unlabelled terms.
+
+    unlabeled: 0 (or False) leaves these terms out.
+    """
 
     host: float = 1.0
-    unlabeled: bool = True
+    unlabeled: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,13 +104,21 @@ class Plugin(nn.Module):
     """The identity plug-in. State lives in buffers and modules, so it is saved, resumed and moved with the method."""
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: frozenset[str] = frozenset()
+    """The hooks a class overrides; of an instance, those it uses under its settings."""
     zero: ClassVar[Mapping[str, Any]] = {}
     """Settings at which the plug-in must equal none, bit for bit."""
+    quick: ClassVar[Mapping[str, Any]] = {}
+    """Settings of a run of seconds, for `--quick` and tests."""
+    one_student: ClassVar[bool] = False
+    """Whether it keeps what one student's features look like, so that a host may not train two."""
+    absolute: bool = False
+    """Whether its weights scale the loss: they then stay out of the divisor of the host's mean."""
 
     def __init__(self, cfg: Any, classes: int) -> None:
         super().__init__()
         self.cfg, self.classes = cfg, classes
+        self.needs = self.uses(cfg)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Collect the hooks the subclass overrides; refuse public methods that are none."""
@@ -113,6 +132,11 @@ class Plugin(nn.Module):
             )
         cls.needs = frozenset(own) | frozenset().union(*(getattr(b, "needs", frozenset()) for b in cls.__mro__[1:]))
 
+    @classmethod
+    def uses(cls, cfg: Any) -> frozenset[str]:
+        """The hooks a host must call under these settings: `needs`, less those that some settings leave idle."""
+        return cls.needs
+
     def prepare(self, run: Prepared) -> None:
         """Before training, resumable: estimate statistics, train a detector, hand on maps."""
 
@@ -121,7 +145,7 @@ class Plugin(nn.Module):
         return nn.ModuleDict()
 
     def pace(self, t: Progress) -> Pace:
-        """Factor on the host's loss, and whether its unlabelled terms are on."""
+        """Factors on the host's loss and on its unlabelled terms."""
         return Pace()
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
@@ -132,11 +156,17 @@ class Plugin(nn.Module):
         return pseudo
 
     def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
-        """What the student sees: the host's own mix, or another (which may hold more views, averaged by the host)."""
+        """What the student sees: the host's own mix, or another (which may hold more views, averaged by the host).
+
+        The maps `weak` carries go along; where ground truth is pasted they are 0, the hidden labels "truth" 255.
+        """
         return host()
 
     def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
-        """B H W weights of the pseudo-labels in a weighted mean over valid pixels; None = plain mean. No gradient."""
+        """B H W weights of the pseudo-labels in a weighted mean over valid pixels; None = plain mean. No gradient.
+
+        With `absolute` the mean is that of weight x loss, divided by the number of pixels.
+        """
         return None
 
     def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
@@ -148,12 +178,18 @@ HOOKS = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"
 
 
 class Stack(Plugin):
-    """Several plug-ins on one host, for hooks that do not collide; built from a list in the recipe."""
+    """Several plug-ins on one host, for hooks that do not collide; built from a list in the recipe.
+
+    Every hook goes through them in the recipe's order. Only `refine` lets one see what another did: of two that replace
+    `keep` the later one's stands. Factors and weights multiply, terms add up, so their order matters by rounding alone.
+    """
 
     def __init__(self, parts: Sequence[Plugin]) -> None:
         super().__init__(PluginConfig(), parts[0].classes if parts else 0)
         self.parts = nn.ModuleList(parts)
-        self.needs = frozenset().union(*(p.needs for p in parts))  # type: ignore[misc]
+        self.needs = frozenset().union(*(p.needs for p in parts))
+        self.one_student = any(p.one_student for p in parts)  # type: ignore[misc]
+        self.absolute = any(p.absolute for p in parts)
 
     @property
     def _each(self) -> list[Plugin]:
@@ -170,12 +206,9 @@ class Stack(Plugin):
         return nn.ModuleDict(made)
 
     def pace(self, t: Progress) -> Pace:
-        """Factors multiply; unlabelled terms are on when all agree."""
+        """Factors multiply."""
         paces = [part.pace(t) for part in self._each]
-        host = 1.0
-        for pace in paces:
-            host *= pace.host
-        return Pace(host, all(pace.unlabeled for pace in paces))
+        return Pace(math.prod(p.host for p in paces), math.prod(p.unlabeled for p in paces))
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         """Each sees what the one before left."""
@@ -191,10 +224,12 @@ class Stack(Plugin):
         return host()
 
     def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
-        """Product of the weights given."""
+        """Product of the weights given; beside `absolute` ones the others are scaled to a mean of 1."""
         total: Tensor | None = None
         for part in self._each:
             weight = part.weigh(mixed, teach, t)
+            if weight is not None and self.absolute and not part.absolute:
+                weight = mean_one(weight)
             if weight is not None:
                 total = weight if total is None else total * weight
         return total
@@ -208,5 +243,5 @@ class Stack(Plugin):
         return terms
 
 
-EXCLUSIVE = frozenset({"mix", "extras"})
-"""Hooks two stacked plug-ins cannot both use."""
+EXCLUSIVE = frozenset({"mix"})
+"""Hooks two stacked plug-ins cannot both use: each would decide alone what the student sees."""

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from ssbench.errors import RecipeError, nearest
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
@@ -28,6 +29,7 @@ class IPixMatch(Plugin):
     """L + alpha(i) * L_IPix; the teacher's logits follow the host's mixing."""
 
     zero: ClassVar = {"alpha": 0.0}
+    quick: ClassVar = {"tau": 0.3, "warmup_epochs": 1}  # nets without training are hardly surer, and runs as short
 
     class Config(PluginConfig):
         """Settings."""
@@ -39,7 +41,7 @@ class IPixMatch(Plugin):
         distance: Literal["kl", "corr"] = "kl"  # Table I
         warmup_epochs: int = 5  # Sec. IV-C: VOC 5, Cityscapes 30
         warmup: bool = True  # Table II
-        streams: tuple[str, ...] | None = None  # ours: every strong view of the host
+        streams: tuple[str, ...] | None = None  # A7: [s1], or [s1, s2, fp]; null: every strong view of the host
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         """Hand the teacher's logits to the mixing."""
@@ -47,7 +49,15 @@ class IPixMatch(Plugin):
         return pseudo.with_carry(**{_LOGITS: pseudo.logits})
 
     def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
-        """Mean over the streams of Eq. 2, ramped up."""
+        """Mean over the streams of Eq. 2, ramped up.
+
+        Raises:
+            RecipeError: a stream the host does not have.
+        """
+        names = [view.name for view in seen.views]
+        for wish in self.cfg.streams or () if names else ():
+            if wish not in names:
+                raise RecipeError(f"no stream '{wish}'; {nearest(wish, names)}", "plugin.streams", f"one of {names}")
         views = [view for view in seen.views if self._wanted(view)]
         if not views or self.cfg.alpha == 0:
             return {}

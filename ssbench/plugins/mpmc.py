@@ -8,14 +8,16 @@ by softmaxed class shares (window one pixel wider than the release's off-by-one 
 rejection of large losses never fires; specs: mpmc 6). The module is the release's in both.
 Readings that are ours (specs: mpmc 12): softmax over the sigmoids (A1), weighted means (A2), pooled pseudo-labels as
 patch targets (A3), weights between cell centres by bilinear interpolation (A4), means over patches instead of sums.
+`teacher_module: ema` averages the classifier once a step, as hosts average their networks; the paper shares it.
 Departure: labelled and perturbed features pass the classifier together, strong ones together; the release also passes
 the unperturbed weak features, which enter no loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Literal
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssbench.nets.segnet import Out, SegNet, resize
+from ssbench.ops import ema
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
@@ -63,15 +66,21 @@ class PatchClassifier(nn.Module):
         logits: Tensor = self.head(self.stack(scales))
         return logits
 
+    def present(self, features: Tensor) -> Tensor:
+        """B C h w bool: the classes it finds in each patch, q >= 0.5 (Table 4)."""
+        return self(self.scales(features)) >= 0  # type: ignore[no-any-return]
+
 
 class MPMC(Plugin):
     """L = L_host(weighted by lam_s) + L^M_l + beta L^M_u."""
 
     zero: ClassVar = {"labelled": False, "unlabelled": False}
+    quick: ClassVar = {"widest": 32}
 
     class Config(PluginConfig):
         """Settings."""
 
+        added: ClassVar[Mapping[str, Any]] = {"normalise": "mean", "teacher_module": "shared", "ema": 0.99}
         name: Literal["mpmc"] = "mpmc"
         variant: Literal["paper", "release"] = "paper"
         labelled: bool = True  # Table 6
@@ -80,19 +89,29 @@ class MPMC(Plugin):
         arch: Literal["release", "paper"] = "release"  # ten convolutions; the paper's three blocks and one linear layer
         widest: int = Field(256, ge=16)  # release: channels of its widest convolutions; the others in proportion
         beta: float = 0.1  # release; the paper's 0.25 belongs to a segmentation stream there
-        alpha: float = 1.0  # factor on the host's total: ours, the host keeps its own weight
+        alpha: float = Field(1.0, ge=0)  # on the host's unlabelled terms: ours, they keep the host's own weight
         loss_form: Literal["code", "paper"] = "paper"  # "code": UniMatch's sum of all terms over 3.3
         warmup_epochs: int = 1  # release: epoch 0 trains on labelled images only
         lam: Literal["softmax_sigmoid", "softmax_logits", "sigmoid"] = "softmax_sigmoid"  # A1
-        patch_target: Literal["pooled", "soft"] = "pooled"  # A3
+        normalise: Literal["mean", "none"] = "mean"  # A2: weighted mean of the pixels; "none": Eq. 5 as printed
+        patch_target: Literal["pooled", "soft"] = "pooled"  # A3; "soft": the teacher's q
+        teacher_module: Literal["shared", "ema"] = "shared"  # Sec. 3.3: g and g-hat share their parameters
+        ema: float = Field(0.99, ge=0, lt=1)  # with teacher_module ema: set it to the host's
         feature_drop: float = 0.5  # release: channel dropout on the perturbed stream
 
     def __init__(self, cfg: Config, classes: int) -> None:
         super().__init__(cfg, classes)
-        self.release = cfg.variant == "release"
+        self.release, self.absolute = cfg.variant == "release", cfg.normalise == "none"
         self._made: list[PatchClassifier] = []  # in a list: the method owns and saves the module
+        self.teacher: PatchClassifier | None = None
+        self._step = -1
         self._sight: tuple[int, int] = (0, 1)
-        self._seen: dict[int, Tensor] = {}
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @classmethod
+    def uses(cls, cfg: Config) -> frozenset[str]:
+        """Without unlabelled patches no pseudo-label is weighed, so a host without any will do (Table 5)."""
+        return cls.needs if cfg.unlabelled else cls.needs - {"weigh"}
 
     def extras(self, net: SegNet) -> nn.ModuleDict:
         """The patch classifier, with the receptive field of the encoder in use."""
@@ -101,6 +120,8 @@ class MPMC(Plugin):
         self._sight = net.receptive_field()
         cfg, channels = self.cfg, net.perturb_channels[0]
         self._made = [PatchClassifier(channels, self.classes, cfg.kernels, cfg.arch, cfg.widest)]
+        if cfg.teacher_module == "ema" and cfg.unlabelled:
+            self.teacher = copy.deepcopy(self._made[0]).requires_grad_(False)
         return nn.ModuleDict({"patches": self._made[0]})
 
     def pace(self, t: Progress) -> Pace:
@@ -108,18 +129,19 @@ class MPMC(Plugin):
         if not self._made:
             return Pace()
         if t.epoch < self.cfg.warmup_epochs:
-            return Pace(self.cfg.alpha, unlabeled=False)
-        return Pace(self.cfg.alpha * (2 / 3.3 if self.cfg.loss_form == "code" else 1.0))
+            return Pace(unlabeled=0.0)
+        return Pace(2 / 3.3 if self.cfg.loss_form == "code" else 1.0, self.cfg.alpha)
 
     def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         """lam_s: the teacher's class confidence of the patches around a pixel, at the pixel's pseudo-label (Eq. 4)."""
-        if not self.cfg.unlabelled:
+        if not self.cfg.unlabelled or (self.release and self.cfg.patch_target == "pooled"):
             return None
+        self._begin(t)
         features = mixed.pseudo.feats.get("layer1")
         if features is None:  # windows straddle the borders of a mix, so the mixed image is looked at anew
             features = teach(mixed.weak).feats["layer1"]
-        lam = self._lam(features)
-        self._seen[id(mixed.pseudo)] = lam
+        q, lam = self._judged(features)
+        self._seen[id(mixed.pseudo)] = q, lam
         if self.release:
             return None
         wide = resize(lam, mixed.pseudo.label.shape[-2:])
@@ -132,6 +154,7 @@ class MPMC(Plugin):
         """L^M_l, and beta L^M_u over the host's views."""
         if not self._made:
             return {}
+        self._begin(t)
         module, warm = self._made[0], t.epoch < self.cfg.warmup_epochs
         views = seen.views if self.cfg.unlabelled and not warm else ()
         logits = self._logits(module, seen, views, t)
@@ -144,19 +167,29 @@ class MPMC(Plugin):
             each = [self._unlabelled(z, view) for z, view in zip(logits[1:], views, strict=True)]
             total = sum(each[1:], each[0])
             terms["mpmc_u"] = self.cfg.beta * (total / 3.3 if code else total / len(each))
-        self._seen.clear()
         return terms
 
+    def _begin(self, t: Progress) -> None:
+        """Once a step: forget the weights of the last, whose update of the classifier the EMA copy takes in now."""
+        if self._step == t.step:
+            return
+        self._step = t.step
+        self._seen.clear()
+        if self.teacher is not None:
+            decay = ema.capped_decay(max(t.step - 1, 0), self.cfg.ema)
+            ema.update(self.teacher, self._made[0], decay, buffers=True)
+
     @torch.no_grad()
-    def _lam(self, features: Tensor) -> Tensor:
-        """B C h w weights from the shared classifier in eval mode (Eq. 3)."""
-        module = self._made[0]
+    def _judged(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(q, lam), B C h w each: the teacher's class probabilities in eval mode, and weights of them (Eqs. 2-3)."""
+        module = self.teacher or self._made[0]
         was = module.training
         module.eval()
-        logits = module(module.scales(features))
+        logits: Tensor = module(module.scales(features))
         module.train(was)
-        scores: Tensor = logits if self.cfg.lam == "softmax_logits" else logits.sigmoid()
-        return scores if self.cfg.lam == "sigmoid" else scores.softmax(1)
+        q = logits.sigmoid()
+        scores = logits if self.cfg.lam == "softmax_logits" else q
+        return q, scores if self.cfg.lam == "sigmoid" else scores.softmax(1)
 
     def _logits(self, module: PatchClassifier, seen: Seen, views: tuple[View, ...], t: Progress) -> list[Tensor]:
         """Labelled and perturbed features in one pass, strong ones in another; labelled first, then as `views`."""
@@ -187,16 +220,16 @@ class MPMC(Plugin):
 
     def _unlabelled(self, logits: Tensor, view: View) -> Tensor:
         """Binary cross-entropy to the pooled pseudo-labels, weighted by lam_m (Eq. 6)."""
-        lam = self._seen.get(id(view.pseudo))
-        target = self._target(view.pseudo, logits, lam)
+        told = self._seen.get(id(view.pseudo))
+        target = self._target(view.pseudo, logits, None if told is None else told[0])
         each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        weight = torch.ones_like(each) if lam is None or self.release else lam
+        weight = torch.ones_like(each) if told is None or self.release else told[1]
         return mean_of((weight * each).sum(), weight.sum())
 
-    def _target(self, pseudo: Pseudo, logits: Tensor, lam: Tensor | None) -> Tensor:
+    def _target(self, pseudo: Pseudo, logits: Tensor, q: Tensor | None) -> Tensor:
         half, stride = self._sight
-        if self.cfg.patch_target == "soft" and lam is not None:
-            return lam
+        if self.cfg.patch_target == "soft" and q is not None:
+            return q
         sure = (pseudo.keep | pseudo.trusted_mask()) & pseudo.valid
         mask = pseudo.label.where(sure, 255)
         return patch_labels(mask, self.classes, half, stride, (logits.shape[-2], logits.shape[-1]))

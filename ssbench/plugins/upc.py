@@ -5,17 +5,19 @@ Paper: "Uncertainty-aware Patch CutMix" ("Locating Noise is Halfway Denoising fo
 Readings that are ours (specs: upc 3): partners are drawn from the current labelled batch, one a copy and an image (A1);
 always applied (A3); the host's own mixing is replaced, not stacked (A4); pasted pixels pass every rule (A5); with
 `ras: all` the loss is the mean over the copies (A6); padding has entropy 0 (A7); a patch's uncertainty is a sum (A8).
+Not here: the image-level labels of Table 4, whose pool (all of VOC labelled, COCO unlabelled) no published list covers.
 Departure: hosts that colour their strong view paste the weakly augmented labelled patch into it (A2 would colour the
 mixed image); hosts without colour (CPS, U2PL, CutMix-Seg) and ST++, which mixes before colouring, follow A2 exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ssbench.data.batch import Batch, Unlabeled
@@ -24,6 +26,8 @@ from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Mixed, Plugin, PluginConfig
+
+Count = Annotated[int, Field(ge=1)]
 
 
 class UPC(Plugin):
@@ -36,11 +40,28 @@ class UPC(Plugin):
 
         name: Literal["upc"] = "upc"
         mixer: Literal["upc", "cutmix", "copy_paste", "random_erasing", "none", "host"] = "upc"  # Table 5
-        grid: int = 4  # Sec. 4.1, N
-        k: int = 5  # Sec. 4.1, with ras off
+        grid: Count = 4  # Sec. 4.1, N
+        k: Count = 5  # Sec. 4.1, with ras off
         ras: Literal["all", "sample", "off"] = "all"  # Sec. 3.3
-        ras_k: tuple[int, ...] = (2, 3, 5)  # Sec. 3.3
+        ras_k: Annotated[tuple[Count, ...], Field(min_length=1)] = (2, 3, 5)  # Sec. 3.3
         guidance: Literal["entropy", "random", "oracle"] = "entropy"  # Table 7
+
+        @field_validator("ras", mode="before")
+        @classmethod
+        def _yaml_switch(cls, value: Any) -> Any:
+            """YAML reads a bare `off` as false and `on` as true."""
+            return {True: "all", False: "off"}[value] if isinstance(value, bool) else value
+
+        @model_validator(mode="after")
+        def _fits(self) -> UPC.Config:
+            if (most := max(self.copies)) > self.grid**2:
+                raise ValueError(f"{most} patches of a grid of {self.grid} x {self.grid}")
+            return self
+
+        @property
+        def copies(self) -> tuple[int, ...]:
+            """How many patches are replaced in each mixed copy."""
+            return (self.k,) if self.ras == "off" else self.ras_k
 
     def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
         """One mixed batch a k, instead of the host's."""
@@ -62,14 +83,11 @@ class UPC(Plugin):
         if self.cfg.mixer == "copy_paste":
             return [_foreground(batch.labeled.y[_donors(batch, len(weak.label), 0, t)], self.classes, t)]
         order, (height, width) = self._order(batch, weak, t), weak.label.shape[-2:]
-        masks = [patches.covered(order, k, height, width, self.cfg.grid) for k in self._ks()]
+        masks = [patches.covered(order, k, height, width, self.cfg.grid) for k in self.cfg.copies]
         if self.cfg.ras != "sample":
             return masks
         pick = torch.randint(len(masks), (len(order), 1, 1), generator=t.generator("upc k"), device=order.device)
         return [torch.stack(masks).gather(0, pick.expand(-1, height, width)[None])[0]]
-
-    def _ks(self) -> tuple[int, ...]:
-        return (self.cfg.k,) if self.cfg.ras == "off" else self.cfg.ras_k
 
     def _order(self, batch: Batch, weak: Pseudo, t: Progress) -> Tensor:
         """B N^2: patches from the one to be replaced first."""
@@ -91,8 +109,9 @@ class UPC(Plugin):
         x, y = batch.labeled.x[donors], batch.labeled.y[donors]
         known = y != 255
         given = Pseudo(y.where(known, torch.zeros_like(y)), torch.ones_like(weak.conf), known, known, trusted=known)
-        kept = Pseudo(weak.label, weak.conf, weak.keep, weak.valid, carry=_hidden(weak.carry))
-        given = replace(given, carry={name: torch.full_like(value, 255) for name, value in kept.carry.items()})
+        kept = Pseudo(weak.label, weak.conf, weak.keep, weak.valid, carry=weak.carry)
+        blank = {name: torch.full_like(value, 255 if name == "truth" else 0) for name, value in weak.carry.items()}
+        given = replace(given, carry=blank)
         return Mixed(paste(_strong(here), x, region), kept.pasted(given, region), paste(here.weak, x, region))
 
     def _erased(self, here: Unlabeled, weak: Pseudo, t: Progress) -> Mixed:
@@ -104,13 +123,8 @@ class UPC(Plugin):
         noise = torch.rand(images.shape, generator=generator, device=images.device)
         span = images.amax((2, 3), keepdim=True) - images.amin((2, 3), keepdim=True)
         noisy = paste(images, images.amin((2, 3), keepdim=True) + noise * span, region)
-        left = Pseudo(weak.label, weak.conf, weak.keep & ~region, weak.valid & ~region, carry=_hidden(weak.carry))
+        left = Pseudo(weak.label, weak.conf, weak.keep & ~region, weak.valid & ~region, carry=weak.carry)
         return Mixed(noisy, left, here.weak)
-
-
-def _hidden(carry: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of the maps a host mixes along, the hidden labels it measures its pseudo-labels by; donors' pixels have none."""
-    return {name: value for name, value in carry.items() if name == "truth"}
 
 
 def _strong(here: Unlabeled) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from builders import build, make_batch, plugin, progress
 
+from ssbench.errors import RecipeError
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.relation import gaussian_ramp, relation_distance, spatial_log_softmax
@@ -66,6 +68,40 @@ def test_the_gradient_reaches_only_the_student() -> None:
 def test_ramp_of_the_example() -> None:
     got = [gaussian_ramp(i, 100) for i in (0, 25, 50, 75, 100, 150)]
     assert got == [close(0.0067), close(0.0601), close(0.2865), close(0.7316), 1.0, 1.0]
+
+
+def term_of(*streams: str) -> float:
+    """The term of one step of UniMatch; a draw from the same start, whatever the streams."""
+    chosen = {"streams": list(streams)} if streams else {}
+    method = build("unimatch", plugin("ipixmatch", tau=0.26, warmup=False, **chosen))
+    torch.manual_seed(0)
+    return method(make_batch(method.needs), progress()).terms["ipix"].item()
+
+
+def test_streams_are_taken_one_by_one_or_the_strong_ones_averaged() -> None:
+    one, two, perturbed = term_of("s1"), term_of("s2"), term_of("fp")
+    assert len({one, two, perturbed}) == 3
+    assert term_of() == term_of("s1", "s2") == pytest.approx((one + two) / 2)
+    assert term_of("s1", "s2", "fp") == pytest.approx((one + two + perturbed) / 3)
+
+
+def test_a_stream_the_host_does_not_have_is_refused() -> None:
+    """Not passed over: the loss would be 0 for the whole run."""
+    with pytest.raises(RecipeError, match="no stream 's3'; did you mean 's2' or 's1'") as error:
+        term_of("s1", "s3")
+    assert error.value.fix == "one of ['s1', 's2', 'fp']"
+
+
+def test_the_term_rises_over_the_warm_up_epochs_and_then_stays() -> None:
+    """Epochs of ten steps, a warm-up of two: 20 steps."""
+    ramped, whole = [], []
+    for settings, found in (({"warmup_epochs": 2}, ramped), ({"warmup": False}, whole)):
+        for step in (0, 10, 20, 35):
+            method = build("unimatch", plugin("ipixmatch", tau=0.26, **settings))
+            torch.manual_seed(0)
+            found.append(method(make_batch(method.needs), progress(step)).terms["ipix"].item())
+    shares = [a / b for a, b in zip(ramped, whole, strict=True)]
+    assert shares == [close(0.0067), close(0.2865), 1.0, 1.0]
 
 
 def test_logits_follow_the_mixing() -> None:

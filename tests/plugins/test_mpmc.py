@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from builders import progress
 
 from ssbench.nets.segnet import Out, resize
 from ssbench.ops.losses import pseudo_cross_entropy
+from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.windows import agreement, patch_labels, patch_shares
+from ssbench.plugins.base import Mixed
 from ssbench.plugins.mpmc import MPMC, PatchClassifier, asymmetric_focal
 
 TOY = torch.tensor([[0, 0, 1, 1, 255], [0, 0, 1, 1, 255], [0, 0, 0, 0, 0], [255, 255, 0, 0, 1], [255, 255, 0, 0, 1]])[
@@ -82,30 +85,6 @@ def test_asymmetric_loss() -> None:
     assert each.mean().item() == close(0.2333)
 
 
-def lam_of(logits: torch.Tensor, **settings: Any) -> torch.Tensor:
-    """The plug-in's weights where its classifier answers `logits`."""
-    plugin = MPMC(MPMC.Config(**settings), logits.shape[1])
-    answer = torch.nn.Module()
-    answer.scales = lambda x: x  # type: ignore[assignment]
-    answer.forward = lambda x: logits  # type: ignore[method-assign]
-    plugin._made = [answer]  # type: ignore[list-item]
-    return plugin._lam(torch.zeros(1, 1, 1, 1))
-
-
-def test_confidence_weights() -> None:
-    logits = torch.tensor([0.9, 0.2, 0.6]).logit().view(1, 3, 1, 1)
-    assert lam_of(logits).flatten().tolist() == close(0.4469, 0.2219, 0.3311)
-    assert lam_of(logits, lam="softmax_logits").flatten().tolist() == close(0.8372, 0.0233, 0.1395)
-    assert lam_of(logits, lam="sigmoid").flatten().tolist() == close(0.9, 0.2, 0.6)
-
-
-def test_weighted_patch_loss() -> None:
-    lam = torch.tensor([0.4469, 0.2219, 0.3311])
-    each = F.binary_cross_entropy(torch.tensor([0.7, 0.4, 0.5]), torch.tensor([1.0, 0.0, 1.0]), reduction="none")
-    assert each.tolist() == close(0.3567, 0.5108, 0.6931)
-    assert ((lam * each).sum() / lam.sum()).item() == close(0.5023)
-
-
 def test_lam_s_is_read_between_cell_centres_at_the_label() -> None:
     lam = torch.tensor([[[0.8, 0.6], [0.3, 0.1]], [[0.2, 0.4], [0.7, 0.9]]])[None]
     label = torch.tensor([0, 0, 1, 1, 1]).expand(5, 5)[None]
@@ -143,10 +122,6 @@ def test_patch_agreement() -> None:
 
 
 def test_teacher_features_are_reused_for_an_unmixed_view_and_taken_anew_for_a_mixed_one() -> None:
-    from ssbench.ops.progress import Progress
-    from ssbench.ops.pseudo import Pseudo
-    from ssbench.plugins.base import Mixed
-
     plugin = MPMC(MPMC.Config(), 2)
     plugin._made = [PatchClassifier(4, 2, (7, 19), "release")]
     asked: list[int] = []
@@ -155,7 +130,7 @@ def test_teacher_features_are_reused_for_an_unmixed_view_and_taken_anew_for_a_mi
         asked.append(len(x))
         return Out(x, feats={"layer1": torch.zeros(1, 4, 3, 3)})
 
-    t = Progress(9, 10, 5, 0, torch.device("cpu"))
+    t = progress(9, 10, 5)
     valid = torch.ones(1, 9, 9, dtype=torch.bool)
     plain = Pseudo.of(torch.zeros(1, 2, 9, 9), valid, 0.0, {"layer1": torch.zeros(1, 4, 3, 3)})
     images = torch.zeros(1, 3, 9, 9)

@@ -268,12 +268,17 @@ def test_loss_scale_of_cutmix_seg() -> None:
     keep = torch.tensor([[[True, False, True, True]]])
     label = torch.tensor([[[0, 0, 1, 1]]])
     given = Pseudo(label, torch.ones(1, 1, 4), keep, torch.ones_like(keep))
-    assert (_scaled_ce(logits, given, None) * 3 / 4).item() == pytest.approx(0.2896, abs=5e-5)
-    assert _scaled_ce(logits, given, None).item() == pytest.approx(0.3861, abs=5e-5)
-    assert _scaled_ce(logits, given, torch.full((1, 1, 4), 2.0)).item() == pytest.approx(0.3861, abs=5e-5)
-    assert _scaled_ce(logits, replace(given, keep=keep & False), None).item() == 0
-    trusted = replace(given, keep=keep & False, trusted=keep)
-    assert _scaled_ce(logits, trusted, None).item() == pytest.approx(0.3861, abs=5e-5)
+
+    def scaled(target: Pseudo, weight: Tensor | None = None, absolute: bool = False) -> float:
+        return _scaled_ce(logits, target, weight, absolute).item()
+
+    assert scaled(given) * 3 / 4 == pytest.approx(0.2896, abs=5e-5)
+    assert scaled(given) == pytest.approx(0.3861, abs=5e-5)
+    twice = torch.full((1, 1, 4), 2.0)
+    assert scaled(given, twice) == pytest.approx(0.3861, abs=5e-5)
+    assert scaled(given, twice, absolute=True) == pytest.approx(2 * 0.3861, abs=1e-4)
+    assert scaled(replace(given, keep=keep & False)) == 0
+    assert scaled(replace(given, keep=keep & False, trusted=keep)) == pytest.approx(0.3861, abs=5e-5)
 
 
 HOSTS: list[tuple[str, dict[str, Any]]] = [

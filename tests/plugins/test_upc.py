@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from builders import build, plugin, train
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.ops import patches
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed
+from ssbench.plugins.base import Mixed, Stack
 from ssbench.plugins.upc import UPC
 
 P0 = torch.tensor(
@@ -80,7 +83,7 @@ def test_oracle_order_of_the_example() -> None:
     asked = Batch(
         view.labeled, Unlabeled(view.unlabeled.weak, view.unlabeled.strong, view.unlabeled.valid, (), truth, ("u",))
     )  # type: ignore[union-attr]
-    order = UPC(UPC.Config(guidance="oracle", grid=2), 2)._order(asked, weak(), T)
+    order = UPC(UPC.Config(guidance="oracle", grid=2, ras_k=(2,)), 2)._order(asked, weak(), T)
     assert order[0].tolist() == [2, 1, 0, 3]
 
 
@@ -109,7 +112,7 @@ def test_padding_has_no_uncertainty() -> None:
     valid = torch.ones_like(hidden.valid)
     valid[:, 2:, :2] = False
     seen = Pseudo(hidden.label, hidden.conf, hidden.keep, valid, hidden.logits, hidden.probs)
-    assert UPC(UPC.Config(grid=2), 4)._order(batch(), seen, T)[0].tolist() == [1, 0, 3, 2]
+    assert UPC(UPC.Config(grid=2, ras_k=(2,)), 4)._order(batch(), seen, T)[0].tolist() == [1, 0, 3, 2]
 
 
 @pytest.mark.parametrize("mixer", ["cutmix", "copy_paste", "random_erasing", "none"])
@@ -127,6 +130,50 @@ def test_rivals_keep_labels_and_images_together(mixer: str) -> None:
         else:
             assert torch.equal(mixed.pseudo.label, weak().label)
             assert not (mixed.pseudo.keep & ~mixed.pseudo.valid).any()
+
+
+def test_random_patches_are_k_others_at_every_step() -> None:
+    plugin = UPC(UPC.Config(guidance="random", ras="off", k=3, grid=4), 4)
+    picked = []
+    for step in range(30):
+        (mixed,) = plugin.mix(lambda: [], batch(), weak(), Progress(step, 30, 5, 0, torch.device("cpu")))
+        region = mixed.images[0, 0].bool()
+        assert int(region.sum()) == 3  # of 4 x 4 pixels, each a patch
+        picked.append(region)
+    assert 0 < torch.stack(picked).float().mean(0).min() < torch.stack(picked).float().mean(0).max() < 1
+
+
+@pytest.mark.parametrize(("given", "meant"), [(False, "off"), (True, "all"), ("off", "off"), ("sample", "sample")])
+def test_off_may_be_written_bare(given: object, meant: str) -> None:
+    """YAML 1.1 reads a bare `off` as false."""
+    assert UPC.Config(ras=given).ras == meant
+
+
+@pytest.mark.parametrize(
+    "settings", [{"grid": 2}, {"grid": 3, "ras": "off", "k": 10}, {"k": 0}, {"ras_k": ()}, {"grid": 0}, {"ras": "yes"}]
+)
+def test_more_patches_than_there_are_and_none_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"patches of a grid|greater than|at least 1 item|'all', 'sample' or 'off'"):
+        UPC.Config(**settings)
+
+
+def test_maps_that_follow_a_mix_follow_this_one() -> None:
+    """A plug-in stacked on it sees its own map outside the patches, and nothing it could be sure of inside."""
+    logits = PROBS.log() * 5
+    (mixed,) = UPC(UPC.Config(ras="off", k=2, grid=2), 4).mix(lambda: [], batch(), weak().with_carry(mine=logits), T)
+    region, carried = mixed.images[:, :1].bool(), mixed.pseudo.carry["mine"]
+    assert torch.equal(carried[~region.expand_as(carried)], logits[~region.expand_as(logits)])
+    assert carried.softmax(1).masked_select(region).eq(0.5).all()
+
+
+def test_ipixmatch_on_top_compares_the_pixels_that_were_kept() -> None:
+    """Logits of a stacked plug-in are not lost in the mix; with every patch replaced there is nothing to compare."""
+    terms = {}
+    for k in (5, 16):
+        stack = Stack([plugin("ipixmatch", tau=0.26, warmup=False), plugin("upc", ras="off", k=k)])
+        terms[k] = train(build("cps", stack), 1)[0]["ipix"]
+    assert terms[5] > 0
+    assert terms[16] == 0
 
 
 def test_zero_strength_is_the_hosts_mix() -> None:

@@ -1,0 +1,146 @@
+"""Which plug-ins a method can host: decided here and nowhere else.
+
+A recipe asks when it is read, a method when it is built; `ssbench list plugins --matrix`, `ssbench certify` and the
+contract tests ask too. A pair fits when the method calls every hook the plug-in uses, under the settings both have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+ONE = "remembers one student's features"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A plug-in that is to be hosted: its name, class and settings."""
+
+    name: str
+    cls: type[Any]
+    cfg: Any
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a method cannot host some plug-ins: what is wrong, what to do, and which of them it is about."""
+
+    what: str
+    fix: str
+    which: int = 0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A method and a plug-in, all settings open. reason: why they never fit, "" where they do.
+
+    method, plugin: settings they fit under, where the defaults would not do. never: choices of the method, written
+    `name: value`, under which they do not.
+    """
+
+    reason: str = ""
+    method: Mapping[str, Any] = field(default_factory=dict)
+    plugin: Mapping[str, Any] = field(default_factory=dict)
+    never: tuple[str, ...] = ()
+
+
+def refused(host: str, method: type[Any], cfg: Any, parts: Sequence[Part]) -> Refusal | None:
+    """The first reason why `method` (called `host`, with settings `cfg`) cannot have these plug-ins; None: it can."""
+    for which, part in enumerate(parts):
+        found = unhosted(host, method, cfg, part.name, part.cls, part.cls.uses(part.cfg))
+        if found := found or _missing(host, method, cfg, part):
+            return replace(found, which=which)
+    return next(_collisions(parts), None)
+
+
+def unhosted(host: str, method: type[Any], cfg: Any, name: str, plugin: Any, needs: frozenset[str]) -> Refusal | None:
+    """The same of one plug-in (class or instance, which uses the hooks `needs`) where the method is built.
+
+    Hooks the method never calls are not asked for there: a plug-in that only watches may leave them be.
+    """
+    if plugin.one_student and method.two_students:
+        return Refusal(f"{name} {ONE}, {host} trains two", "choose a host of one student")
+    for hook in sorted(needs & (method.honours - method.calls(cfg))):
+        off, on = _switch(method, cfg, hook)
+        return Refusal(f"{name} needs {hook}, which {host} does not call with {off}", f"set method.{on}")
+    return None
+
+
+def fit(method: type[Any], plugin: type[Any]) -> Fit:
+    """How far a method and a plug-in fit, and the least change of settings that makes them."""
+    if plugin.one_student and method.two_students:
+        return Fit(reason=f"the plug-in {ONE}, the method trains two")
+    cfg, own = method.Config(), plugin.Config()
+    missing = plugin.uses(own) - method.calls(cfg)
+    of_method = next(_fitting(cfg, lambda c: not plugin.uses(own) - method.calls(c)), {})
+    of_plugin = next(_fitting(own, lambda c: not plugin.uses(c) - method.calls(cfg)), {})
+    never = tuple(
+        yaml(name, value)
+        for name, value in choices(method.Config, with_defaults=True)
+        if plugin.needs & (method.honours - method.calls(cfg.model_copy(update={name: value})))
+    )
+    if not missing:
+        return Fit(never=never)
+    if of_method:
+        return Fit(method=of_method, never=never)
+    if of_plugin:
+        return Fit(plugin=of_plugin, never=never)
+    return Fit(reason=f"its step does not call {', '.join(sorted(missing))}")
+
+
+def choices(config: Any, with_defaults: bool = False) -> Iterator[tuple[str, Any]]:
+    """(field, value) of a settings class: each value of each field that has a fixed set, but for the name."""
+    for name, info in config.model_fields.items():
+        choice = info.annotation
+        kinds = get_args(choice) if get_origin(choice) in (Union, UnionType) else [choice]
+        values = [v for kind in kinds if get_origin(kind) is Literal for v in get_args(kind)]
+        values += [True, False] if choice is bool else []
+        yield from ((name, v) for v in values if name != "name" and (with_defaults or v != info.default))
+
+
+def yaml(name: str, value: object) -> str:
+    """`name: value` as it stands in a recipe."""
+    return f"{name}: {value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _fitting(cfg: Any, fits: Callable[[Any], bool]) -> Iterator[dict[str, Any]]:
+    """Single changes of some settings under which `fits(settings)` holds."""
+    for name, value in choices(type(cfg), with_defaults=True):
+        if fits(cfg.model_copy(update={name: value})):
+            yield {name: value}
+
+
+def _switch(method: type[Any], cfg: Any, hook: str) -> tuple[str, str]:
+    """The setting that keeps a method from calling `hook`, and what to set it to."""
+    for name, value in choices(type(cfg), with_defaults=True):
+        if hook in method.calls(cfg.model_copy(update={name: value})):
+            return yaml(name, getattr(cfg, name)), yaml(name, value)
+    return "these settings", "other settings"
+
+
+def _missing(host: str, method: type[Any], cfg: Any, part: Part) -> Refusal | None:
+    """A refusal if the method never calls some of the hooks."""
+    offers = method.calls(cfg)
+    if not (missing := part.cls.uses(part.cfg) - offers):
+        return None
+    what = f"{part.name} needs {', '.join(sorted(missing))}, which {host} does not offer"
+    for change in _fitting(part.cfg, lambda c: not part.cls.uses(c) - offers):
+        return Refusal(what, "set " + ", ".join(f"plugin.{yaml(name, value)}" for name, value in change.items()))
+    return Refusal(what, f"another host or plug-in; {host} offers {', '.join(sorted(offers))}")
+
+
+def _collisions(parts: Sequence[Part]) -> Iterator[Refusal]:
+    """Stacked plug-ins that want the same exclusive hook, or are the same."""
+    from ssbench.plugins.base import EXCLUSIVE
+
+    first: dict[str, str] = {}
+    for which, part in enumerate(parts):
+        if part.cls in (other.cls for other in parts[:which]):
+            yield Refusal(f"{part.name} is stacked on itself", "remove one of them", which)
+        for hook in sorted(part.cls.uses(part.cfg) & EXCLUSIVE):
+            if hook in first:
+                yield Refusal(f"{first[hook]} and {part.name} both use {hook}", "remove one of them", which)
+            first[hook] = part.name

@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '$(OLD_ENOUG
 JOBS ?= 2
 CLEAN := env -u SSBENCH_DATA -u SSBENCH_RUNS -u SSBENCH_RESULTS OMP_NUM_THREADS=1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench nightly clean
 
 demo: $(STAMP)
 	$(CLEAN) $(BIN)/ssbench demo --out demo
@@ -25,8 +25,28 @@ lint: $(STAMP)
 bench: $(STAMP)
 	set -e; for script in tests/bench/bench_*.py; do echo "$$script"; $(CLEAN) $(BIN)/python $$script; done
 
+# The toy tables run afresh into nightly/, gated against what is stored: scores within what seeds scatter, then images/s.
+# Both gates are asked whatever runs failed (exit code 6): a missing run is a failure of theirs. make nightly GATE=--exact
+TABLES ?= $(sort $(patsubst recipes/%.yaml,%,$(wildcard recipes/toy/table*.yaml)))
+SEEDS ?= 0
+STORED ?= results
+GATE ?=
+SLOWER ?= 0.5
+NIGHTLY := --results nightly/results
+
+nightly: $(STAMP)
+	rm -rf nightly
+	$(CLEAN) $(BIN)/ssbench prepare toy --data-root nightly/data
+	$(CLEAN) $(BIN)/ssbench run $(TABLES) $(SEEDS:%=--seed %) --jobs $(JOBS) --device cpu --data-root nightly/data \
+	  --runs nightly/runs $(NIGHTLY) || test $$? -eq 6
+	code=0; \
+	$(CLEAN) $(BIN)/ssbench gate $(TABLES) --against $(STORED) $(NIGHTLY) --junit nightly/scores.xml $(GATE) || code=$$?; \
+	$(CLEAN) $(BIN)/ssbench gate $(TABLES) --against $(STORED) $(NIGHTLY) --junit nightly/throughput.xml \
+	  --throughput --slower $(SLOWER) || code=$$?; \
+	exit $$code
+
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo nightly
 
 # Written last, so that an installation that was cut short is begun again.
 $(STAMP): pyproject.toml

@@ -11,7 +11,22 @@ from typing import Annotated, Any
 import typer
 
 from ssbench import __version__
-from ssbench.commands import catalogue, demo, doctor, importing, prepare, runs, splits, tables
+from ssbench.commands import (
+    catalogue,
+    certify,
+    demo,
+    doctor,
+    gate,
+    importing,
+    plan,
+    predicting,
+    prepare,
+    report,
+    runs,
+    splits,
+    status,
+    tables,
+)
 from ssbench.errors import HardwareError, Interrupted, SsbenchError, UsageError, nearest
 
 app = typer.Typer(
@@ -22,7 +37,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (prepare, importing, catalogue, runs, tables, demo, doctor):
+for module in (
+    prepare,
+    importing,
+    catalogue,
+    certify,
+    plan,
+    runs,
+    status,
+    predicting,
+    tables,
+    report,
+    gate,
+    demo,
+    doctor,
+):
     module.register(app)
 app.add_typer(splits.app, name="splits")
 app.add_typer(splits.data_app, name="data")

@@ -38,11 +38,19 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def summary(kind: Kind, name: str) -> str:
-    """First line of the file's docstring."""
-    path = PACKAGE / _WHERE[kind][0] / f"{name}.py"
+    """First line of the file's docstring; of an installed package's class, which package that is."""
+    path = Path(name) if name.endswith(".py") else PACKAGE / _WHERE[kind][0] / f"{name}.py"
+    if name.endswith(".py") and not path.is_file():
+        raise RecipeError(f"no file '{path}'", "", "give the path from the folder you start ssbench in")
     if not path.is_file():
-        return "from an installed package"
+        point = next(iter(entry_points(group=f"ssbench.{_WHERE[kind][0]}", name=name)), None)
+        return f"from the package {point.dist.name}" if point and point.dist else "from an installed package"
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def is_ours(kind: Kind, name: str) -> bool:
+    """Whether it is part of ssbench: not a user's file, nor an installed package's."""
+    return (PACKAGE / _WHERE[kind][0] / f"{name}.py").is_file()
 
 
 def load(kind: Kind, name: str, where: str = "") -> type[Any]:
@@ -56,7 +64,7 @@ def load(kind: Kind, name: str, where: str = "") -> type[Any]:
     if name.endswith(".py"):
         return _the_class(_from_path(Path(name), where), base, name)
     known = names(kind)
-    if name in known and (PACKAGE / folder / f"{name}.py").is_file():
+    if name in known and is_ours(kind, name):
         return _the_class(importlib.import_module(f"ssbench.{folder}.{name}"), base, name)
     for point in entry_points(group=f"ssbench.{folder}", name=name):
         try:
@@ -69,6 +77,19 @@ def load(kind: Kind, name: str, where: str = "") -> type[Any]:
             )
         return found
     raise RecipeError(f"no {kind} '{name}'; {nearest(name, list(known))}", where, f"ssbench list {kind}s")
+
+
+def own_name(cls: type[Any]) -> str:
+    """What a plug-in calls itself in its settings: the word records and other recipes use.
+
+    Raises:
+        RecipeError: it has no name.
+    """
+    known = cls.Config.model_fields.get("name")
+    if known is None or not isinstance(known.default, str):
+        fix = 'in its Config: name: Literal["mine"] = "mine"'
+        raise RecipeError(f"the settings of {cls.__name__} have no 'name' with a default", cls.__module__, fix)
+    return str(known.default)
 
 
 def _defines(path: Path, base: str) -> bool:

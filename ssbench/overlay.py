@@ -88,15 +88,26 @@ def _bases(own: Marked) -> Iterator[tuple[str, str]]:
 
 
 def merge(below: Marked, above: Marked) -> Marked:
-    """`above` over `below`, mappings field by field; a method, net or plug-in of another name replaces the block."""
+    """`above` over `below`, mappings field by field; a method, net or plug-in of another name replaces the block.
+
+    So do stacked plug-ins, unless they are the same ones in the same order.
+    """
     data, marks = dict(below.data), dict(below.marks)
     for key, value in above.data.items():
-        old = data.get(key)
-        blend = isinstance(value, dict) and isinstance(old, dict) and (key not in CHOSEN or _same_name(value, old))
-        gone: list[Keys] = [(key, field) for field in value] if blend else [(key,)]
+        data[key], gone = _laid(key, data.get(key), value)
         marks = {k: m for k, m in marks.items() if not any(k[: len(g)] == g for g in gone)}
-        data[key] = {**old, **value} if blend and isinstance(old, dict) else value
     return Marked(data, {**marks, **above.marks})
+
+
+def _laid(key: str, old: Any, value: Any) -> tuple[Any, list[Keys]]:
+    """A section once `value` is laid over `old`, and the places that are no longer old."""
+    if isinstance(value, dict) and isinstance(old, dict) and (key not in CHOSEN or _same_name(value, old)):
+        return {**old, **value}, [(key, field) for field in value]
+    if key == "plugin" and isinstance(value, list) and isinstance(old, list) and len(value) == len(old):
+        pairs = list(zip(_blocks(old), _blocks(value), strict=True))
+        if all(isinstance(a, dict) and isinstance(b, dict) and _same_name(b, a) for a, b in pairs):
+            return [{**a, **b} for a, b in pairs], [(key, i, field) for i, (_, b) in enumerate(pairs) for field in b]
+    return value, [(key,)]
 
 
 def _same_name(value: dict[str, Any], old: dict[str, Any]) -> bool:

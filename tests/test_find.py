@@ -98,6 +98,14 @@ def test_a_users_file_that_is_wrong_says_where(tmp_path: Path, text: str, part: 
         assert error.value.where.endswith(f"wrong.py{line}" if "refin" not in part else "wrong")
 
 
+@pytest.mark.parametrize("field", ["pass", "name: str", "name: int = 3"])
+def test_a_plug_in_must_call_itself_something(tmp_path: Path, field: str) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN.format(name="Mine").replace('name: str = "Mine"', field))
+    cls = find.load("plugin", str(tmp_path / "mine.py"))
+    with pytest.raises(RecipeError, match="the settings of Mine have no 'name' with a default"):
+        find.own_name(cls)
+
+
 def test_no_such_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no file 'no/such\.py'"):
         find.load("method", "no/such.py", "r.yaml:1")
@@ -123,7 +131,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_entry_points_of_installed_packages_are_found_and_refused_when_wrong() -> None:
     assert {"theirs", "s4mc"} <= set(find.names("plugin"))
     assert find.load("plugin", "theirs").__name__ == "Theirs"
-    assert find.summary("plugin", "theirs") == "from an installed package"
+    assert find.summary("plugin", "theirs") == "from the package their"
     with pytest.raises(RecipeError, match="RuntimeError: old torch"):
         find.load("plugin", "broken")
     with pytest.raises(RecipeError, match="is no Plugin"):

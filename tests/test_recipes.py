@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from ssbench.engine.queue import QUICK_SPLIT, Cell, Done, do_one
 from ssbench.engine.run import Places
 from ssbench.marked import Keys, Marked, read
 from ssbench.paths import shipped
-from ssbench.recipe import find_recipe, load, recipe_names
+from ssbench.recipe import Recipe, find_recipe, load, recipe_names
 
 BASES = [f"base/{path.stem}" for path in sorted((shipped("recipes") / "base").glob("*.yaml"))]
 NO_CONSTANT = ("base", "paper", "title", "cost", "departures", "data")  # words, and what the recipe is for
@@ -112,19 +113,32 @@ def test_printed_scores_agree_with_the_tables() -> None:
 
 
 class Quick:
-    """Quick runs, each distinct one done once: recipes that differ in the size of the encoder are alike when shrunk."""
+    """Quick runs of whatever none before has shown to work; `ssbench run NAME --quick` is the same."""
 
     def __init__(self, places: Places) -> None:
         self.places = places
-        self.done: dict[str, Done] = {}
+        self.shown: set[str] = set()
 
-    def run(self, name: str) -> Done:
-        """What `ssbench run NAME --quick` does."""
-        key = load(name, quick=True).key("", 0)
-        if key not in self.done:
-            with Bars(show=False, tell=lambda _: None) as bars:
-                self.done[key] = do_one(Cell(name, QUICK_SPLIT, 0, quick=True), self.places, join("cpu"), bars)
-        return self.done[key]
+    def run(self, name: str) -> Done | None:
+        """The run, None where every part of the recipe has run in others."""
+        quick = load(name, quick=True)
+        parts = _parts(quick)
+        if parts <= self.shown:
+            return None
+        with Bars(show=False, tell=lambda _: None) as bars:
+            done = do_one(Cell(name, QUICK_SPLIT, 0, quick=True), self.places, join("cpu"), bars)
+        if done.error is None:
+            self.shown |= parts
+        return done
+
+
+def _parts(recipe: Recipe) -> set[str]:
+    """What a quick run shows to work together or at all: the pair of method and plug-in, the method's settings with
+    the losses, and every other section as it stands."""
+    facts = recipe.resolved()
+    pair = [facts["method"]["name"], [plugin["name"] for plugin in facts["plugin"]]]
+    facts |= {"pair": pair, "method": [facts["method"], facts["loss"]]}
+    return {json.dumps([name, value], sort_keys=True) for name, value in facts.items()}
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +150,18 @@ def quick(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Quick:
 @pytest.mark.parametrize("name", recipe_names())
 def test_it_runs_quickly(name: str, quick: Quick) -> None:
     """Method, plug-in, losses and protocol, all of them for real."""
-    done, whole = quick.run(name), load(name)
+    done, whole, small = quick.run(name), load(name), load(name, quick=True)
+    assert small.method.name == whole.method.name
+    assert [p.name for p in small.plugins] == [p.name for p in whole.plugins]
+    assert small.eval.protocol == whole.eval.protocol
+    if done is None:
+        return
     assert done.error is None, done.error
     assert done.record is not None
     assert not done.repeated
-    assert done.record["method"] == whole.method.name
-    assert done.record["resolved"]["plugin"] == [plugin.model_dump(mode="json") for plugin in whole.plugins]
+    assert {k: done.record["resolved"][k] for k in ("method", "plugin", "loss", "optim")} == {
+        k: small.resolved()[k] for k in ("method", "plugin", "loss", "optim")
+    }
     assert done.record["protocol"]["protocol"] == whole.eval.protocol
     assert done.record["history"]
     assert all(0 <= done.record["scores"][which]["report"] <= 100 for which in ("best", "last"))

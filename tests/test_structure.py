@@ -15,7 +15,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ssbench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "torchvision", "timm", "pandas", "matplotlib", "scipy"}
-LIGHT = ["cli.py", "recipe.py", "find.py", "errors.py", "io.py", "keyed.py", "paths.py", "marked.py", "report"]
+LIGHT = [
+    "cli.py",
+    "recipe.py",
+    "find.py",
+    "fit.py",
+    "errors.py",
+    "io.py",
+    "keyed.py",
+    "paths.py",
+    "marked.py",
+    "report",
+]
 """What `--help`, `list` and completion load, besides every file of the listed folders."""
 
 
@@ -72,8 +83,21 @@ def test_ops_import_torch_and_the_keys_alone() -> None:
 
 @pytest.mark.parametrize("folder", ["methods", "plugins"])
 def test_methods_and_plugins_never_import_each_other(folder: str) -> None:
-    shared = ("ssbench.nets.segnet", "ssbench.data", "ssbench.ops", "ssbench.keyed", "ssbench.errors", "ssbench.io")
-    bases = ("ssbench.plugins.base", "ssbench.methods.base") if folder == "methods" else ("ssbench.plugins.base",)
+    shared = (
+        "ssbench.nets.segnet",
+        "ssbench.nets.detector",
+        "ssbench.nets.detecting",
+        "ssbench.data",
+        "ssbench.ops",
+        "ssbench.keyed",
+        "ssbench.errors",
+        "ssbench.io",
+    )
+    bases = (
+        ("ssbench.plugins.base", "ssbench.methods.base", "ssbench.fit")
+        if folder == "methods"
+        else ("ssbench.plugins.base",)
+    )
     assert not offenders(modules(folder), (*shared, *bases))
 
 

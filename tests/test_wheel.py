@@ -80,6 +80,8 @@ def test_the_command_works_there(unpacked: Path, tmp_path: Path) -> None:
     assert "recipes/base/unimatch_acdc.yaml" in _python(
         unpacked, tmp_path, "-m", "ssbench", "check", "acdc/unimatch_unet"
     )
+    _python(unpacked, tmp_path, "-m", "ssbench", "report", "toy/table1", "--results", "nowhere", "-o", "made")
+    assert "toy/table1" in (tmp_path / "made" / "report.html").read_text(encoding="utf-8")
 
 
 def test_what_is_shipped_is_the_package_and_no_more(unpacked: Path) -> None:

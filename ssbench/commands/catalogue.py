@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ssbench.commands.common import DataRoot, Json, Results, print_json, print_rows
+from ssbench.commands.matrix import show_matrix
+from ssbench.errors import UsageError
 
 
 class What(StrEnum):
@@ -30,18 +32,27 @@ def register(app: typer.Typer) -> None:
 
 def list_(
     what: Annotated[What | None, typer.Argument(help="Part of the catalogue (default: how many of each).")] = None,
+    matrix: Annotated[bool, typer.Option("--matrix", help="With plugins: each method x plug-in, and why not.")] = False,
+    also: Annotated[list[str] | None, typer.Option("--with", help="With plugins: your own file, too.")] = None,
     data_root: DataRoot = None,
     results: Results = None,
     json: Json = False,
 ) -> None:
     """The catalogue: datasets, splits, methods, plugins, recipes, tables, runs."""
+    from ssbench import find
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root
 
+    if (matrix or also) and what is not What.plugins:
+        raise UsageError("--matrix and --with are about plug-ins", "arguments", "ssbench list plugins --matrix")
+    if matrix:
+        show_matrix(also or (), json)
+        return
     data, records = data_of(data_root), results_root(results)
     title = "catalogue" if what is None else what.value
     rows = [{"kind": w.value, "count": _count(w, data, records)} for w in What] if what is None else []
     rows = rows or _rows(what or What.runs, data, records)
+    rows += [{"plugin": name, "about": find.summary("plugin", name)} for name in also or ()]
     if json:
         print_json({title: rows})
     elif rows:

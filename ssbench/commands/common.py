@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from ssbench.report.cells import Filled
+    from ssbench.report.cells import Filled, Format
+    from ssbench.report.claims import Claim
 
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Prepared data (default: $SSBENCH_DATA or ./data).")]
 Runs = Annotated[Path | None, typer.Option("--runs", help="Run folders (default: $SSBENCH_RUNS or ./runs).")]
@@ -42,15 +43,33 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     Console().print(table)
 
 
-def print_table(filled: Filled, how: Literal["rich", "md", "csv"] = "rich") -> None:
-    """A paper's table on stdout; with colour at a terminal, never narrower than its columns need."""
-    plain = filled.render(how)
+def print_grid(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], notes: Sequence[str]
+) -> None:
+    """A narrow table of (word, style) cells at a terminal, and notes below it."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    for at, name in enumerate(columns):
+        table.add_column(escape(name), no_wrap=at == 0)
+    for row in rows:
+        table.add_row(*(Text(word, style) for word, style in row))
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(Text(f" {note}"))
+
+
+def print_table(filled: Filled, how: Format = "rich", claims: Sequence[Claim] | None = None) -> None:
+    """A paper's table on stdout; with colour, and folded to its width, at a terminal."""
     if how != "rich" or not sys.stdout.isatty():
-        print(plain, end="")
+        print(filled.render(how, claims=claims), end="")
         return
     from rich.console import Console
 
     from ssbench.report.render import renderable
 
-    width = max(Console().width, *(len(line) for line in plain.splitlines()))
-    Console(width=width).print(renderable(filled))
+    Console().print(renderable(filled, claims))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json
-from ssbench.errors import RecipeError, RunsFailed, SsbenchError, UsageError
+from ssbench.errors import RecipeError, RunsFailed, SsbenchError, Stopped, UsageError
 
 if TYPE_CHECKING:
     from ssbench.engine.queue import Done
@@ -24,6 +24,20 @@ class Division(StrEnum):
 
     closed = "closed"
     open = "open"
+
+
+class Launcher(StrEnum):
+    """Who starts the processes."""
+
+    local = "local"
+    slurm = "slurm"
+
+
+class Over(StrEnum):
+    """Classes that the agreement of two label sets is counted over."""
+
+    union = "union"
+    all_classes = "all_classes"
 
 
 CLAIMS: dict[Division, Literal["closed", "open"]] = {Division.closed: "closed", Division.open: "open"}
@@ -89,13 +103,27 @@ def _print_checked(recipe: Recipe, short: bool) -> None:
 
 
 def run(
-    targets: Annotated[list[str], typer.Argument(help="Recipes (name or YAML file) or tables (paper/table1).")],
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Recipes (name or YAML file) or tables (paper/table1).")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="Instead: the runs of this `ssbench plan --json`.")
+    ] = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="Such as voc/classic/1_16; repeatable.")] = None,
     seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Default 0; may be repeated.")] = None,
     overrides: Overrides = None,
     quick: Annotated[bool, typer.Option("--quick", help="Toy data, small net, a few steps: does it run?")] = False,
     division: Annotated[Division | None, typer.Option("--division", help="Default: what the recipe says.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, each in a process of its own.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time (default: one a GPU; 1 on a CPU).")
+    ] = None,
+    launcher: Annotated[
+        Launcher, typer.Option("--launcher", help="Processes here, or jobs of Slurm.")
+    ] = Launcher.local,
+    slurm: Annotated[
+        list[str] | None, typer.Option("--slurm", help="sbatch's key=value: partition, time, gpus-per-node, cpus, ...")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit to Slurm, print the jobs, do not wait.")] = False,
     device: Device = None,
     data_root: DataRoot = None,
     runs: Runs = None,
@@ -103,16 +131,25 @@ def run(
     json: Json = False,
 ) -> None:
     """Train and score what is missing; go on where a run was cut off; never repeat what is done."""
+    from ssbench.commands.remote import launched, print_jobs, wish_of
     from ssbench.engine.distributed import first
-    from ssbench.engine.queue import cells, work
+    from ssbench.engine.planfile import runs_of
+    from ssbench.engine.queue import seats, work
     from ssbench.engine.run import Places
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root, runs_root
 
     places = Places(data_of(data_root), runs_root(runs), results_root(results))
     claim = None if division is None else CLAIMS[division]
-    wanted = cells(targets, split or [], seed or [0], overrides or [], quick, places, claim)
-    done = work(wanted, places, device, jobs)
+    wish = wish_of(launcher is Launcher.slurm, slurm or [], detach, device)
+    wanted = runs_of(plan, targets or [], split or [], seed or [], overrides or [], quick, places, claim)
+    if wish is None:
+        done = work(wanted, places, device, jobs or seats(device))
+    else:
+        handed, done = launched(wanted, places, device, wish, jobs, wait=not detach)
+        if detach:
+            print_jobs(handed, json)
+            return
     if json and first():
         print_json({"runs": [d.as_json() for d in done]})
     for one in done if first() and not json else ():
@@ -121,11 +158,17 @@ def run(
 
 
 def _raise_failed(done: list[Done]) -> None:
-    """Exit code 6 when runs failed; a single one that could not begin keeps the code of its error, said already."""
-    failed = [d for d in done if d.error]
+    """Exit code 6 when runs failed; a single one that could not begin keeps the code of its error, said already.
+
+    Runs that were only stopped (by Slurm; here that ends the whole queue) are code 75, if none failed.
+    """
+    stopped = [d for d in done if isinstance(d.error, Stopped)]
+    failed = [d for d in done if d.error and d not in stopped] or stopped
     if failed and len(done) == 1:
         code = failed[0].as_error().code
         raise typer.Exit(RunsFailed.code if code == SsbenchError.code else code)
+    if failed and failed == stopped:
+        raise Stopped(f"{len(failed)} of {len(done)} runs stopped", "Slurm", "run the same command again")
     if failed:
         where = ", ".join(str(d.cell) for d in failed)
         fix = "the errors stand above; the same command runs what is missing"
@@ -138,18 +181,30 @@ def evaluate(
     split: Annotated[str | None, typer.Option("--split", help="The split it was trained on, for the record.")] = None,
     protocol: Annotated[str | None, typer.Option("--protocol", help="A named protocol, not the recipe's.")] = None,
     subset: Annotated[str | None, typer.Option("--on", help="Subset (default: the protocol's reported one).")] = None,
+    patches: Annotated[bool, typer.Option("--patches", help="Also count by patches: MPMC's Table 4.")] = False,
+    over: Annotated[Over, typer.Option("--over", help="Classes that patches' agreement is of.")] = Over.union,
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="Checkpoint that patches gain over.")] = None,
+    baseline_recipe: Annotated[
+        str | None, typer.Option("--baseline-recipe", help="Its recipe (default: RECIPE without its plug-in).")
+    ] = None,
     device: Device = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
-    """Score a checkpoint."""
+    """Score a checkpoint; with --patches, tell where its patch classifier agrees, and what that gains."""
     from ssbench.data.partition import Partition
+    from ssbench.engine.patches import Asked
     from ssbench.engine.scoring import score_checkpoint
     from ssbench.paths import data_root as data_of
 
+    if baseline and not patches:
+        raise UsageError("--baseline is for --patches alone", "--baseline", "add --patches")
+    if baseline_recipe and not baseline:
+        raise UsageError("--baseline-recipe without a checkpoint", "--baseline-recipe", "add --baseline best.pt")
     root = data_of(data_root)
     trained = None if split is None else Partition.read(split, root)
-    found = score_checkpoint(checkpoint, recipe, protocol, subset, root, device)
+    asked = Asked(over.value, baseline, baseline_recipe) if patches else None
+    found = score_checkpoint(checkpoint, recipe, protocol, subset, root, device, asked)
     found["split"] = None if trained is None else trained.name
     if json:
         print_json(found)
@@ -157,3 +212,16 @@ def evaluate(
     print(f"{found['metric']} {found['value']:.2f} on {found['subset']} ({found['protocol']})")
     for name, value in zip(found["classes"], found["per_class"], strict=True):
         print(f"  {name:20} {'-' if value is None else format(value, '.2f')}")
+    if patches:
+        _print_patches(found["patches"])
+
+
+def _print_patches(found: dict[str, Any]) -> None:
+    """The rows of MPMC's Table 4 as columns, percent and points of mIoU."""
+    side = found["window"]
+    print(f"{found['patches']} patches of {side} x {side} pixels, every {found['stride']}; agreement ({found['over']})")
+    print(f"  {'agreement':>10}  {'% patches':>9}  {'mIoU':>6}  {'baseline':>8}  {'gain':>6}")
+    for row in found["bins"]:
+        forms = {"miou": ".2f", "baseline": ".2f", "gain": "+.2f"}
+        miou, base, gain = ("-" if row[n] is None else format(row[n], form) for n, form in forms.items())
+        print(f"  {row['agreement']:>10}  {row['share']:>9.1f}  {miou:>6}  {base:>8}  {gain:>6}")

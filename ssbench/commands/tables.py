@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
+import csv
+import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ssbench.commands.common import Json, Results, Runs, print_json, print_table
+from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from ssbench.report.cells import Filled
+    from ssbench.report.claims import Claim
     from ssbench.report.table import PaperTable
 
 
@@ -21,9 +26,16 @@ class Format(StrEnum):
     rich = "rich"
     md = "md"
     csv = "csv"
+    latex = "latex"
+    html = "html"
 
 
-FORMATS: dict[Format, Literal["rich", "md", "csv"]] = {Format.rich: "rich", Format.md: "md", Format.csv: "csv"}
+How = Literal["rich", "md", "csv", "latex", "html"]
+FORMATS: dict[Format, How] = {
+    Format.rich: "rich", Format.md: "md", Format.csv: "csv", Format.latex: "latex", Format.html: "html"
+}  # fmt: skip
+LONG = ("paper", "table", "group", "row", "column", "split", "recipe", "metric", "printed", "measured", "sd", "n",
+        "difference", "state", "last_epoch", "seeds", "marks", "why", "verdict", "noise", "spread")  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -32,39 +44,93 @@ def register(app: typer.Typer) -> None:
 
 
 def table(
-    name: Annotated[str, typer.Argument(help="paper/table1, or a YAML file.")],
-    format: Annotated[Format, typer.Option("--format", help="rich, md or csv.")] = Format.rich,
-    long: Annotated[bool, typer.Option("--long", help="CSV with one row a cell.")] = False,
+    name: Annotated[str | None, typer.Argument(help="paper/table1, or a YAML file.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every shipped table.")] = False,
+    format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.rich,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A folder: one file a table, e.g. results/tables.")
+    ] = None,
+    claims: Annotated[bool, typer.Option("--claims", help="Every published number, each with its source.")] = False,
+    long: Annotated[bool, typer.Option("--long", help="CSV, one row a cell (with --claims: a claim).")] = False,
     runs: Runs = None,
     results: Results = None,
     json: Json = False,
 ) -> None:
-    """Print a table: what the paper printed, what was measured (mean, sd, n), the difference, the state."""
+    """Print a table: what the paper printed, what was measured (mean, sd, n), the difference, the state.
+
+    A verdict for each measured cell: reproduced ✓, within noise ≈, short ▼ or better ▲, at 95 % by the spread between
+    seeds. The rule in full: python -m pydoc ssbench.report.verdict
+    """
     from ssbench.paths import results_root, runs_root
+    from ssbench.report.claims import all_claims
+
+    names, root = _names(name, every), results_root(results)
+    if out is not None:
+        if long or json or claims:
+            raise UsageError("--out writes the tables alone", "--out", "leave out --long, --json and --claims")
+        _write(names, root, out, FORMATS[format])
+        return
+    if claims and format in (Format.csv, Format.latex) and not (long or json):
+        raise UsageError(f"--claims has no place in {format.value}", "--format", "rich, md or html; or --long, --json")
+    told = all_claims(root) if claims else None
+    filled = [filled_table(n, root, runs_root(runs)) for n in names]
+    if json:
+        objects = [_object(f, told) for f in filled]
+        print_json({"tables": objects} if every else objects[0])
+    elif long:
+        _print_long(filled, told)
+    else:
+        for i, f in enumerate(filled):
+            print(end="\n" if i else "")
+            print_table(f, FORMATS[format], told)
+
+
+def _names(name: str | None, every: bool) -> Sequence[str]:
+    from ssbench.report.table import table_names
+
+    if every == (name is not None):
+        raise UsageError("give a table or --all", "ssbench table", "ssbench list tables shows them")
+    return table_names() if name is None else [name]
+
+
+def filled_table(name: str, results: Path, runs: Path) -> Filled:
+    """The table `name` from the records under `results`; runs that hold their folder under `runs` are at work."""
     from ssbench.report.store import ResultStore
     from ssbench.report.table import PaperTable
 
     read = PaperTable.read(name)
-    filled = read.fill(ResultStore(results_root(results)), running=_running(read, runs_root(runs)))
-    if json:
-        print_json({"table": read.name, "title": read.title, "paper": read.paper, "cells": filled.long()})
-    elif long:
-        print_long(filled.long())
-    else:
-        print_table(filled, FORMATS[format])
+    return read.fill(ResultStore(results), running=_running(read, runs))
 
 
-def print_long(cells: list[dict[str, object]]) -> None:
-    """CSV with one row a cell: the columns of the contract, then why a number is what it is."""
-    import csv
-    import sys
+def _write(names: Sequence[str], results: Path, out: Path, how: How) -> None:
+    """Files, and a line on stderr for each that is new or has changed."""
+    from ssbench.report.export import write_tables
+    from ssbench.report.store import ResultStore
 
-    fields = ("paper", "table", "group", "row", "column", "split", "recipe", "metric", "printed", "measured", "sd", "n",
-              "difference", "state", "last_epoch", "seeds", "marks", "why")  # fmt: skip
+    written = [path for path, fresh in write_tables(names, ResultStore(results), out, how) if fresh]
+    for path in written:
+        print(path, file=sys.stderr)
+    print(f"{len(written)} of {len(names)} tables written to {out}, the others were up to date", file=sys.stderr)
+
+
+def _object(filled: Filled, claims: Sequence[Claim] | None) -> dict[str, Any]:
+    from ssbench.report.claims import claim_rows
+
+    read = filled.table
+    found = {"table": read.name, "title": read.title, "paper": read.paper, "cells": filled.long()}
+    return found if claims is None else found | {"claims": claim_rows(filled, claims)}
+
+
+def _print_long(tables: Sequence[Filled], claims: Sequence[Claim] | None) -> None:
+    """CSV with one row a cell (the columns of the contract, then why a number is what it is) or a claim."""
+    from ssbench.report.claims import claim_rows
+
     writer = csv.writer(sys.stdout, lineterminator="\n")
+    rows = [row for f in tables for row in (f.long() if claims is None else claim_rows(f, claims))]
+    fields = LONG if claims is None else tuple(rows[0]) if rows else ()
     writer.writerow(fields)
-    for cell in cells:
-        writer.writerow([_flat(cell[field]) for field in fields])
+    for row in rows:
+        writer.writerow([_flat(row[field]) for field in fields])
 
 
 def _flat(value: object) -> object:
@@ -73,21 +139,11 @@ def _flat(value: object) -> object:
 
 def _running(table: PaperTable, root: Path) -> frozenset[tuple[str, str]]:
     """(stored name, split) of cells whose run some process holds now."""
+    from ssbench.engine.lock import held
+
     places = {(cell.stored, cell.split) for cell in table.cells() if cell.stored and cell.split}
     return frozenset(
         (recipe, split)
         for recipe, split in places
-        if recipe and split and any(map(_held, root.joinpath(recipe, split.replace("/", "-")).glob("seed*/lock")))
+        if recipe and split and any(map(held, root.joinpath(recipe, split.replace("/", "-")).glob("seed*/lock")))
     )
-
-
-def _held(lock: Path) -> bool:
-    """Whether a process has the lock; it is given back when its process ends, however it ends."""
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from ssbench.engine.progress_file import ProgressFile
 
 stderr = Console(stderr=True, highlight=False)
 
@@ -21,8 +24,10 @@ def say(text: str) -> None:
 class Bars:
     """Progress of one run: a bar of steps and passing bars of other loops. No bars where stderr is no terminal.
 
-    tell: where a line goes that a bar's note would have shown.
+    tell: where a line goes that a bar's note would have shown. file: told of everything that moves, while a run is on.
     """
+
+    file: ProgressFile | None = None
 
     def __init__(self, show: bool = True, tell: Callable[[str], None] = say) -> None:
         self.tell = tell
@@ -54,9 +59,11 @@ class Bars:
         """`items`, with a bar while they pass."""
         task = self.progress.add_task(label, total=total, note="")
         try:
-            for item in items:
+            for at, item in enumerate(items, 1):
                 yield item
                 self.progress.advance(task)
+                if self.file is not None:
+                    self.file.tick(f"{label} {at}/{total}")
         finally:
             self.progress.remove_task(task)
 
@@ -71,6 +78,8 @@ class StepBar:
     def to(self, step: int) -> None:
         """Show `step` steps as done."""
         self.bars.progress.update(self.task, completed=step)
+        if self.bars.file is not None:
+            self.bars.file.tick()
 
     def note(self, text: str) -> None:
         """Show `text` beside the bar, or print it as a line where there is no bar."""

@@ -24,6 +24,8 @@ from ssbench.recipe import EvalConfig
 
 Predict = Callable[[Tensor], Tensor]
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
+Each = Callable[[Tensor, Tensor, Tensor], None]
+"""Told of an image as it was scored: x 1 3 H W, mask 1 H W, labels 1 H W."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,12 @@ def evaluate(
     team: Team,
     workers: int = 0,
     watch: Watch | None = None,
+    each: Each | None = None,
 ) -> Score:
     """Score `predict` (B C H W images -> logits) on a subset under the protocol `cfg`.
 
     The caller puts the networks in eval mode. With several processes each takes every n-th image, none twice.
+    each: for more to be counted than the score; not called for volumes.
     """
     watch = watch or (lambda items, label, total: items)
     volumes, ids = dataset.volumes(subset), dataset.ids(subset)[: cfg.few]
@@ -76,7 +80,7 @@ def evaluate(
     with torch.no_grad():
         if volumes is not None:
             return _volumes(predict, dataset, dict(list(volumes.items())[: cfg.few]), cfg, views, team, watch)
-        return _images(predict, dataset, ids, cfg, views, team, workers, watch)
+        return _images(predict, dataset, ids, cfg, views, team, workers, watch, each)
 
 
 def scores(predict: Predict, x: Tensor, cfg: EvalConfig) -> Tensor:
@@ -114,6 +118,7 @@ def _images(
     team: Team,
     workers: int,
     watch: Watch,
+    each: Each | None,
 ) -> Score:
     classes = len(dataset.classes)
     mine = ids[team.rank :: team.world]
@@ -125,7 +130,10 @@ def _images(
         x, mask = x.to(team.device, non_blocking=True), mask.to(team.device, non_blocking=True)
         if cfg.protocol == "center":
             x, mask = central(_crop(cfg), x, mask)
-        matrix += confusion(scores(predict, x, cfg).argmax(1), mask, classes)
+        labels = scores(predict, x, cfg).argmax(1)
+        matrix += confusion(labels, mask, classes)
+        if each is not None:
+            each(x, mask, labels)
     matrix = team.sum(matrix).cpu()
     return Score(mean_iou(matrix, cfg.absent), _percent(iou(matrix)), matrix.tolist())
 

@@ -1,70 +1,26 @@
-"""Several runs after one another: what a recipe or a table asks for, done once each."""
+"""Several runs after one another: what a recipe or a table asks for, done once each.
+
+A run that another process works on is passed over and come back to: when that process is done, so is the run here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from ssbench.engine.run import Places
+from ssbench.engine.cell import Cell, Done, Places
+from ssbench.engine.line import LOOK_EVERY, Line, let_go
+from ssbench.engine.lock import Busy
 from ssbench.errors import SsbenchError, Stopped, UsageError
-from ssbench.recipe import Division
+from ssbench.recipe import Division, load
+
+__all__ = ["QUICK_SPLIT", "Cell", "Done", "cells", "do_one", "seats", "work"]
 
 QUICK_SPLIT = "toy/ours/1_8"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run to do: recipe x split x seed (x overrides)."""
-
-    recipe: str
-    split: str
-    seed: int
-    overrides: tuple[str, ...] = ()
-    quick: bool = False
-    division: Division | None = None
-
-    def __str__(self) -> str:
-        return " ".join([self.recipe, *self.overrides, self.split, f"seed {self.seed}"])
-
-
-@dataclass(frozen=True)
-class Done:
-    """What became of a cell: a record, or an error; `repeated` when it had been done before."""
-
-    cell: Cell
-    record: dict[str, Any] | None = None
-    error: SsbenchError | None = None
-    repeated: bool = False
-
-    def __str__(self) -> str:
-        if self.error is not None:
-            return f"failed {self.cell}: {self.error.what}"
-        if self.cell.quick:
-            return f"{self.cell} runs (a quick run: toy data, a small net, a few steps; its numbers mean nothing)"
-        assert self.record is not None  # noqa: S101  either or
-        best, last = self.record["scores"]["best"], self.record["scores"]["last"]
-        state = "was done" if self.repeated else "done"
-        scores = f"best {best['report']:.2f} (epoch {best['epoch'] + 1}), last {last['report']:.2f}"
-        return f"{state} {self.cell}: {self.record['metric']} {scores}"
-
-    def as_json(self) -> dict[str, Any]:
-        """The documented object of `ssbench run --json`."""
-        state = "failed" if self.error else "was done" if self.repeated else "done"
-        return {
-            "recipe": self.cell.recipe,
-            "split": self.cell.split,
-            "seed": self.cell.seed,
-            "state": state,
-            "error": str(self.error) if self.error else None,
-            "scores": self.record["scores"] if self.record else None,
-            "metric": self.record["metric"] if self.record else None,
-        }
-
-    def as_error(self) -> SsbenchError:
-        """The error, for a single run's exit code."""
-        assert self.error is not None  # noqa: S101  asked of failed ones only
-        return self.error
 
 
 def cells(
@@ -84,7 +40,7 @@ def cells(
         UsageError: a recipe without a split, an unknown split, or a table none of whose cells has a recipe yet.
         RecipeError: a recipe that is wrong, before any of them runs.
     """
-    from ssbench.recipe import is_table_name, load
+    from ssbench.recipe import is_table_name
 
     if quick:
         _toy(places)
@@ -110,47 +66,96 @@ def _named(target: str, splits: Sequence[str], places: Places, quick: bool) -> S
     return splits or [QUICK_SPLIT]
 
 
-def work(wanted: Sequence[Cell], places: Places, device: str | None, jobs: int = 1) -> list[Done]:
+def seats(device: str | None) -> int:
+    """Runs at a time when nobody says how many: one a GPU; one on a CPU, and where torchrun has shared the GPUs out."""
+    import torch
+
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    return max(torch.cuda.device_count(), 1) if alone and device in (None, "cuda") else 1
+
+
+def work(
+    wanted: Sequence[Cell], places: Places, device: str | None, jobs: int = 1, since: float | None = None,
+    wait: bool = True,
+) -> list[Done]:  # fmt: skip
     """Do the cells in order, `jobs` at a time; one failed run does not stop the others, a request to stop does.
 
+    since: when the queue began, if not now. wait: for cells that other processes work on, else they come back `busy`.
     Raises:
         Stopped: a signal came (exit code 75).
     """
-    from ssbench.engine.console import Bars, say
     from ssbench.engine.distributed import join
+    from ssbench.engine.workers import side_by_side
 
-    if jobs > 1 and len(wanted) > 1:
-        from ssbench.engine.workers import side_by_side
+    began = time.time() if since is None else since
+    with _in_line(wanted, places) as line:
+        if jobs > 1 and len(wanted) > 1:
+            found = side_by_side(line, len(wanted), places, device, jobs, began)
+        else:
+            found = _one_by_one(line, len(wanted), places, join(device), began, wait)
+    return [found[cell] for cell in wanted]
 
-        return side_by_side(wanted, places, device, jobs)
-    team = join(device)
-    done: list[Done] = []
-    with Bars(show=team.leads, tell=say if team.leads else _silent) as bars:
-        for at, cell in enumerate(wanted, 1):
-            if len(wanted) > 1 and team.leads:
-                say(f"[{at}/{len(wanted)}] {cell}")
-            done.append(do_one(cell, places, team, bars))
-    return done
+
+@contextmanager
+def _in_line(wanted: Sequence[Cell], places: Places) -> Iterator[Line[Cell]]:
+    """The cells in line, which the board shows where there are several."""
+    from ssbench.engine.board import posted
+    from ssbench.engine.distributed import first
+
+    if len(wanted) == 1 or not first():
+        yield Line(wanted)
+        return
+    entries = dict(_entries(wanted, places))
+    with posted(places.runs) as show:
+        yield Line(wanted, lambda cells: show([entries[cell] for cell in cells if cell in entries]))
+
+
+def _entries(wanted: Sequence[Cell], places: Places) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """The cells for the board, without those whose recipes are wrong: they fail when it is their turn."""
+    for cell in wanted:
+        with suppress(SsbenchError):
+            yield cell, cell.posted(places)
+
+
+def _one_by_one(line: Line[Cell], total: int, places: Places, team: Any, since: float, wait: bool) -> dict[Cell, Done]:
+    """All cells in this process, or in the processes of its team."""
+    from ssbench.engine.console import Bars, say
+
+    tell, found = say if team.leads else _silent, dict[Cell, Done]()
+    with Bars(show=team.leads, tell=tell) as bars:
+        while line:
+            cell = line.next(lambda folder: team.any(team.leads and let_go(folder)))
+            if cell is None:
+                time.sleep(LOOK_EVERY)
+                continue
+            if total > 1:
+                tell(f"[{len(found) + 1}/{total}] {cell}")
+            done = do_one(cell, places, team, bars, since)
+            if done.busy is None or not wait:
+                found[cell] = done
+            elif line.later(cell, done.busy):
+                tell(f"{done}; going on when it has ended (Ctrl-C stops waiting)")
+    return found
 
 
 def _silent(_: str) -> None:
     """Where the lines of all processes but the first go."""
 
 
-def do_one(cell: Cell, places: Places, team: Any, bars: Any) -> Done:
+def do_one(cell: Cell, places: Places, team: Any, bars: Any, since: float = math.inf) -> Done:
     """One cell, its error caught; only Stopped passes, and with several processes what ended one of them alone."""
     import traceback
 
     from ssbench.engine.console import say
     from ssbench.engine.distributed import Parted
     from ssbench.engine.run import run
-    from ssbench.recipe import load
 
     try:
-        recipe = load(cell.recipe, cell.overrides, cell.quick, cell.division, places.data)
-        record, repeated = run(recipe, cell.split, cell.seed, places, team, bars)
+        record, repeated = run(cell.loaded(places), cell.split, cell.seed, places, team, bars, since)
     except (Stopped, Parted):
         raise
+    except Busy as busy:
+        return Done(cell, busy=busy.folder, error=busy)
     except SsbenchError as error:
         say(f"error: {error}")
         return Done(cell, error=error)

@@ -5,55 +5,92 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ssbench.data.dataset import Dataset
 from ssbench.engine import checkpoint as files
 from ssbench.engine.build import dataset_of, method_of, net_maker
 from ssbench.engine.console import Bars
-from ssbench.engine.distributed import join
+from ssbench.engine.distributed import Team, join
 from ssbench.engine.evaluate import Predict, evaluate
+from ssbench.engine.patches import Asked, PatchTable
 from ssbench.errors import DataError, UsageError, nearest
+from ssbench.methods.base import Method
 from ssbench.nets.weights import load_checkpoint
 from ssbench.recipe import PROTOCOLS, EvalConfig, Recipe, load
 
 
 def score_checkpoint(
-    path: Path, recipe_name: str, protocol: str | None, subset: str | None, data_root: Path, device: str | None
-) -> dict[str, Any]:
+    path: Path, recipe_name: str, protocol: str | None, subset: str | None, data_root: Path, device: str | None,
+    patches: Asked | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Score `path` under the recipe's or a named protocol; the documented object of `ssbench eval --json`.
 
+    patches: count by patches too; what is found is under "patches" then (`engine.patches.PatchTable.result`).
+
     Raises:
-        DataError: the file or the data are missing or damaged. UsageError: an unknown protocol.
+        DataError: the file or the data are missing or damaged. UsageError: an unknown protocol, or patches where none
+        are judged.
     """
     recipe = load(recipe_name, ("net.weights=random",), data_root=data_root)
     cfg = _protocol(recipe, protocol)
     dataset, team = dataset_of(recipe.data.dataset, data_root, recipe.data.form), join(device)
-    predict = predictor(recipe, path, len(dataset.classes), dataset.channels, team.device)
+    method = restored(recipe, path, len(dataset.classes), dataset.channels, team.device)
+    predict = method.predict if method else bare(recipe, path, len(dataset.classes), dataset.channels, team.device)
+    table = None if patches is None else _patch_table(patches, recipe_name, method, cfg, dataset, team, data_root)
     on = subset or cfg.report
     with Bars() as bars:
-        found = evaluate(predict, dataset, on, cfg, recipe.views, team, recipe.data.workers, bars.watch)
+        found = evaluate(predict, dataset, on, cfg, recipe.views, team, recipe.data.workers, bars.watch, table)
     classes = dataset.classes[1:] if cfg.protocol == "volume" else dataset.classes
     return {
         "checkpoint": str(path), "recipe": recipe.name, "protocol": protocol or cfg.protocol, "subset": on,
         "metric": "dice" if cfg.protocol == "volume" else "miou", "value": found.value, "classes": list(classes),
         "per_class": found.per_class, "confusion": found.matrix, "volumes": found.volumes,
+        **({} if table is None else {"patches": table.result(team)}),
     }  # fmt: skip
 
 
 def predictor(recipe: Recipe, path: Path, classes: int, channels: int, device: Any) -> Predict:
     """Images -> logits by the networks in `path`: a method's (ours) or a bare network's (the authors')."""
-    if (found := _ours(path)) is not None:
-        method = method_of(recipe, classes, channels, 0)
-        try:
-            method.load_state_dict(found)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            what = f"the checkpoint is of another recipe: {reason}"
-            raise DataError(what, str(path), "give the --recipe it was made by") from None
-        method.to(device).eval()
-        return method.predict
+    method = restored(recipe, path, classes, channels, device)
+    return method.predict if method else bare(recipe, path, classes, channels, device)
+
+
+def restored(recipe: Recipe, path: Path, classes: int, channels: int, device: Any) -> Method | None:
+    """The method of a checkpoint of ours, in eval mode; None where the file is something else."""
+    if (found := _ours(path)) is None:
+        return None
+    method = method_of(recipe, classes, channels, 0)
+    try:
+        method.load_state_dict(found)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        what = f"the checkpoint is of another recipe: {reason}"
+        raise DataError(what, str(path), "give the --recipe it was made by") from None
+    return method.to(device).eval()
+
+
+def bare(recipe: Recipe, path: Path, classes: int, channels: int, device: Any) -> Predict:
+    """Images -> logits by the recipe's network alone, with the weights of a file of the authors'."""
     net = net_maker(recipe, classes, channels, 0)("student")
     load_checkpoint(net, path)
     net.to(device).eval()
     return lambda x: net(x).logits
+
+
+def _patch_table(
+    asked: Asked, recipe: str, method: Method | None, cfg: EvalConfig, dataset: Dataset, team: Team, data_root: Path
+) -> PatchTable:
+    """An empty table for the scored method, with the baseline's network beside it where one is asked for."""
+    if cfg.protocol == "volume":
+        raise UsageError(f"{dataset.name} is scored by volumes, which have no patches", "--patches", "leave it out")
+    if method is None:
+        what = "this file holds a bare network, without a classifier of patches"
+        raise UsageError(what, "--patches", "score a best.pt of `ssbench run`")
+    baseline = None
+    if asked.baseline is not None:
+        alone = () if asked.recipe else ("plugin=none",)
+        theirs = load(asked.recipe or recipe, ("net.weights=random", *alone), data_root=data_root)
+        baseline = predictor(theirs, asked.baseline, len(dataset.classes), dataset.channels, team.device)
+    return PatchTable(method, len(dataset.classes), cfg, asked.over, baseline)
 
 
 def _ours(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM and SIGINT are noted, and the loop ends where everything can be saved."""
+"""Being asked to stop: a signal is noted, and the loop ends where everything can be saved."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import signal
 import threading
 from types import FrameType
 from typing import Any
+
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+"""The last is how Slurm warns that time is nearly up (`sbatch --signal`; submitit's choice too)."""
 
 
 class StopRequest:
@@ -23,7 +26,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         self._depth += 1
         if self._depth == 1 and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in ASKING:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._old[number] = signal.signal(number, self._note)
         return self

@@ -2,14 +2,17 @@
 
 Small nets leave cores idle: two runs with one thread each are faster than one run with two. A worker that dies takes
 its run down as failed and no other, and another takes its place; a request to stop reaches every worker, which saves
-and says so.
+and says so. With GPUs each worker sees one of them alone.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -17,9 +20,11 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
+from ssbench.engine.cell import Cell, Done, Places
 from ssbench.engine.console import Bars, say
-from ssbench.engine.queue import Cell, Done, do_one
-from ssbench.engine.run import Places
+from ssbench.engine.line import LOOK_EVERY, Line
+from ssbench.engine.queue import do_one
+from ssbench.engine.stopping import ASKING
 from ssbench.errors import SsbenchError, Stopped
 
 
@@ -27,30 +32,42 @@ from ssbench.errors import SsbenchError, Stopped
 class _Worker:
     process: BaseProcess
     pipe: Connection[Any, Any]
+    seat: int
     cell: Cell | None = None
 
 
-def side_by_side(wanted: Sequence[Cell], places: Places, device: str | None, jobs: int) -> list[Done]:
-    """Do the cells in `jobs` processes; results in the order of `wanted`.
+@dataclass(frozen=True)
+class _Terms:
+    """What all workers have in common. gpus: names of the GPUs to sit at, as CUDA_VISIBLE_DEVICES has them."""
+
+    places: Places
+    device: str | None
+    threads: int
+    gpus: tuple[str, ...]
+    since: float
+
+
+def side_by_side(
+    line: Line[Cell], total: int, places: Places, device: str | None, jobs: int, since: float = math.inf
+) -> dict[Cell, Done]:
+    """Do the `total` cells in line in `jobs` processes; `since` as in `run.run`.
 
     Raises:
-        Stopped: SIGINT or SIGTERM came; every run in progress has saved.
+        Stopped: a signal that asks to stop came; every run in progress has saved.
     """
-    context = multiprocessing.get_context("spawn")
     threads = max(1, (multiprocessing.cpu_count() or 1) // jobs)
-    hire = partial(_start, context, places, device, threads)
-    workers = [hire() for _ in range(min(jobs, len(wanted)))]
-    found: dict[Cell, Done] = {}
-    waiting, stopping = list(wanted), [False]
+    hire = partial(_start, _Terms(places, device, threads, gpus(device), since))
+    workers = [hire(seat) for seat in range(min(jobs, total))]
+    found, stopping = dict[Cell, Done](), [False]
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopping[0] = True
         for worker in workers:
             worker.process.terminate()
 
-    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, stop) for number in ASKING}
     try:
-        _drive(workers, hire, waiting, found, stopping)
+        _drive(workers, hire, line, found, stopping, total)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -58,44 +75,59 @@ def side_by_side(wanted: Sequence[Cell], places: Places, device: str | None, job
             worker.pipe.close()
             worker.process.join()
     if stopping[0]:
-        raise Stopped(
-            f"stopped with {len(found)} of {len(wanted)} runs done", str(places.runs), "run the same command again"
-        )
-    return [found[cell] for cell in wanted]
+        what = f"stopped with {len(found)} of {total} runs done"
+        raise Stopped(what, str(places.runs), "run the same command again")
+    return found
+
+
+def gpus(device: str | None) -> tuple[str, ...]:
+    """Names of the GPUs that workers are to share out; none where they compute elsewhere, or one is named."""
+    import torch
+
+    count = torch.cuda.device_count() if device in (None, "cuda") else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return tuple(name.strip() for name in visible.split(",") if name.strip())[:count] or tuple(map(str, range(count)))
 
 
 def _drive(
     workers: list[_Worker],
-    hire: Callable[[], _Worker],
-    waiting: list[Cell],
+    hire: Callable[[int], _Worker],
+    line: Line[Cell],
     found: dict[Cell, Done],
     stopping: list[bool],
+    total: int,
 ) -> None:
     """Hand out cells and take in results until nothing is left or a stop was asked for."""
-    idle, busy, total = list(workers), {}, len(waiting)
-    while True:
-        while waiting and idle and not stopping[0]:
+    idle, busy = list(workers), dict[Any, _Worker]()
+    while busy or (line and not stopping[0]):
+        while idle and not stopping[0] and (cell := line.next()) is not None:
             worker = idle.pop()
-            worker.cell = waiting.pop(0)
-            worker.pipe.send(worker.cell)
+            if not worker.process.is_alive():
+                worker = hire(worker.seat)
+                workers.append(worker)
+            worker.cell = cell
+            worker.pipe.send(cell)
             busy[worker.pipe] = worker
         if not busy:
-            return
-        for pipe in wait(list(busy), timeout=0.5):
-            worker = busy[pipe]  # type: ignore[index]
+            time.sleep(LOOK_EVERY)
+        for pipe in wait(list(busy), timeout=LOOK_EVERY):
+            worker = busy[pipe]
             done = _received(worker)
             if isinstance(done, str):
                 say(done)
                 continue
-            del busy[worker.pipe]
-            if not isinstance(done.error, Stopped):
-                found[done.cell] = done
-                say(f"[{len(found)}/{total}] {done}")
-            if worker.process.is_alive():
-                idle.append(worker)
-            elif waiting and not stopping[0]:
-                workers.append(hire())
-                idle.append(workers[-1])
+            idle.append(busy.pop(worker.pipe))
+            _take_in(done, line, found, total)
+
+
+def _take_in(done: Done, line: Line[Cell], found: dict[Cell, Done], total: int) -> None:
+    """A result; cells that other processes work on go back into the line, stopped ones nowhere."""
+    if done.busy is not None:
+        if line.later(done.cell, done.busy):
+            say(f"{done}; going on when it has ended")
+    elif not isinstance(done.error, Stopped):
+        found[done.cell] = done
+        say(f"[{len(found)}/{total}] {done}")
 
 
 def _received(worker: _Worker) -> Done | str:
@@ -112,23 +144,27 @@ def _received(worker: _Worker) -> Done | str:
     return got
 
 
-def _start(context: Any, places: Places, device: str | None, threads: int) -> _Worker:
+def _start(terms: _Terms, seat: int) -> _Worker:
+    context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, places, device, threads), daemon=False)
+    process = context.Process(target=_serve, args=(theirs, terms, seat), daemon=False)
     process.start()
     theirs.close()
-    return _Worker(process, ours)
+    return _Worker(process, ours, seat)
 
 
-def _serve(pipe: Connection[Any, Any], places: Places, device: str | None, threads: int) -> None:
+def _serve(pipe: Connection[Any, Any], terms: _Terms, seat: int) -> None:
     """A worker's life: cells in, notes and results out."""
+    if terms.gpus:  # before CUDA is first asked for anything
+        os.environ["CUDA_VISIBLE_DEVICES"] = terms.gpus[seat % len(terms.gpus)]
     import torch
 
     from ssbench.engine.distributed import join
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    team = join(device)
+    for number in (signal.SIGINT, signal.SIGUSR2):  # the first process hears them and says SIGTERM
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(terms.threads)
+    team = join(terms.device)
     with Bars(show=False, tell=pipe.send) as bars:
         while True:
             try:
@@ -136,7 +172,7 @@ def _serve(pipe: Connection[Any, Any], places: Places, device: str | None, threa
             except EOFError:
                 return
             try:
-                done = do_one(cell, places, team, bars)
+                done = do_one(cell, terms.places, team, bars, terms.since)
             except Stopped as stopped:
                 done = Done(cell, error=stopped)
             pipe.send(done)

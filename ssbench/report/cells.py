@@ -1,25 +1,29 @@
-"""The cells of a table: which run fills each, and what the store has for it."""
+"""The cells of a table: which run fills each. `fill` looks them up in the store; a filled table is a `Filled`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ssbench.errors import UsageError
-from ssbench.recipe import recipe_names
-from ssbench.report.store import Record, ResultStore
 from ssbench.report.table import UNSTATED, Column, PaperTable, Part, Row, Spec
+
+if TYPE_CHECKING:
+    from ssbench.report.claims import Claim
+    from ssbench.report.verdict import Verdict
 
 State = Literal["quoted", "not printed", "not yet", "not run", "running", "measured", "failed"]
 SCORED = ("miou", "dice", "iou")  # what a run's record holds; other metrics need an analysis of their own
 NO_RUN: tuple[State, ...] = ("quoted", "not printed", "not yet")
+Format = Literal["rich", "md", "csv", "latex", "html"]
 SHORT_NETS = {"resnet50": "r50", "resnet101": "r101", "xception65": "xc65", "vit_b16": "vitb16"}
 CUSTOM, OPEN = "own split list", "open division"
 MIXED, CHANGED = "seeds ran under different settings", "the recipe has changed since"
@@ -33,8 +37,9 @@ class Cell:
     printed: as in the paper, None for nothing; dash: the paper shows a dash here, so nobody needs the run.
     state: "quoted" by the paper and never run here; "not printed" (a dash); "not yet" (we have no recipe); "not run";
     "running"; "measured"; "failed". scores, lasts: per seed, at the best-on-val and at the last epoch.
-    marks: what a measured number must not be shown without. why: reasons of failed seeds. left_out: results of this
-    recipe and split that do not count here, by reason.
+    marks: what a measured number must not be shown without. apart: why it must not be compared with the printed one.
+    protocol: how the measured number was scored. why: reasons of failed seeds. left_out: results of this recipe and
+    split that do not count here, by reason.
     """
 
     row: str
@@ -51,10 +56,14 @@ class Cell:
     class_name: str | None
     printed: Decimal | None
     dash: bool
+    printed_on: str | None = None
+    scored: str | None = None
     state: State = "not yet"
     scores: tuple[tuple[int, float], ...] = ()
     lasts: tuple[float, ...] = ()
     marks: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    protocol: str = ""
     why: str = ""
     left_out: tuple[tuple[str, int], ...] = ()
 
@@ -79,9 +88,16 @@ class Cell:
         return statistics.stdev(s for _, s in self.scores) if self.n > 1 else None
 
     @property
+    def said(self) -> tuple[str, ...]:
+        """Everything a measured number must be shown with: `marks` and `apart`, each once."""
+        return tuple(dict.fromkeys((*self.marks, *self.apart)))
+
+    @property
     def difference(self) -> float | None:
-        """Measured minus printed."""
-        return None if self.mean is None or self.printed is None else self.mean - float(self.printed)
+        """Measured minus printed; None where one is missing, or where they must not be compared."""
+        if self.mean is None or self.printed is None or self.apart:
+            return None
+        return self.mean - float(self.printed)
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,11 @@ class Gain:
 
     printed: Decimal | None
     pairs: tuple[float, ...]
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the mean of `pairs`; None below two."""
+        return statistics.stdev(self.pairs) / math.sqrt(len(self.pairs)) if len(self.pairs) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -102,15 +123,22 @@ class Filled:
     def gain(self, row: str, column: str, over_row: str, over_column: str) -> Gain:
         """Cell (row, column) minus cell (over_row, over_column), each seed paired with itself.
 
-        Scores of different splits, or only one of them marked, are not paired.
+        Scores of different splits or protocols, or only one of them marked, are not paired.
         """
         ours, base = self.cells.get((row, column)), self.cells.get((over_row, over_column))
         if ours is None or base is None:
             return Gain(None, ())
         printed = None if ours.printed is None or base.printed is None else ours.printed - base.printed
-        alike = ours.split == base.split and ours.marks == base.marks
+        alike = (ours.split, ours.marks, ours.protocol) == (base.split, base.marks, base.protocol)
         theirs = dict(base.scores) if alike else {}
         return Gain(printed, tuple(score - theirs[seed] for seed, score in ours.scores if seed in theirs))
+
+    @cached_property
+    def verdicts(self) -> Mapping[tuple[str, str], Verdict]:
+        """How each measured cell that has a printed number stands to it; see `verdict`."""
+        from ssbench.report.verdict import judge
+
+        return judge(self.cells)
 
     def wanted(self, roles: str = "BPA") -> list[Cell]:
         """The runs behind the table that we have a recipe for: one cell of each (stored name, split), in its order.
@@ -123,17 +151,25 @@ class Filled:
                 runs.setdefault((cell.stored, cell.split), cell)
         return list(runs.values())
 
-    def render(self, how: Literal["rich", "md", "csv"] = "rich", width: int | None = None) -> str:
-        """The paper's layout as text, the same bytes for the same store; `width` folds the terminal table."""
-        from ssbench.report import render
+    def render(self, how: Format = "rich", width: int | None = None, claims: Sequence[Claim] | None = None) -> str:
+        """The paper's layout as text, the same bytes for the same store.
+
+        width: folds the terminal table. claims: of `claims.all_claims`, shown below the rows they are about (not in
+        CSV, where each is a line of `claims.claim_rows`, and not in LaTeX).
+        """
+        from ssbench.report.html import document as html
+        from ssbench.report.latex import document as latex
+        from ssbench.report.render import csv_text, markdown, terminal
 
         makers: dict[str, Callable[[], str]] = {
-            "rich": lambda: render.terminal(self, width),
-            "md": lambda: render.markdown(self),
-            "csv": lambda: render.csv_text(self),
+            "rich": lambda: terminal(self, width, claims),
+            "md": lambda: markdown(self, claims),
+            "csv": lambda: csv_text(self),
+            "latex": lambda: latex(self),
+            "html": lambda: html(self, claims),
         }
         if how not in makers:
-            raise UsageError(f"no table format '{how}'", "--format", "rich, md or csv")
+            raise UsageError(f"no table format '{how}'", "--format", f"one of {', '.join(makers)}")
         return makers[how]()
 
     def long(self) -> list[dict[str, Any]]:
@@ -177,37 +213,6 @@ def cells_of(table: PaperTable) -> list[Cell]:
     ]
 
 
-def fill(
-    table: PaperTable,
-    store: ResultStore,
-    *,
-    running: frozenset[tuple[str, str]] = frozenset(),
-    division: Literal["closed", "open"] = "closed",
-    settings: Mapping[str, str] | None = None,
-) -> Filled:
-    """Look every cell up in the store.
-
-    A result counts when it is done, is of the asked division, is no quick run and has the cell's metric; with
-    `division="open"` open runs count, marked, where there is no closed one. A result on the user's own list of that
-    name counts, marked, only where there is none on the published list. One record a seed counts: the last finished,
-    or one with the settings of the recipe as it stands when these are given.
-
-    Args:
-        running: (stored name, split) of runs at work now.
-        settings: stored name -> `store.settings_digest` of the recipe as it stands; results under others are marked.
-    """
-    known = {*recipe_names()}
-    runs: dict[tuple[str, str], list[Record]] = {}
-    filled: dict[tuple[str, str], Cell] = {}
-    for cell in cells_of(table):
-        place = (cell.stored or "", cell.split or "")
-        if all(place) and place not in runs:
-            runs[place] = store.runs(*place)
-        found = _measured(cell, runs.get(place, []), division, (settings or {}).get(place[0]))
-        filled[cell.row, cell.column] = replace(found, state=_state(found, place in running, known))
-    return Filled(table, filled)
-
-
 def _cell(table: PaperTable, row: Row, part: Part, column: Column, index: int | None) -> Cell:
     got, given = _merged(table.defaults, column, row, part)
     split, family = got.pop("split", None), got.pop("family", None)
@@ -231,6 +236,8 @@ def _cell(table: PaperTable, row: Row, part: Part, column: Column, index: int | 
         class_name=column.class_name,
         printed=printed,
         dash=table.paper is not None and index is not None and printed is None,
+        printed_on=got.get("printed_on") if printed is not None else None,
+        scored=got.get("scored") if printed is not None else None,
         **identity,
     )
 
@@ -243,93 +250,3 @@ def _merged(*specs: Spec) -> tuple[dict[str, Any], dict[str, Any]]:
         out |= {name: getattr(spec, name) for name in Spec.model_fields if name in spec.model_fields_set}
         given |= spec.overrides
     return out, given
-
-
-def _measured(cell: Cell, runs: list[Record], division: str, digest: str | None) -> Cell:
-    """The cell with the scores, marks and reasons that `runs` give it."""
-    left_out: Counter[str] = Counter()
-    counted: list[Record] = []
-    for run in runs:
-        reason = _left_out(cell, run, division)
-        if reason:
-            left_out[reason] += 1
-        elif run.status == "done":
-            counted.append(run)
-    kept = _best_kind(counted)
-    left_out.update(_kind(r) for r in counted if _kind(r) != _kind(kept[0]))
-    seeds = {r.seed: r for r in sorted(kept, key=lambda r: (r.settings == digest, r.finished, r.main, r.path.name))}
-    left_out["earlier run of the same seed"] += len(kept) - len(seeds)
-    chosen = [seeds[s] for s in sorted(seeds)]
-    failed = [r for r in runs if r.status != "done" and r.seed not in seeds and not _left_out(cell, r, division)]
-    return replace(
-        cell,
-        scores=tuple((r.seed, value) for r in chosen if (value := _score(cell, r, "best")) is not None),
-        lasts=tuple(value for r in chosen if (value := _score(cell, r, "last")) is not None),
-        marks=_marks(chosen, digest),
-        why="; ".join(f"seed {r.seed}: {r.reason or r.status}" for r in failed),
-        left_out=tuple(sorted((k, v) for k, v in left_out.items() if v)),
-    )
-
-
-def _left_out(cell: Cell, run: Record, division: str) -> str:
-    """Why a result cannot count for this cell; "" when it can."""
-    if run.quick:
-        return "quick run"
-    if run.division != division and run.division != "closed":
-        return OPEN
-    wanted = "miou" if cell.metric == "iou" else cell.metric
-    return "" if run.metric == wanted else f"scored by {run.metric}"
-
-
-def _kind(run: Record) -> str:
-    return CUSTOM if run.custom_split else OPEN if run.division == "open" else ""
-
-
-def _best_kind(runs: list[Record]) -> list[Record]:
-    """The runs on published lists in the closed division, else the open ones, else those on the user's own lists."""
-    for kind in ("", OPEN, CUSTOM):
-        if kept := [r for r in runs if _kind(r) == kind]:
-            return kept
-    return []
-
-
-def _marks(chosen: list[Record], digest: str | None) -> tuple[str, ...]:
-    found = {_kind(r) for r in chosen} - {""}
-    if any(r.custom_split and r.division == "open" for r in chosen):
-        found.add(OPEN)
-    if len({r.settings for r in chosen}) > 1:
-        found.add(MIXED)
-    if digest and any(r.settings != digest for r in chosen):
-        found.add(CHANGED)
-    return tuple(m for m in (CUSTOM, OPEN, MIXED, CHANGED) if m in found)
-
-
-def _score(cell: Cell, run: Record, which: Literal["best", "last"]) -> float | None:
-    """The reported score of a run, or the IoU of the column's class."""
-    if cell.class_name is None:
-        return run.best if which == "best" else run.last
-    full = run.full()
-    names = [_plain(name) for name in full.get("classes") or []]
-    values = (full.get("per_class") or {}).get(which) or []
-    wanted = _plain(cell.class_name)
-    return values[names.index(wanted)] if wanted in names and len(values) == len(names) else None
-
-
-def _plain(name: str) -> str:
-    """ "TV/Monitor" and "tvmonitor" are one class."""
-    return "".join(c for c in name.lower() if c.isalnum())
-
-
-def _state(cell: Cell, running: bool, known: set[str]) -> State:
-    if cell.role == "Q":
-        return "quoted"
-    if cell.scores:
-        return "measured"
-    if running:
-        return "running"
-    if cell.why:
-        return "failed"
-    if cell.dash:
-        return "not printed"
-    exists = cell.recipe is not None and (cell.recipe in known or Path(cell.recipe).is_file())
-    return "not run" if exists else "not yet"

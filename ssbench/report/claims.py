@@ -22,13 +22,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from ssbench.errors import DataError, RecipeError
+from ssbench.errors import DataError, RecipeError, nearest
 from ssbench.io import write_json
 from ssbench.marked import read
 from ssbench.paths import shipped
 from ssbench.report.table import Metric, Printed
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from ssbench.report.cells import Cell, Filled
 
 Kind = Literal["paper", "own paper", "readme", "log", "checkpoint"]
@@ -41,7 +43,8 @@ class Claim:
     """One published score. value, and the scores of `curve` ((epoch from 0, score), ...), are percent.
 
     method, plugin: our names. split: `dataset/family/part`. backbone, crop (pixels): None where the source is silent.
-    kind: who says it ("checkpoint": a released one, scored here). source: where it stands. note: what a reader must know before comparing, or "".
+    kind: who says it ("checkpoint": a released one, scored here). source: where it stands. note: what a reader must
+    know before comparing, or "".
     """
 
     method: str
@@ -181,8 +184,8 @@ def read_shipped(path: Path) -> list[Claim]:
         groups = Groups.model_validate(marked.data)
         return [claim for group in groups.claims for claim in group.claims(groups.method)]
     except ValidationError as error:
-        first = error.errors()[0]
-        raise RecipeError(first["msg"], str(marked.at(first["loc"])), "mend the line") from None
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise RecipeError(_complaint(first), str(marked.at(first["loc"])), "mend the line") from None
     except (ValueError, ArithmeticError) as error:
         raise RecipeError(f"a run is 'part epoch:score ...': {error}", str(marked.at(())), "mend it") from None
 
@@ -204,7 +207,13 @@ def read_claim(path: Path) -> Claim:
         fields = json.loads(path.read_text(encoding="utf-8"))
         return _ONE.validate_python(fields)
     except (OSError, ValueError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+        what = _complaint(error.errors()[0]) if isinstance(error, ValidationError) else str(error)
         fix = f"mv {path} {path}.broken, then import it again"
         raise DataError(f"not a claim: {what}", str(path), fix) from None
+
+
+def _complaint(error: ErrorDetails) -> str:
+    """A field and what is wrong with it."""
+    if error["type"] == "extra_forbidden":
+        return f"claims have no field '{error['loc'][-1]}'; {nearest(str(error['loc'][-1]), list(Group.model_fields))}"
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}".removeprefix(": ")

@@ -64,7 +64,7 @@ class Record:
     """What a table needs of one run; `full()` reads the rest.
 
     best, last: reported score in percent of the best-on-val and of the last epoch; None where the run failed.
-    settings: fingerprint of the resolved recipe; finished: ISO time, or "".
+    settings: fingerprint of the resolved recipe; finished: ISO time, or "". protocol: whole, sliding, ..., or "".
     """
 
     path: Path
@@ -86,6 +86,7 @@ class Record:
     best_epoch: int | None
     last: float | None
     last_epoch: int | None
+    protocol: str
 
     @property
     def main(self) -> bool:
@@ -257,6 +258,7 @@ def _light(path: Path, d: Mapping[str, Any]) -> Record:
             best_epoch=best.get("epoch"),
             last=last.get("report"),
             last_epoch=last.get("epoch"),
+            protocol=str((d.get("protocol") or {}).get("protocol") or ""),
         )
     except (KeyError, AttributeError, TypeError, ValueError) as e:
         raise DataError(f"not a result record: {type(e).__name__} {e}", str(path), "see DESIGN section 9") from None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Role = Literal["B", "P", "A", "C", "Q"]
 Metric = Literal["miou", "dice", "iou", "box_accuracy", "pixel_accuracy", "patch_share", "miou_gain"]
+Scoring = Literal["whole", "sliding", "center", "volume"]
 UNSTATED = "not stated"
 
 
@@ -58,6 +59,8 @@ class Spec(BaseModel):
     recipe: `paper/name`, or a path from this table's folder; null for the name `cells.suggest_recipe` gives.
     split: `dataset/family/part`. family: `dataset/family` that replaces the split's own, since lists of one name
     differ, or "not stated". set: recipe fields (`plugin.k: 5`) by which this cell's run departs from the recipe.
+    printed_on: `dataset/family` the printed number was obtained on, where a run here takes other lists. scored: how the
+    printed number was scored, where that is known (`sections.EvalConfig`).
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -70,6 +73,8 @@ class Spec(BaseModel):
     recipe: str | None = None
     split: str | None = Field(default=None, pattern=r"^[^/]+/[^/]+/[^/]+$")
     family: str | None = Field(default=None, pattern=rf"^([^/]+/[^/]+|{UNSTATED})$")
+    printed_on: str | None = Field(default=None, pattern=r"^[^/]+/[^/]+$")
+    scored: Scoring | None = None
     metric: Metric | None = None
     overrides: dict[str, bool | int | float | str] = Field(default={}, alias="set")
 
@@ -111,6 +116,23 @@ class Row(Part):
         return self.parts or (self,)
 
 
+class Emphasis(BaseModel):
+    """What a paper sets in bold and underlines; `ranks.emphasis` works it out again for printed and measured numbers.
+
+    bold: the best number, every number of a row with a plug-in, or none. underline: the second best, or none.
+    within: what is ranked against what: the numbers of a column, those of a column under one row heading, those of a
+    row, or those of a block (one row heading x one column heading).
+    source: where the paper's rule is seen.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    bold: Literal["best", "plugin", "none"] = "best"
+    underline: Literal["second", "none"] = "none"
+    within: Literal["column", "group", "row", "block"] = "group"
+    source: str = "ours"
+
+
 class PaperTable(BaseModel):
     """One table; `read` it, `fill` it from a store of results.
 
@@ -126,6 +148,7 @@ class PaperTable(BaseModel):
     metric: Metric
     caption: str = ""
     mean_gains: bool = False
+    emphasis: Emphasis = Emphasis()
     defaults: Spec = Spec()
     columns: list[Column] = Field(min_length=1)
     rows: list[Row] = Field(min_length=1)
@@ -171,8 +194,8 @@ class PaperTable(BaseModel):
         division: Literal["closed", "open"] = "closed",
         settings: Mapping[str, str] | None = None,
     ) -> Filled:
-        """The cells with what the store has for them; see `cells.fill`."""
-        from ssbench.report.cells import fill
+        """The cells with what the store has for them; see `fill.fill`."""
+        from ssbench.report.fill import fill
 
         return fill(self, store, running=running, division=division, settings=settings)
 
@@ -206,7 +229,7 @@ def _refused(error: ValidationError, marked: Marked) -> RecipeError:
         keys = keys[:-1]
     where, last = str(marked.at(keys)), str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
-        known = {*PaperTable.model_fields, *Row.model_fields, *Column.model_fields, "set"}
+        known = {*PaperTable.model_fields, *Row.model_fields, *Column.model_fields, *Emphasis.model_fields, "set"}
         known -= {"overrides", "name", "folder"}
         return RecipeError(f"a table has no field '{last}'; {nearest(last, sorted(known))}", where, "mend the line")
     if first["type"] == "missing":

@@ -1,77 +1,43 @@
-"""Every method, and every pair of a method with a plug-in whose hooks it calls; found, not listed.
+"""Every method, every pair of a method with a plug-in that `ssbench.fit` lets through; found, not listed.
 
-A new file in methods/ or plugins/ is covered as it stands: the settings are its Config's defaults.
+A new file in methods/ or plugins/ is covered as it stands: the settings are its Config's defaults, and its quick ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-from builders import CLASSES, SIDE, Maps, batch_for, build, plugin, prepared, progress, train
+from builders import CLASSES, batch_for, build, progress
 from torch import Tensor
 
 from ssbench import find
+from ssbench.certify.pair import LATE
 from ssbench.data.batch import Batch
-from ssbench.errors import RecipeError
+from ssbench.fit import fit
 from ssbench.methods.base import Method, Step
 from ssbench.nets.segnet import Out
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Mixed, Pace, Plugin, Seen
 
-METHODS = find.names("method")
-PLUGINS = find.names("plugin")
+METHODS, PLUGINS = find.names("method"), find.names("plugin")
 HONOURS = {name: find.load("method", name).honours for name in METHODS}
-PAIRS = [(m, p) for m in METHODS for p in PLUGINS if find.load("plugin", p).needs <= HONOURS[m]]
-ZEROS = [(m, p) for m, p in PAIRS if find.load("plugin", p).zero]
-LATE = 25
-"""A step of the third epoch of ten steps: past every method's warm-up of an epoch or two."""
+PAIRS = [(m, p) for m in METHODS for p in PLUGINS if not fit(find.load("method", m), find.load("plugin", p)).reason]
 
 
-SMALL = 41
-"""Side of the images where many steps are made."""
-
-
-def pair(
-    method: str, name: str, folder: Path, seed: int = 0, side: int = SIDE, **settings: Any
-) -> tuple[Method, tuple[Maps, ...]]:
-    """A method with a prepared plug-in, and the maps that plug-in wants loaded. Skips what the method refuses."""
-    chosen = plugin(name, **settings)
-    run = prepared(folder, side)
-    chosen.prepare(run)
-    return made(method, chosen, seed), tuple(run.maps)
-
-
-def made(method: str, chosen: Plugin | None = None, seed: int = 0) -> Method:
-    """A method by name with its default settings. Skips where those refuse the plug-in."""
-    try:
-        return build(method, chosen, seed=seed)
-    except RecipeError as error:
-        if not error.fix:
-            raise
-        pytest.skip(f"refused, as it should be: {error.what}")
-
-
-def one_step(method: Method, step: int = LATE, maps: tuple[Maps, ...] = ()) -> Step:
+def one_step(method: Method, step: int = LATE) -> Step:
     torch.manual_seed(step)
     t = progress(step)
-    return method(batch_for(method, t, seed=step, maps=maps), t)
-
-
-def several(method: Method, steps: int, start: int = 0, maps: tuple[Maps, ...] = ()) -> list[dict[str, float]]:
-    """Steps of epochs of two, so that warm-ups end on the way; the images are small."""
-    return train(method, steps, start, steps_per_epoch=2, maps=maps, side=SMALL)
+    return method(batch_for(method, t, seed=step), t)
 
 
 class Watch(Plugin):
     """Changes nothing and notes which hooks were called."""
 
-    def __init__(self) -> None:
-        super().__init__(Plugin.Config(), CLASSES)
+    def __init__(self, cfg: Any = None, classes: int = CLASSES) -> None:
+        super().__init__(cfg or Plugin.Config(), classes)
         self.called: list[str] = []
 
     def pace(self, t: Progress) -> Pace:
@@ -128,5 +94,8 @@ class Labelled(Plugin):
         return Pace(unlabeled=False)
 
 
-def identity(cls: type[Plugin]) -> Plugin:
-    return cls(cls.Config(), CLASSES)
+def hosting(method: str, cls: type[Plugin]) -> tuple[Method, Plugin]:
+    """A method that hosts a plug-in of a test's, under settings where it calls its hooks, and that plug-in."""
+    chosen = cls(cls.Config(), CLASSES)
+    settings = fit(find.load("method", method), cls).method
+    return build(method, chosen, **settings), chosen

@@ -20,6 +20,7 @@ from members import Trained, damaged, recorded, scored, stopped, together, train
 from running import ALONE, SPLIT, TINY, Job, trainer_of
 from torch import nn
 
+from ssbench import find
 from ssbench.engine import checkpoint
 from ssbench.engine.distributed import Parted, SharedBatchNorm2d, Team, join, share_batch_norm
 from ssbench.engine.trainer import Diverged
@@ -29,12 +30,17 @@ FOUR = (*TINY, "schedule.labeled_batch=4", "schedule.unlabeled_batch=4", "schedu
 SGD = "optim={name: sgd, lr: 0.02, head: 1}"  # Adam would blow up rounding where a gradient is nearly zero
 OHEM = ("loss.supervised=ohem", "loss.ohem_min_kept=800")
 DICE = ("loss.supervised=ce_dice", "loss.pseudo=dice")
+WPL = {"name": "wpl", "variant": "release", **find.load("plugin", "wpl").quick, "confidence": 0.0}
 CASES: dict[str, tuple[str, ...]] = {
     "supervised, ohem": ("method={name: supervised, epoch_of: unlabeled}", *OHEM),
     "supervised, ce and dice": ("method={name: supervised, epoch_of: unlabeled}", *DICE),
     "fixmatch": ("method={name: fixmatch, threshold: 0.25}",),
     "fixmatch, dice": ("method={name: fixmatch, threshold: 0.25}", *DICE),
     "unimatch, ohem": ("method={name: unimatch, threshold: 0.25}", *OHEM),
+    "unimatch, wpl": (
+        "method={name: unimatch, threshold: 0.25}",
+        f"plugin={json.dumps(WPL)}",
+    ),
     "unimatch, dice": ("method={name: unimatch, threshold: 0.25}", *DICE),
 }
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from running import TINY, partition_of
-from syncs import watched
 
 from ssbench import find
+from ssbench.certify.watch import watched
 from ssbench.data.batch import Batch
 from ssbench.engine.build import dataset_of
 from ssbench.engine.console import Bars
 from ssbench.engine.distributed import Team
 from ssbench.engine.trainer import Trainer
 from ssbench.errors import RecipeError
+from ssbench.fit import choices
 from ssbench.methods.base import LossConfig
 from ssbench.recipe import Recipe, load, recipe_names
 
@@ -71,16 +72,6 @@ def test_the_watch_lets_pass_what_does_not(name: str) -> None:
     assert found == []
 
 
-def choices(config: Any) -> Iterator[tuple[str, Any]]:
-    """Every value of every field that has a fixed set of them, but for the name."""
-    for name, field in config.model_fields.items():
-        choice = field.annotation
-        kinds = get_args(choice) if get_origin(choice) in (Union, UnionType) else [choice]
-        values = [v for kind in kinds if get_origin(kind) is Literal for v in get_args(kind)]
-        values += [True, False] if field.annotation is bool else []
-        yield from ((name, value) for value in values if name != "name" and value != field.default)
-
-
 def kinds(value: Any) -> Any:
     """`value` with every number as the name of its type."""
     if isinstance(value, dict):
@@ -101,7 +92,8 @@ def cases() -> list[str]:
         for name in find.names(kind):  # type: ignore[arg-type]
             options.append(f"{kind}={{name: {name}}}")
             chosen = choices(find.load(kind, name).Config)  # type: ignore[arg-type]
-            options += [f"{kind}={{name: {name}, {field}: {json.dumps(value)}}}" for field, value in chosen]
+            settings = [c for c in chosen if c[0] != "detector"]  # which is trained before any step
+            options += [f"{kind}={{name: {name}, {field}: {json.dumps(value)}}}" for field, value in settings]
     return [*made.values(), *options, *(f"loss.{field}={value}" for field, value in choices(LossConfig))]
 
 
@@ -120,8 +112,12 @@ def loaded(case: str) -> Recipe:
     if "=" not in case:
         return load(case, quick=True)
     base = "toy/s4mc_fixmatch" if case.startswith("plugin") else "toy/none_unimatch"
+    kind, _, block = case.partition("=")
+    given = yaml.safe_load(block) if kind == "plugin" else {}
+    quick = find.load("plugin", given["name"]).quick if given else {}
+    small = [f"plugin.{field}={json.dumps(value)}" for field, value in quick.items() if field not in given]
     try:
-        return load(base, (*TINY, *SMALLER, case))
+        return load(base, (*TINY, *SMALLER, case, *small))
     except RecipeError as refused:
         pytest.skip(f"no pair: {refused.what}")
 

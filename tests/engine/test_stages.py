@@ -59,7 +59,8 @@ def job_of(data: Path, out: Path, *more: str, recipe: str = "toy/none_stpp") -> 
 def left(job: Job) -> dict[str, Any]:
     """Every file a run leaves, but for the spare ones; of the record what does not differ by nature."""
     files = [path for path in job.folder.rglob("*") if path.is_file()]
-    kept = [path for path in files if ".prev." not in path.name and path.name not in ("lock", "record.json")]
+    passing = ("lock", "record.json", "progress.json")
+    kept = [path for path in files if ".prev." not in path.name and path.name not in passing]
     record = {name: value for name, value in json.loads(job.record.read_text()).items() if name not in PASSING}
     return {str(path.relative_to(job.folder)): path.read_bytes() for path in kept} | {"record": record}
 

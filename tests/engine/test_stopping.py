@@ -8,23 +8,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from ssbench.engine.stopping import StopRequest
-
-ASKING = (signal.SIGTERM, signal.SIGINT)
+from ssbench.engine.stopping import ASKING, StopRequest
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Both signals as a fresh process has them."""
+    """The signals as a fresh process has them."""
     before = [(number, signal.getsignal(number)) for number in ASKING]
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", ASKING)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
 def test_a_signal_is_noted_and_handlers_come_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopRequest() as stop:

@@ -9,7 +9,9 @@ from zlib import crc32
 
 import pytest
 
+from ssbench.report.cells import Filled
 from ssbench.report.store import ResultStore
+from ssbench.report.table import PaperTable
 
 Record = dict[str, Any]
 
@@ -31,7 +33,7 @@ def make(recipe: str, split: str, seed: int = 0, best: float = 70.0, **fields: A
         "quick": False,
         "resolved": {"optim": {"lr": 0.001}},
         "status": "done",
-        "protocol": {"name": "whole", "select": "val", "report": "val"},
+        "protocol": {"protocol": "whole", "select": "val", "report": "val"},
         "metric": "miou",
         "scores": {
             "best": {"epoch": 60, "select": best, "report": best},
@@ -93,3 +95,13 @@ def table_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def filled(table_file: Callable[..., Path], store: ResultStore) -> Filled:
+    """TABLE with three seeds of two of its cells, and a failed run of a third."""
+    for seed, best in enumerate((69.9, 70.1, 70.3)):
+        store.add(make("toypaper/base", "voc/classic/1_16", seed, best))
+        store.add(make("toypaper/plug", "voc/classic/1_16", seed, best + 1))
+    store.add(make("toypaper/plug", "voc/classic/1_8", 0, status="failed", reason="loss is not finite", scores={}))
+    return PaperTable.read(str(table_file())).fill(store)

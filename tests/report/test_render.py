@@ -10,40 +10,35 @@ from typing import Any
 import pytest
 
 from ssbench.errors import UsageError
-from ssbench.report.cells import Filled
+from ssbench.report.cells import Filled, Format
+from ssbench.report.claims import shipped_claims
+from ssbench.report.render import FIELDS
 from ssbench.report.store import ResultStore
 from ssbench.report.table import PaperTable, table_names
 
 Make = Callable[..., dict[str, Any]]
 Write = Callable[..., Path]
 A, B = "voc/classic/1_16", "voc/classic/1_8"
-
-
-@pytest.fixture
-def filled(table_file: Write, store: ResultStore, record: Make) -> Filled:
-    for seed, best in enumerate((69.9, 70.1, 70.3)):
-        store.add(record("toypaper/base", A, seed, best))
-        store.add(record("toypaper/plug", A, seed, best + 1))
-    store.add(record("toypaper/plug", B, 0, status="failed", reason="loss is not finite", scores={}))
-    return PaperTable.read(str(table_file())).fill(store)
+HOW: tuple[Format, ...] = ("rich", "md", "csv", "latex", "html")
 
 
 RICH = """\
 toypaper/table1: a small table (mIoU, %)
-printed | measured mean ± sd (seeds), measured - printed; Δ: gains, computed here, paired by seed
+printed | measured mean ± sd (seeds), measured - printed; Δ: gains, paired by seed, ± standard error
 
-                                            Classic                    Blender
-                                               1/16              1/8      1/16   state
-────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+                                              Classic                    Blender
+                                                 1/16              1/8      1/16   state
+──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 R50
-UniMatch [CVPR'23]   70.0 | 70.10 ± 0.20 (3), +0.10            71.50         -   1 measured, 1 not yet
-UniMatch + X n)      71.2 | 71.10 ± 0.20 (3), -0.10   72.00 | failed      73.1   1 failed, 1 measured, 1 not yet
-  Δ over UniMatch           +1.2 | +1.00 ± 0.00 (3)            +0.50
+UniMatch [CVPR'23]   70.0 | 70.10 ± 0.20 (3), +0.10 ✓            71.50         -   1 reproduced, 1 not yet
+UniMatch + X n)      71.2 | 71.10 ± 0.20 (3), -0.10 ≈   72.00 | failed      73.1   1 within noise, 1 failed, 1 not yet
+  Δ over UniMatch             +1.2 | +1.00 ± 0.00 (3)            +0.50
 
 quoted
-Other                                          60.0             61.0         -   quoted
+Other                                            60.0             61.0         -   quoted
 
 n) a note
+against the printed numbers, 95 % by the spread between seeds: ✓ 1 reproduced, ≈ 1 within noise
 failed: UniMatch + X, Classic 1/8: seed 0: loss is not finite
 """
 
@@ -61,15 +56,17 @@ def test_markdown(filled: Filled) -> None:
     text = filled.render("md")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == "|  | Classic 1/16 | Classic 1/8 | Blender 1/16 | state |"
-    assert rows[3] == r"| UniMatch [CVPR'23] | 70.0 \| 70.10 ± 0.20 (3), +0.10 | 71.50 | - | 1 measured, 1 not yet |"
+    assert (
+        rows[3] == r"| UniMatch [CVPR'23] | 70.0 \| 70.10 ± 0.20 (3), +0.10 ✓ | 71.50 | - | 1 reproduced, 1 not yet |"
+    )
     assert all(line.replace(r"\|", "").count("|") == 6 for line in rows)
 
 
 def test_csv(filled: Filled) -> None:
     rows = list(csv.DictReader(io.StringIO(filled.render("csv"))))
     assert [r["row"] for r in rows] == ["UniMatch", "UniMatch + X", "Other"]
-    assert {k: rows[0][f"a {k}"] for k in ("printed", "measured", "sd", "n", "state")} == {
-        "printed": "70.0", "measured": "70.1000", "sd": "0.2000", "n": "3", "state": "measured"}  # fmt: skip
+    assert {k: rows[0][f"a {k}"] for k in FIELDS} == {"printed": "70.0", "measured": "70.1000", "sd": "0.2000",
+            "n": "3", "state": "measured", "verdict": "reproduced"}  # fmt: skip
     assert rows[2]["c state"] == ""
 
 
@@ -115,15 +112,38 @@ def test_a_table_without_paper_says_what_is_not_run(table_file: Write, store: Re
 def test_the_same_store_gives_the_same_bytes(store: ResultStore, record: Make) -> None:
     for seed in (2, 0, 1):
         store.add(record("unimatch/unimatch_voc_r101", A, seed, 75.0 + seed / 7))
-    once, again = (
-        [PaperTable.read(n).fill(store).render(how) for n in table_names() for how in ("rich", "md", "csv")]  # type: ignore[arg-type]
-        for _ in range(2)
-    )
+    once, again = ([PaperTable.read(n).fill(store).render(how) for n in table_names() for how in HOW] for _ in range(2))
     assert once == again
     assert all(text.endswith("\n") and not text.endswith("\n\n") for text in once)
-    assert not any(line != line.rstrip() for text in once[::3] for line in text.splitlines())
+    assert not any(line != line.rstrip() for text in once[:: len(HOW)] for line in text.splitlines())
 
 
 def test_an_unknown_format_is_refused(filled: Filled) -> None:
     with pytest.raises(UsageError, match="no table format 'pdf'"):
         filled.render("pdf")  # type: ignore[arg-type]
+
+
+def test_a_row_says_by_how_much_it_misses(table_file: Write, store: ResultStore, record: Make) -> None:
+    for split, best in ((A, 66.0), (B, 65.0)):
+        store.add(record("toypaper/base", split, 0, best))
+    store.add(record("toypaper/plug", A, 0, 75.0))
+    rows = PaperTable.read(str(table_file())).fill(store).render("rich").splitlines()
+    assert next(r for r in rows if r.startswith("UniMatch [")).endswith("  short by up to 6.50")
+    assert next(r for r in rows if r.startswith("UniMatch + X")).endswith("1 better by 3.80, 2 not yet")
+
+
+def test_claims_stand_below_their_row(store: ResultStore) -> None:
+    filled = PaperTable.read("mpmc/table1").fill(store)
+    lines = filled.render("md", claims=shipped_claims()).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("| UniMatch [CVPR'23] | 75.2"))
+    assert lines[at + 1].startswith("|   readme | 75.2 | 77.2 | 78.8 | 79.9 | 81.2 |  |")
+    assert lines[at + 2].startswith("|   log | 75.46, 74.78, 74.74 | ")
+    assert lines[at + 2].endswith("| 80.94 | 81.92 | 80.43 |  |")
+    sources = next(line for line in lines if line.startswith("log: "))
+    assert "LiheYoung/UniMatch 0324f3d, training logs, Pascal-VOC-2012/U2PL-Split-Size513/ResNet-101" in sources
+    assert not any("readme" in line for line in filled.render("md").splitlines())
+
+
+def test_columns_are_named_where_a_row_has_two_kinds_of_numbers_without_a_run(store: ResultStore) -> None:
+    text = PaperTable.read("upc/table4").fill(store).render("md")
+    assert "| UPC a) b) | 76.96 | 81.43 | 82.41 | SupOnly quoted, 2 not yet |" in text

@@ -1,0 +1,62 @@
+"""`plan`: the runs behind tables and recipes, what they cost, and which of them a budget is best spent on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json, print_rows
+from ssbench.errors import HardwareError
+from ssbench.report.cost import TFLOPS, UTILISATION
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(plan)
+
+
+def plan(
+    targets: Annotated[list[str], typer.Argument(help="Tables (paper/table1) and recipes (name or YAML file).")],
+    split: Annotated[list[str] | None, typer.Option("--split", help="Of tables, only these; repeatable.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each cell, seeds 0, 1, ...")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Runs at a time, for the wall time.")] = 1,
+    budget: Annotated[
+        float | None, typer.Option("--gpu-hours", min=0, help="Only what fits, most informative first.")
+    ] = None,
+    tflops: Annotated[
+        float, typer.Option("--tflops", min=0.001, help="Peak of the device where no stored run tells (A100, fp32).")
+    ] = TFLOPS,
+    utilisation: Annotated[
+        float, typer.Option("--utilisation", min=0.001, max=1, help="Share of the peak that a run reaches.")
+    ] = UTILISATION,
+    hardware: Annotated[
+        str | None, typer.Option("--hardware", help="Only stored speeds of machines whose name contains this.")
+    ] = None,
+    data_root: DataRoot = None,
+    runs: Runs = None,
+    results: Results = None,
+    json: Json = False,
+) -> None:
+    """What a table or recipe still takes: runs, each once across papers, hours, disk. --json is for `run --plan`."""
+    from ssbench.engine.console import say
+    from ssbench.engine.planned import Asked
+    from ssbench.engine.planned import plan as make
+    from ssbench.engine.run import Places
+    from ssbench.paths import data_root as data_of
+    from ssbench.paths import results_root, runs_root
+    from ssbench.report.cost import Device
+    from ssbench.report.plan import ROW, rows, summary
+
+    device = Device(tflops, utilisation)
+    asked = Asked(tuple(targets), tuple(split or ()), seeds, gpus, budget, device, hardware)
+    made = make(asked, Places(data_of(data_root), runs_root(runs), results_root(results)))
+    if json:
+        print_json(made.as_json())
+    else:
+        print_rows(" ".join(targets), ROW, rows(made))
+        for line in summary(made):
+            say(line)
+    if made.needed is not None:
+        what = f"no run fits {budget:g} hours: the shortest takes {made.needed:.2f}"
+        raise HardwareError(what, "--gpu-hours", f"--gpu-hours {made.needed:.2f} or more")

@@ -1,0 +1,117 @@
+"""`report`: everything known of tables and runs as one HTML file, with the charts as files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json
+from ssbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssbench.report.page import Report
+    from ssbench.report.store import ResultStore
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(report)
+
+
+def report(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="paper/table1, or YAML files (default: all results).")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html and plots/.")] = Path("report"),
+    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Images a pair in the gallery; 0 for none.")] = 3,
+    look: Annotated[int, typer.Option("--look", min=1, help="Images looked through for them, a pair.")] = 100,
+    device: Annotated[
+        str | None, typer.Option("--device", help="For the pictures (default: cuda where there is one).")
+    ] = None,
+    data_root: DataRoot = None,
+    runs: Runs = None,
+    results: Results = None,
+    json: Json = False,
+) -> None:
+    """Write one HTML file: tables, learning curves, scores by class, pseudo-labels, pictures, provenance, failures."""
+    from ssbench.engine.console import Bars
+    from ssbench.io import write_text
+    from ssbench.paths import data_root as data_of
+    from ssbench.paths import results_root, runs_root
+    from ssbench.report import page, plots_files
+    from ssbench.report.store import ResultStore
+
+    store, folders = ResultStore(results_root(results)), runs_root(runs)
+    made = _collected(tables or [], store, folders)
+    made = _illustrated(made, data_of(data_root), folders, store.root, pictures, look, device)
+    charts = page.charts(made.runs.groups)
+    with Bars() as bars:
+        drawn = bars.watch(charts, "plots", len(list(charts)))
+        plots = [str(path) for chart in drawn for path in plots_files.write(chart, out / "plots")]
+    write_text(out / "report.html", page.html(made, charts))
+    if json:
+        print_json(_said(made, out / "report.html", plots))
+        return
+    print(out / "report.html")
+
+
+def _collected(names: Sequence[str], store: ResultStore, runs: Path) -> Report:
+    """What the report shows besides pictures; UsageError where there is nothing at all."""
+    from ssbench.commands.tables import filled_table
+    from ssbench.report.claims import all_claims
+    from ssbench.report.page import Report
+    from ssbench.report.page_runs import collect
+    from ssbench.report.table import table_names
+
+    filled = [filled_table(name, store.root, runs) for name in names or table_names()]
+    shown = [f for f in filled if names or any(c.state in ("measured", "failed") for c in f.cells.values())]
+    found = collect(store, filled, all_claims(store.root), everything=not names)
+    if not names and not found.groups and not found.failed:
+        fix = "ssbench demo makes some; ssbench report toy/table1 shows a table as it stands"
+        raise UsageError(f"no results in '{store.root}'", str(store.root), fix)
+    return Report(tuple(shown), tuple(f.table.name for f in filled if f not in shown), found)
+
+
+def _illustrated(
+    made: Report, data: Path, runs: Path, results: Path, count: int, look: int, device: str | None
+) -> Report:
+    """The report with its gallery, or why it has none."""
+    if not count:
+        return replace(made, no_gallery="No pictures were asked for (--pictures 0).")
+    if not any(True for group in made.runs.groups for _ in group.pairs()):
+        return replace(made, no_gallery="No baseline has been run both without and with a plug-in.")
+    from ssbench.engine.differences import galleries
+    from ssbench.engine.run import Places
+
+    return replace(made, galleries=galleries(made.runs.groups, Places(data, runs, results), count, look, device))
+
+
+def _said(made: Report, page: Path, plots: list[str]) -> dict[str, Any]:
+    """The documented object of `ssbench report --json`.
+
+    page, plots: files written; bytes: size of the page. tables, empty_tables: names, with and without a result. runs:
+    how many are done and shown, failed, or not shown by reason. pictures: images in the gallery. missing: galleries
+    without pictures, why, and the commands that bring them.
+    """
+    return {
+        "page": str(page),
+        "bytes": page.stat().st_size,
+        "plots": plots,
+        "tables": [f.table.name for f in made.tables],
+        "empty_tables": list(made.empty_tables),
+        "runs": {
+            "done": sum(len(line.runs) for line in made.runs.lines),
+            "failed": len(made.runs.failed),
+            "not_shown": dict(made.runs.left_out),
+        },
+        "pictures": sum(len(g.pictures) for g in made.galleries),
+        "missing": [
+            {"gallery": g.title, "split": g.split, "why": g.missing, "commands": list(g.commands)}
+            for g in made.galleries
+            if g.missing
+        ],
+    }

@@ -1,0 +1,114 @@
+"""What runs inside a Slurm job: some cells of a queue, one after another.
+
+Slurm's warning before the time limit, and its SIGTERM before a job is preempted or requeued, end the run in hand after
+its next step with everything saved (`stopping`); the job then ends with code 75, asks to be requeued where Slurm has
+not seen to that itself, and the next start goes on from there. Between runs submitit's own handler does the same.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssbench.engine import slurm
+from ssbench.engine.cell import Cell, Done, Places
+from ssbench.engine.console import say
+from ssbench.engine.progress_file import slurm_job
+from ssbench.errors import RunsFailed, Stopped
+from ssbench.io import write_json
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+
+@dataclass(frozen=True)
+class Task:
+    """Cells of one job. since: when the queue began; folder: where the job says what has become of them."""
+
+    cells: tuple[Cell, ...]
+    places: Places
+    device: str | None
+    since: float
+    folder: Path
+
+    def __call__(self) -> None:
+        """Do the cells; ends the process with the contract's exit code where that is not 0."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # see slurm_start
+        job = slurm_job()
+        assert job is not None  # noqa: S101  only Slurm starts this
+        from ssbench.engine.queue import work  # loads torch: seconds in which Slurm's warning must be heard already
+
+        _take_place()
+        try:
+            done = work(self.cells, self.places, self.device, since=self.since, wait=False)
+        except Stopped as stopped:
+            _deaf()
+            say(f"error: {stopped}")
+            if _leads() and _again(job):
+                say(f"Slurm will start job {job} again")
+            sys.exit(Stopped.code)
+        _deaf()
+        if _leads():
+            write_outcomes(self.folder, job, done)
+            for one in done:
+                say(str(one))
+        if any(one.error and not one.busy for one in done):
+            sys.exit(RunsFailed.code)
+
+    def checkpoint(self) -> DelayedSubmission:
+        """For submitit, when Slurm warns between two runs: the same cells again, of which none is done twice."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def outcome_file(folder: Path, job: str) -> Path:
+    """Where a job that came to its end says what has become of its cells."""
+    return folder / f"{job}_outcome.json"
+
+
+def write_outcomes(folder: Path, job: str, done: Sequence[Done]) -> None:
+    """State and error of each cell, in order; records are in the store."""
+    write_json(outcome_file(folder, job), {"cells": [_outcome(one) for one in done]})
+
+
+def _outcome(one: Done) -> dict[str, Any]:
+    if one.busy is not None or one.error is None:
+        return {"state": "elsewhere" if one.busy else "was done" if one.repeated else "done"}
+    error = one.error
+    return {"state": "failed", "code": error.code, "what": error.what, "where": error.where, "fix": error.fix}
+
+
+def _take_place() -> None:
+    """Threads as Slurm gives them; several tasks of one job train as one, as under torchrun."""
+    import torch
+
+    if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
+        torch.set_num_threads(int(cpus))
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+
+
+def _deaf() -> None:
+    """All is saved: a signal between here and the end of the process would only spoil its exit code."""
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _leads() -> bool:
+    return os.environ.get("SLURM_PROCID", "0") == "0"
+
+
+def _again(job: str) -> bool:
+    """Whether the job will be started again, by Slurm's own decision or because it is asked for."""
+    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= slurm.RESTARTS:
+        say(f"job {job} was started {slurm.RESTARTS} times; ask for more time: --slurm time=...")
+        return False
+    return slurm.requeue(job)

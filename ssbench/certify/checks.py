@@ -39,12 +39,12 @@ class Run:
     rest: list[dict[str, float]]
 
 
-def run(pair: Pair, streams: int = 0) -> Run:
+def run(pair: Pair, streams: int = 0, after: int = AFTER) -> Run:
     """A run of a few steps; `streams` is where Python's and numpy's own streams stand, which must not matter."""
     random.seed(streams)
     np.random.seed(streams)  # noqa: NPY002  the very one that must not matter
     begun = pair.begun()
-    return Run(pair, begun.train(BEFORE), to_bytes(begun.method.state_dict()), begun.train(AFTER, BEFORE))
+    return Run(pair, begun.train(BEFORE), to_bytes(begun.method.state_dict()), begun.train(after, BEFORE))
 
 
 def step(seen: Look) -> str:
@@ -115,7 +115,7 @@ def draws(seen: Look) -> str:
 
 def repeats(ran: Run) -> str:
     """Another run of the seed ends in the same bytes, wherever Python's and numpy's own streams stand."""
-    again = run(replace(ran.pair, folder=ran.pair.folder / "again"), streams=1)
+    again = run(replace(ran.pair, folder=ran.pair.folder / "again"), streams=1, after=0)
     if again.saved == ran.saved:
         return _differ(ran.terms, again.terms)
     one, two = _loaded(ran.saved), _loaded(again.saved)

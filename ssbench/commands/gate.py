@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from ssbench.report.baseline import Entry, Place
     from ssbench.report.gate import Gate
     from ssbench.report.pace import Pace
+
+
+FIX = "ssbench gate --against results --results FOLDER_OF_NEW_ONES"
 
 
 def register(app: typer.Typer) -> None:
@@ -50,50 +54,58 @@ def gate(
     json: Json = False,
 ) -> None:
     """Compare --results with stored ones within what seeds scatter; exit code 5 when something is worse or missing."""
-    from ssbench.io import write_bytes
     from ssbench.paths import results_root
     from ssbench.report import baseline
-    from ssbench.report.gate import compare
-    from ssbench.report.junit import junit as document
-    from ssbench.report.pace import compare_pace
 
-    fresh = results_root(results)
+    fresh, names = results_root(results), targets or []
     if save is not None:
-        baseline.save(_found(fresh, targets or [], split or [])[0], save)
+        baseline.save(_found(fresh, names, split or [])[0], save)
         return
     if against is None:
-        raise UsageError("gate needs stored results", "--against", "ssbench gate --against results")
-    stored, lacking = _found(against, targets or [], split or [])
-    new = baseline.entries(fresh, {entry.place for entry in stored}) if fresh.exists() else []
-    seen = baseline.entries(against)
-    made: Gate | Pace
-    if throughput:
-        made = compare_pace(stored, new, slower)
-    else:
-        made = compare(stored, new, alpha=alpha, spread=spread, exact=exact, seen=seen, not_stored=lacking)
-    if junit:
-        write_bytes(
-            junit, document(made, f"{' '.join(targets or [str(against)])} {'images/s' if throughput else 'scores'}")
-        )
-    if json:
-        print_json(made.as_json())
-    else:
-        _print(made)
+        raise UsageError("gate needs stored results", "--against", FIX)
+    if against.resolve() == fresh.resolve():
+        raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
+    rule = _Rule(alpha, spread, exact, slower if throughput else None)
+    made = rule.compared(against, fresh, names, split or [])
+    _tell(made, " ".join(names) or str(against), junit, json)
     if made.failures:
-        what = f"{len(made.failures)} of the gate's tests failed"
-        raise GateError(
-            what, "; ".join(made.failures[:8]), "look at what changed, or store the new results if they are right"
+        what, fix = f"{len(made.failures)} of the gate's tests failed", "look at what changed; if it is right, store it"
+        raise GateError(what, "; ".join(made.failures[:8]), fix)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What decides; slower: of images/s, None where scores are compared."""
+
+    alpha: float
+    spread: float
+    exact: bool
+    slower: float | None
+
+    def compared(self, against: Path, fresh: Path, targets: list[str], splits: list[str]) -> Gate | Pace:
+        """New results below `fresh` with those in `against`."""
+        from ssbench.report.baseline import entries
+        from ssbench.report.gate import compare
+        from ssbench.report.pace import compare_pace
+
+        stored, lacking, seen = _found(against, targets, splits)
+        new = entries(fresh, places={entry.place for entry in stored}) if fresh.exists() else []
+        if self.slower is not None:
+            return compare_pace(stored, new, self.slower)
+        return compare(
+            stored, new, alpha=self.alpha, spread=self.spread, exact=self.exact, seen=seen, not_stored=lacking
         )
 
 
-def _found(source: Path, targets: list[str], splits: list[str]) -> tuple[list[Entry], tuple[Place, ...]]:
-    """Results in `source` of these tables, recipes and splits; cells of tables it has nothing of."""
+def _found(source: Path, targets: list[str], splits: list[str]) -> tuple[list[Entry], tuple[Place, ...], list[Entry]]:
+    """Results in `source` of these tables, recipes and splits; cells it has nothing of; all of the same datasets."""
     from ssbench.report.baseline import entries
 
     asked = _places(targets, source)
+    every = entries(source)
     found = [
         entry
-        for entry in entries(source)
+        for entry in every
         if (asked is None or entry.place in asked or (entry.recipe, "") in asked)
         and entry.split in (splits or [entry.split])
     ]
@@ -101,8 +113,8 @@ def _found(source: Path, targets: list[str], splits: list[str]) -> tuple[list[En
         what = f"no stored result of {', '.join(targets) or 'anything'}" + (" on these splits" if splits else "")
         raise DataError(what, str(source), "run it there first: ssbench run TABLE --results FOLDER")
     there = {entry.place for entry in found}
-    lacking = [place for place in asked or {} if place[1] and place not in there and place[1] in (splits or [place[1]])]
-    return found, tuple(lacking)
+    lacking = (place for place in asked or {} if place[1] and place not in there)
+    return found, tuple(place for place in lacking if place[1] in (splits or [place[1]])), every
 
 
 def _places(targets: list[str], source: Path) -> dict[Place, None] | None:
@@ -121,15 +133,21 @@ def _places(targets: list[str], source: Path) -> dict[Place, None] | None:
     return asked if targets else None
 
 
-def _print(made: Gate | Pace) -> None:
-    """A line a cell on stdout; what holds for all of them on stderr."""
+def _tell(made: Gate | Pace, suite: str, junit: Path | None, json: bool) -> None:
+    """As XML where asked; as JSON, or a line a cell on stdout and what holds for all of them on stderr."""
     from ssbench.engine.console import say
+    from ssbench.io import write_bytes
+    from ssbench.report.gate_words import gate_rows, gate_summary, pace_rows
+    from ssbench.report.junit import document_of
     from ssbench.report.pace import Pace
-    from ssbench.report.words import gate_rows, gate_summary, pace_rows
 
-    if isinstance(made, Pace):
+    if junit is not None:
+        write_bytes(junit, document_of(made, f"{suite} {'images/s' if isinstance(made, Pace) else 'scores'}"))
+    if json:
+        print_json(made.as_json())
+    elif isinstance(made, Pace):
         print_rows("throughput", *pace_rows(made))
-        return
-    print_rows("gate", *gate_rows(made))
-    for line in gate_summary(made):
-        say(line)
+    else:
+        print_rows("gate", *gate_rows(made))
+        for line in gate_summary(made):
+            say(line)

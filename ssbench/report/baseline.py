@@ -49,7 +49,7 @@ class Entry:
 
 
 def entries(source: Path, places: Collection[Place] | None = None) -> list[Entry]:
-    """The runs in `source`, of these cells only (default: all): runs as their recipes stand, the newest of each seed.
+    """The runs in `source`, of these cells only (default: all), as their recipes stand: one for each seed.
 
     DataError when the file or folder is not there, or is neither.
     """
@@ -85,7 +85,7 @@ def _of_file(path: Path) -> list[Entry]:
 def _entry(full: Mapping[str, Any]) -> Entry:
     hardware, scores = full.get("hardware") or {}, full.get("scores") or {}
     device = str(hardware.get("device", ""))
-    threads = f", {hardware.get('threads')} threads" if device == "cpu" else ""
+    threads = f", threads: {hardware.get('threads')}" if device == "cpu" else ""
     return Entry(
         recipe=full["recipe"],
         split=full["split"],

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ssbench.report.gate import FAILING, Compared, Gate, Probe
+from ssbench.report.gate_words import numbers, told
 from ssbench.report.pace import FAILING as SLOW
 from ssbench.report.pace import Pace, Paced
-from ssbench.report.words import numbers, told
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Case:
     skipped: str = ""
 
 
-def junit(gate: Gate | Pace, suite: str) -> bytes:
+def document_of(gate: Gate | Pace, suite: str) -> bytes:
     """The XML document of a gate, named `suite`: <testsuites> with one <testsuite>."""
     if isinstance(gate, Pace):
         cases = [_of_pace(cell, gate.slower) for cell in gate.cells]

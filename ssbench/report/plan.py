@@ -179,7 +179,7 @@ def _row(some: Sequence[Run]) -> tuple[str, ...]:
 
 
 def _state(run: Run) -> str:
-    return run.state if run.chosen or run.state in THERE else f"{run.state}, not chosen"
+    return run.state if run.chosen or run.state in THERE else "left out"
 
 
 def summary(plan: Plan) -> Iterator[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 PLUGIN = """
@@ -21,7 +24,7 @@ class Counting(Plugin):
 
     def loss(self, seen, t):
         with open(f"{self.cfg.log}.{t.rank}", "a") as file:
-            file.write(f"{t.step} {os.getpid()}\\n")
+            file.write(f"{t.step} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
         if not os.path.exists(self.cfg.tired) and not os.environ.get(self.cfg.tired):
             time.sleep(self.cfg.wait)
         return {}
@@ -40,6 +43,14 @@ eval: {{few: 2, every: {epochs}}}
 STEPS_PER_EPOCH = 4
 
 
+def until(happened: Callable[[], bool], process: BaseProcess | None = None, seconds: float = 240) -> bool:
+    """Whether it happened, while the process lived: looks ten times a second, for others need the cores."""
+    end = time.monotonic() + seconds
+    while not happened() and time.monotonic() < end and (process is None or process.is_alive()):
+        time.sleep(0.1)
+    return happened()
+
+
 def write(folder: Path, name: str, epochs: int, wait: float = 0.0, tired: str = "") -> str:
     """A recipe whose trainings are counted; its path."""
     (folder / "counting.py").write_text(PLUGIN)
@@ -56,6 +67,11 @@ def steps(folder: Path, name: str, rank: int = 0) -> Counter[int]:
 def pids(folder: Path, name: str, rank: int = 0) -> set[int]:
     """Who trained."""
     return {int(line.split()[1]) for line in _lines(folder, name, rank)}
+
+
+def gpus(folder: Path, name: str) -> set[str]:
+    """What those who trained saw of GPUs."""
+    return {line.split()[2] for line in _lines(folder, name, 0)}
 
 
 def once(epochs: int) -> Counter[int]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "setpriv")
-SECONDS = 30
+SECONDS = 120
 CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)

@@ -7,15 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from counting import once, pids, steps, write
-from running import SPLIT, command, start, wait_until
+from counting import gpus as seen_gpus
+from counting import once, pids, steps, until, write
+from running import SPLIT, command, start
 
 from ssbench.engine.board import posted, queues
 from ssbench.engine.cell import Cell, Places, run_folder
@@ -46,10 +45,10 @@ def test_two_queues_train_every_cell_once(toy: Path, tmp_path: Path) -> None:
     names = ("a", "b", "c")
     recipes = [write(tmp_path, name, EPOCHS, wait=0.15, tired=str(tmp_path / "go")) for name in names]
     first = queue(toy, tmp_path, "first", *recipes)
-    assert wait_until(lambda: bool(steps(tmp_path, "a")), first)
+    assert waituntil(lambda: bool(steps(tmp_path, "a")), first)
     assert states(tmp_path) == {"a": "running", "b": "waiting", "c": "waiting"}
     second = queue(toy, tmp_path, "second", *recipes)
-    assert wait_until(lambda: "works on this run" in (tmp_path / "second").read_text(), second)
+    assert waituntil(lambda: "works on this run" in (tmp_path / "second").read_text(), second)
     (tmp_path / "go").touch()
     for process in (first, second):
         process.join()
@@ -68,9 +67,9 @@ def test_what_a_killed_queue_leaves_is_gone_on_with(toy: Path, tmp_path: Path) -
     """Killed in the middle of a run; the other queue waits for it, sees that it is gone, and takes over."""
     long, short = write(tmp_path, "long", 5, wait=0.1, tired=str(tmp_path / "go")), write(tmp_path, "short", 1)
     killed = queue(toy, tmp_path, "killed", long, short)
-    assert wait_until(lambda: len(steps(tmp_path, "long")) > 5, killed)
+    assert waituntil(lambda: len(steps(tmp_path, "long")) > 5, killed)
     other = queue(toy, tmp_path, "other", long, short)
-    assert wait_until(lambda: len(steps(tmp_path, "short")) == 4, other), (tmp_path / "other").read_text()
+    assert waituntil(lambda: len(steps(tmp_path, "short")) == 4, other), (tmp_path / "other").read_text()
     killed.kill()
     killed.join()
     (tmp_path / "go").touch()
@@ -114,24 +113,29 @@ def test_a_quick_run_elsewhere_is_not_done_anew(toy: Path, tmp_path: Path) -> No
     assert set(steps(tmp_path, "brief").values()) == {2}
 
 
-def test_workers_come_back_to_what_others_held(toy: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The other process lets go without a record: a worker of ours does the run."""
+def test_workers_come_back_to_what_others_held(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The other process lets go without a record: a worker of ours does the run. Each worker sees one GPU of two."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "97,98")  # which are not there, so that a CPU computes anywhere
     cells = [Cell(write(tmp_path, name, 1), SPLIT, 0) for name in ("held", "free")]
     places = Places(toy, tmp_path / "runs", tmp_path / "results")
     folder = run_folder(load(cells[0].recipe), SPLIT, 0, places)
     with opened(folder) as lock:
         assert take(lock) is None
-        release = threading.Timer(0, lambda: (_until(bool, steps, tmp_path, "free"), lock.close()))
-        release.start()
-        done = work(cells, places, "cpu", jobs=2)
+        threading.Thread(target=lambda: (until(lambda: _waits_alone("held", tmp_path)), lock.close())).start()
+        done = work(cells, places, None, jobs=2)
     assert [one.state for one in done] == ["done", "done"]
     assert steps(tmp_path, "held") == once(1)
+    assert all(len(seen) == 1 and seen <= {"97", "98"} for seen in (seen_gpus(tmp_path, n) for n in ("held", "free")))
     assert f"process {os.getpid()} works on this run; going on when it has ended" in capfd.readouterr().err
 
 
-def _until(happened: Callable[[Any], bool], function: Callable[..., Any], *arguments: Any) -> None:
-    while not happened(function(*arguments)):
-        time.sleep(0.05)
+def _waits_alone(name: str, folder: Path) -> bool:
+    """Whether that cell is the only one in line, and the other one in work."""
+    lines = [[cell["recipe"] for cell in queue.cells] for queue in queues(folder / "runs")]
+    return lines == [[f"custom/{name}"]] and bool(steps(folder, "free"))
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import slurm_cluster
-from counting import once, steps, write
+from counting import once, steps, until, write
 from ran import environment
-from running import SPLIT, command, start, wait_until
+from running import SPLIT, command, start
 from slurm_cluster import Cluster
 
 from ssbench.engine import progress_file
@@ -77,7 +77,7 @@ def test_an_array_through_its_time_limit_a_requeue_and_a_failure(
         recipe.write("optim: {name: sgd, lr: 1.0e+30}\n")
     limits = ["--slurm", "time=1", "--slurm", "signal-delay=40", "-j", "2"]
     client = run("log", late, moved, wild, *limits, "--json")
-    assert wait_until(lambda: len(steps(tmp_path, "moved")) > 2, client), (tmp_path / "log").read_text()
+    assert until(lambda: len(steps(tmp_path, "moved")) > 2, client), (tmp_path / "log").read_text()
     array = told(tmp_path, "moved")["job"].partition("_")[0]
     cluster.ask("scontrol", "requeue", f"{array}_1")
     client.join()
@@ -117,9 +117,9 @@ def test_jobs_left_alone_waited_for_and_cancelled(
     assert list(jobs) == recipes
     assert len(set(jobs.values())) == 2
     second = run("second", *recipes)
-    assert wait_until(lambda: "runs submitted" in (tmp_path / "second").read_text(), second)
+    assert until(lambda: "runs submitted" in (tmp_path / "second").read_text(), second)
     assert "0 of 2 runs submitted (2 Slurm has already)" in (tmp_path / "second").read_text()
-    assert wait_until(lambda: bool(steps(tmp_path, "one", rank=1)), second), "the second process trains too"
+    assert until(lambda: bool(steps(tmp_path, "one", rank=1)), second), "the second process trains too"
     states = {row["recipe"]: (row["state"], row["job"]) for row in survey(tmp_path / "runs", ask=_asked(cluster))}
     assert states == {"custom/one": ("running", jobs[recipes[0]]), "custom/two": ("waiting", jobs[recipes[1]])}
     assert second.pid is not None
@@ -129,7 +129,7 @@ def test_jobs_left_alone_waited_for_and_cancelled(
     assert second.exitcode == 130
     assert f"scancel {array} ends them" in (tmp_path / "second").read_text()
     third = run("third", *recipes, "--json")
-    assert wait_until(lambda: "Slurm has already" in (tmp_path / "third").read_text(), third)
+    assert until(lambda: "Slurm has already" in (tmp_path / "third").read_text(), third)
     cluster.ask("scancel", array)
     third.join()
     assert third.exitcode == 75, (tmp_path / "third").read_text()

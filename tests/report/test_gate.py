@@ -12,14 +12,19 @@ from scipy import stats
 from ssbench.report.baseline import Entry
 from ssbench.report.gate import Gate, compare
 from ssbench.report.pace import compare_pace
-from ssbench.report.spread import MOST, Own, Spread, spread_of
+from ssbench.report.spread import Own, Spread, spread_of
 
 
 def entry(recipe: str, seed: int, score: float | None, split: str = "toy/ours/1_16", **fields: Any) -> Entry:
     facts: dict[str, Any] = {
         **{"method": recipe.partition("_")[0], "metric": "miou", "status": "failed" if score is None else "done"},
         **{"reason": "the loss is not finite" if score is None else "", "settings": "s", "device": "cpu"},
-        **{"machine": "EPYC, 1 threads", "packages": "p", "numbers": f"{recipe} {split} {score}", "images_per_s": 40.0},
+        **{
+            "machine": "EPYC, threads: 1",
+            "packages": "p",
+            "numbers": f"{recipe} {split} {score}",
+            "images_per_s": 40.0,
+        },
     }
     return Entry(recipe=recipe, split=split, seed=seed, score=score, **{**facts, **fields})
 
@@ -93,7 +98,7 @@ def test_the_fit_finds_how_alike_cells_are() -> None:
     assert found.freedom == pytest.approx(6, rel=0.3)
     assert found.sd == pytest.approx(1.5, rel=0.05)
     alike = spread_of([Own.of(list(rng.normal(70, 0.5, 3))) for _ in range(4000)], 1.0)
-    assert alike.freedom > MOST / 2
+    assert alike.freedom > 20
     assert alike.sd == pytest.approx(0.5, rel=0.05)
 
 

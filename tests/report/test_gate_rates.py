@@ -49,26 +49,26 @@ def rate(some: Nights) -> float:
 
 @pytest.mark.parametrize(("alpha", "seeds"), [(0.05, 3), (0.05, 1), (0.2, 3)])
 def test_seed_noise_passes(alpha: float, seeds: int) -> None:
-    """At most alpha, within three standard errors of 500 nights."""
-    found = rate(nights(500, alpha=alpha, seeds=seeds))
-    assert found <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / 500), found
+    """At most alpha, within three standard errors of 300 nights; over 2000: 2.6, 2.4 and 10.3 in 100."""
+    found = rate(nights(300, alpha=alpha, seeds=seeds))
+    assert found <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / 300), found
 
 
 def test_a_drop_of_a_point_and_a_half_everywhere_fails() -> None:
-    """Measured: 94 nights in 100 with three new seeds, 55 with one."""
-    assert rate(nights(200, drop=1.5)) > 0.85
-    assert 0.3 < rate(nights(200, drop=1.5, seeds=1)) < 0.8
+    """Over 1000 nights: 92 in 100 with three new seeds, 63 with one."""
+    assert rate(nights(150, drop=1.5)) > 0.83
+    assert 0.45 < rate(nights(150, drop=1.5, seeds=1)) < 0.8
 
 
 def test_a_tenth_of_the_points_lost_by_one_method_fails() -> None:
     """A method's three cells lose 12 points: a broken method, not a worse one."""
-    assert rate(nights(100, drop=np.where(np.arange(CELLS) // 3 == 2, 12.0, 0.0))) > 0.9
+    assert rate(nights(50, drop=np.where(np.arange(CELLS) // 3 == 2, 12.0, 0.0))) > 0.9
 
 
 def test_what_the_gate_says_it_would_find_it_finds() -> None:
     """A planted drop of the size it names as detectable is found in about four nights of five."""
     named = [next(g.detectable for g in gate.groups if g.level == "dataset") for gate in nights(50)]
-    found = nights(200, drop=float(np.median(named)), key=1)
+    found = nights(150, drop=float(np.median(named)), key=1)
     share = sum(any(g.level == "dataset" and g.worse for g in gate.groups) for gate in found) / len(found)
     assert 0.6 < share < 0.99, share
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ssbench.data.importing import Lint, Report, Wish
     from ssbench.data.prepare import Progress
 
+Given = Annotated[Path, typer.Argument(help="A folder with images/ and masks/, or a released log or checkpoint.")]
 Named = Annotated[str | None, typer.Option("--name", help="What the dataset is to be called.")]
 Classes = Annotated[
     str | None,
@@ -40,12 +41,7 @@ def register(app: typer.Typer) -> None:
 
 
 def import_(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            help="A folder with images/ and masks/ (perhaps in train/ and val/), or a released log or checkpoint."
-        ),
-    ],
+    path: Given,
     name: Named = None,
     classes: Classes = None,
     changes: Changes = None,

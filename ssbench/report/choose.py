@@ -100,14 +100,28 @@ class _Choice:
             self.left -= 0 if hours == inf else hours
             self.taken += unit
             self.there.update(unit)
-            near = {other for id in unit for other in self._pairs[id]} | {
-                other for id in unit for base in self._pairs[id] for other in self._pairs[base]
-            }
-            worth = {id: self._worth(id) if id in near else old for id, old in worth.items() if id not in self.there}
+            touched = self._around(unit)
+            worth = {id: self._worth(id) if id in touched else old for id, old in worth.items() if id not in self.there}
+
+    def _around(self, unit: Sequence[str]) -> set[str]:
+        """Every run that gains tie to these, however far: what their units are worth may have changed."""
+        found, edge = set(unit), set(unit)
+        while edge:
+            edge = {other for id in edge for other in self._pairs[id]} - found
+            found |= edge
+        return found
 
     def unit(self, id: str) -> list[str]:
-        """The run after the baselines it still lacks."""
-        return [*(base for base in self._bases[id] if base not in self.there), id]
+        """The run after the baselines it still lacks, and theirs."""
+        found: dict[str, None] = {}
+        self._lacking(id, found, ())
+        return list(found)
+
+    def _lacking(self, id: str, found: dict[str, None], above: tuple[str, ...]) -> None:
+        for base in self._bases[id]:
+            if base not in self.there and base not in (*above, id):
+                self._lacking(base, found, (*above, id))
+        found.setdefault(id)
 
     def hours(self, unit: Sequence[str]) -> float | None:
         """Hours of a unit, None where it cannot be chosen."""

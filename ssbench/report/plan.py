@@ -195,7 +195,8 @@ def summary(plan: Plan) -> Iterator[str]:
     for basis, hours in by_basis(plan.todo).items():
         yield f"{_shown(hours)} hours: {basis}"
     yield f"{_shown(plan.wall)} hours on {plan.gpus} at a time" if plan.todo else "nothing is left to do"
-    yield f"{plan.checkpoints / GIB:.1f} GiB of checkpoints, {plan.free / GIB:.0f} GiB free"
+    short = " (too little)" if plan.checkpoints > plan.free else ""
+    yield f"{plan.checkpoints / GIB:.1f} GiB of checkpoints, {plan.free / GIB:.0f} GiB free{short}"
     for one in plan.datasets:
         yield _store(one)
 

@@ -37,7 +37,7 @@ views: {{crop: 48}}
 net: {{wide: 32}}
 method: {{name: fixmatch, threshold: 0.8}}
 plugin: {{name: {folder}/counting.py, log: {folder}/{name}.steps, wait: {wait}, tired: "{tired}"}}
-schedule: {{epochs: {epochs}, labeled_batch: 2, unlabeled_batch: 2, checkpoint_minutes: 0}}
+schedule: {{epochs: {epochs}, labeled_batch: 2, unlabeled_batch: 2, checkpoint_minutes: {saving}}}
 eval: {{few: 2, every: {epochs}}}
 """
 STEPS_PER_EPOCH = 4
@@ -51,11 +51,12 @@ def until(happened: Callable[[], bool], process: BaseProcess | None = None, seco
     return happened()
 
 
-def write(folder: Path, name: str, epochs: int, wait: float = 0.0, tired: str = "") -> str:
-    """A recipe whose trainings are counted; its path."""
+def write(folder: Path, name: str, epochs: int, wait: float = 0.0, tired: str = "", saving: float = 15) -> str:
+    """A recipe whose trainings are counted, with a checkpoint every `saving` minutes; its path."""
     (folder / "counting.py").write_text(PLUGIN)
     path = folder / f"{name}.yaml"
-    path.write_text(RECIPE.format(base=BASE, folder=folder, name=name, wait=wait, tired=tired, epochs=epochs))
+    fields = {"name": name, "epochs": epochs, "wait": wait, "tired": tired, "saving": saving}
+    path.write_text(RECIPE.format(base=BASE, folder=folder, **fields))
     return str(path)
 
 

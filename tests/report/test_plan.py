@@ -44,6 +44,14 @@ def test_no_plug_in_is_bought_without_its_baseline() -> None:
     assert least(ready, GAIN) == 5.0
 
 
+def test_a_chain_of_gains_is_one_unit() -> None:
+    """An ablation: both over one over the host. Three cells and two gains in 6 hours, and none without the host."""
+    some, gains = options(("both", 2.0), ("one", 2.0), ("host", 2.0)), {("both", "one"): 1, ("one", "host"): 1}
+    assert choose(some, gains, None) == ["host", "one", "both"]
+    assert choose(some, gains, 5.0) == ["host", "one"]
+    assert choose(some, {**gains, ("host", "both"): 1}, None)  # a circle, which no table should have, ends too
+
+
 def test_a_run_of_two_papers_comes_before_two_runs_of_one() -> None:
     some = [Option("one", 0, 10.0, 1), Option("both", 0, 10.0, 2), Option("two", 0, 10.0, 1)]
     assert choose(some, {}, 25.0) == ["both", "one"]
@@ -173,6 +181,8 @@ def test_a_plan_adds_up() -> None:
     text = "\n".join(summary(made))
     assert "5 runs: 1 done, 0 running, 1 partial, 0 failed, 3 missing" in text
     assert "2 cells have no recipe yet: t" in text
+    assert "4.0 GiB of checkpoints, 16 GiB free\n" in text
+    assert "4.0 GiB of checkpoints, 3 GiB free (too little)" in list(summary(Plan(**{**vars(made), "free": 3 * 2**30})))
     assert "voc: not prepared (2.0 GiB of archives, twice with its files): ssbench prepare voc" in text
     assert rows(made)[1] == ("p/d", "voc/classic/1_16", "0", "1 partial", "0.50", "measured on A100", "1")
     assert rows(made)[-1][3:5] == ("1 missing", "?")

@@ -181,6 +181,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option("--split", help="The split it was trained on, for the record.")] = None,
     protocol: Annotated[str | None, typer.Option("--protocol", help="A named protocol, not the recipe's.")] = None,
     subset: Annotated[str | None, typer.Option("--on", help="Subset (default: the protocol's reported one).")] = None,
+    overrides: Overrides = None,
     patches: Annotated[bool, typer.Option("--patches", help="Also count by patches: MPMC's Table 4.")] = False,
     over: Annotated[Over, typer.Option("--over", help="Classes that patches' agreement is of.")] = Over.union,
     baseline: Annotated[Path | None, typer.Option("--baseline", help="Checkpoint that patches gain over.")] = None,
@@ -204,7 +205,7 @@ def evaluate(
     root = data_of(data_root)
     trained = None if split is None else Partition.read(split, root)
     asked = Asked(over.value, baseline, baseline_recipe) if patches else None
-    found = score_checkpoint(checkpoint, recipe, protocol, subset, root, device, asked)
+    found = score_checkpoint(checkpoint, recipe, protocol, subset, root, device, asked, overrides or ())
     found["split"] = None if trained is None else trained.name
     if json:
         print_json(found)

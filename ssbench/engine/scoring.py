@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from ssbench.recipe import PROTOCOLS, EvalConfig, Recipe, load
 
 def score_checkpoint(
     path: Path, recipe_name: str, protocol: str | None, subset: str | None, data_root: Path, device: str | None,
-    patches: Asked | None = None,
+    patches: Asked | None = None, overrides: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Score `path` under the recipe's or a named protocol; the documented object of `ssbench eval --json`.
+
+    overrides: `--set` arguments for the recipe, its protocol (`eval.crop=513`) among them.
 
     patches: count by patches too; what is found is under "patches" then (`engine.patches.PatchTable.result`).
 
@@ -30,7 +33,7 @@ def score_checkpoint(
         DataError: the file or the data are missing or damaged. UsageError: an unknown protocol, or patches where none
         are judged.
     """
-    recipe = load(recipe_name, ("net.weights=random",), data_root=data_root)
+    recipe = load(recipe_name, ("net.weights=random", *overrides), data_root=data_root)
     cfg = _protocol(recipe, protocol)
     dataset, team = dataset_of(recipe.data.dataset, data_root, recipe.data.form), join(device)
     method = restored(recipe, path, len(dataset.classes), dataset.channels, team.device)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ran import Ran
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's `&` hands this on, and tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for name in [name for name in os.environ if name.startswith("SSBENCH_")]:
     del os.environ[name]  # a person's own data and results are no part of the tests, nor of commands they start

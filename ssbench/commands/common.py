@@ -19,6 +19,8 @@ Runs = Annotated[Path | None, typer.Option("--runs", help="Run folders (default:
 Results = Annotated[
     Path | None, typer.Option("--results", help="Result records (default: $SSBENCH_RESULTS or ./results).")
 ]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a constant: optim.lr=0.01.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one).")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssbench.commands.common import DataRoot, Json, print_json
+from ssbench.commands.common import DataRoot, Device, Json, Overrides, print_json
 from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 Checkpoint = Annotated[Path, typer.Argument(help="Our best.pt / checkpoint.pt, or the authors' released file.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="The recipe that says what the network is.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a constant: eval.crop=513.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one).")]
 
 
 class Kind(StrEnum):

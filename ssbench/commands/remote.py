@@ -38,13 +38,15 @@ def wish_of(remote: bool, given: Sequence[str], detach: bool, device: str | None
 def launched(
     wanted: Sequence[Cell], places: Places, device: str | None, wish: Wish, jobs: int | None, wait: bool
 ) -> tuple[Handed, list[Done]]:
-    """The queue handed to Slurm, and what became of it if somebody waits for that."""
+    """The queue handed to Slurm, and what became of its cells: without a `wait`, of those that needed no job."""
     from ssbench.engine.console import say, stderr
     from ssbench.engine.launch import hand_over
     from ssbench.engine.status_view import View
     from ssbench.engine.waiting import wait_for
 
     handed = hand_over(wanted, places, device, wish, jobs)
+    for wrong in [done.error for done in handed.over.values() if done.error]:
+        say(f"error: {wrong}")
     fresh = len(handed.placed) - handed.attached
     old = [f"{len(handed.over)} need no job"] if handed.over else []
     old += [f"{handed.attached} Slurm has already"] if handed.attached else []
@@ -52,7 +54,7 @@ def launched(
     if handed.placed:
         say(f"Slurm jobs {', '.join(handed.arrays)}; logs in {handed.places.runs / 'slurm'}")
     if not wait:
-        return handed, []
+        return handed, list(handed.over.values())
     if handed.placed:
         say("Ctrl-C stops waiting, not the jobs")
     with View(stderr) as view:

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json
+from ssbench.commands.common import DataRoot, Device, Json, Overrides, Results, Runs, print_json
 from ssbench.errors import RecipeError, RunsFailed, SsbenchError, Stopped, UsageError
 
 if TYPE_CHECKING:
     from ssbench.engine.queue import Done
     from ssbench.recipe import Recipe
-
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a constant: optim.lr=0.01.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one).")]
 
 
 class Division(StrEnum):
@@ -149,10 +146,9 @@ def run(
         handed, done = launched(wanted, places, device, wish, jobs, wait=not detach)
         if detach:
             print_jobs(handed, json)
-            return
-    if json and first():
+    if json and first() and not detach:
         print_json({"runs": [d.as_json() for d in done]})
-    for one in done if first() and not json else ():
+    for one in done if first() and not (json or detach) else ():
         print(one)
     _raise_failed(done)
 

@@ -33,7 +33,7 @@ def read(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def slurm_job() -> str | None:
+def job_id() -> str | None:
     """The Slurm job this process belongs to, as `squeue` writes it: 12, or 12_3 in an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
@@ -55,7 +55,7 @@ class ProgressFile:
             **about,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "job": slurm_job(),
+            "job": job_id(),
             "starts": 1 + (before.get("starts", 0) if mine else 0),
             "started": now,
         }

@@ -143,7 +143,8 @@ def submit(tasks: Sequence[Task], wanted: Wish, folder: Path, parallel: int | No
     starter = Path(__file__).with_name("slurm_start.py")
     python = shlex.join([sys.executable, "-I", "-S", str(starter), sys.executable])
     executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=RESTARTS, python=python)
-    executor.update_parameters(**{**own, **wanted.parameters})
+    extra = {"requeue": True, **wanted.parameters.get("additional_parameters", {})}  # a site may not do so by itself
+    executor.update_parameters(**{**own, **wanted.parameters, "additional_parameters": extra})
     errors = (submitit.core.utils.FailedSubmissionError, submitit.core.utils.UncompletedJobError)
     try:
         with _outside():

@@ -1,8 +1,9 @@
 """What runs inside a Slurm job: some cells of a queue, one after another.
 
-Slurm's warning before the time limit, and its SIGTERM before a job is preempted or requeued, end the run in hand after
-its next step with everything saved (`stopping`); the job then ends with code 75, asks to be requeued where Slurm has
-not seen to that itself, and the next start goes on from there. Between runs submitit's own handler does the same.
+Slurm's warning before the time limit, and its SIGTERM before a job is preempted or requeued, end the run in hand (or the
+next one) after a step, with everything saved; the job then ends with code 75, asks to be requeued where Slurm has not
+seen to that itself, and the next start goes on from there. submitit's own handlers are not used: they end a process
+wherever it is.
 """
 
 from __future__ import annotations
@@ -13,17 +14,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ssbench.engine import slurm
 from ssbench.engine.cell import Cell, Done, Places
 from ssbench.engine.console import say
-from ssbench.engine.progress_file import slurm_job
+from ssbench.engine.progress_file import job_id
+from ssbench.engine.stopping import StopRequest
 from ssbench.errors import RunsFailed, Stopped
 from ssbench.io import write_json
-
-if TYPE_CHECKING:
-    from submitit.helpers import DelayedSubmission
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,12 @@ class Task:
 
     def __call__(self) -> None:
         """Do the cells; ends the process with the contract's exit code where that is not 0."""
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # see slurm_start
-        job = slurm_job()
+        job = job_id()
         assert job is not None  # noqa: S101  only Slurm starts this
-        from ssbench.engine.queue import work  # loads torch: seconds in which Slurm's warning must be heard already
-
-        _take_place()
         try:
-            done = work(self.cells, self.places, self.device, since=self.since, wait=False)
+            with StopRequest():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # see slurm_start
+                done = self._work()
         except Stopped as stopped:
             _deaf()
             say(f"error: {stopped}")
@@ -60,11 +57,12 @@ class Task:
         if any(one.error and not one.busy for one in done):
             sys.exit(RunsFailed.code)
 
-    def checkpoint(self) -> DelayedSubmission:
-        """For submitit, when Slurm warns between two runs: the same cells again, of which none is done twice."""
-        from submitit.helpers import DelayedSubmission
+    def _work(self) -> list[Done]:
+        """Loads torch: seconds in which a warning must be heard already."""
+        from ssbench.engine.queue import work
 
-        return DelayedSubmission(self)
+        _take_place()
+        return work(self.cells, self.places, self.device, since=self.since, wait=False)
 
 
 def outcome_file(folder: Path, job: str) -> Path:

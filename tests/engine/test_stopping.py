@@ -57,6 +57,25 @@ def test_nested_uses_are_one() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_request_hears_what_the_one_around_it_has_heard() -> None:
+    with StopRequest() as around:
+        with StopRequest() as quiet:
+            pass
+        assert not quiet.asked
+        signal.raise_signal(signal.SIGUSR2)
+        with StopRequest() as inside:
+            assert inside.asked
+    assert around.asked
+
+
+def test_the_one_around_hears_it_too() -> None:
+    with StopRequest() as around:
+        with StopRequest() as inside:
+            signal.raise_signal(signal.SIGUSR2)
+            assert (inside.asked, around.asked) == (True, False)
+        assert around.asked
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with StopRequest() as stop:

@@ -133,12 +133,11 @@ def submit(tasks: Sequence[Task], wanted: Wish, folder: Path, parallel: int | No
 
     if re.search(r"[%\x00-\x1f]", str(folder)):
         raise UsageError(f"Slurm cannot write below a folder of this name: {folder}", "--runs", "choose another folder")
-    cpus = wanted.parameters.get("cpus_per_task")
     own = {
         "job_name": "ssbench",
         "wckey": None,
         "array_parallelism": parallel or ARRAY,
-        "srun_args": [f"--cpus-per-task={cpus}"] if cpus else None,  # srun 22.05 and newer does not take over sbatch's
+        "srun_args": _srun(wanted.parameters.get("cpus_per_task")),
     }
     starter = Path(__file__).with_name("slurm_start.py")
     python = shlex.join([sys.executable, "-I", "-S", str(starter), sys.executable])
@@ -154,6 +153,11 @@ def submit(tasks: Sequence[Task], wanted: Wish, folder: Path, parallel: int | No
             _last_words(str(error)), "sbatch", "mend the --slurm options; sinfo shows partitions"
         ) from None
     return [str(job.job_id) for job in jobs]
+
+
+def _srun(cpus: int | None) -> list[str]:
+    """A process that fails ends those it trains with; srun 22.05 and newer does not take over sbatch's CPUs."""
+    return ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cpus}"] if cpus else [])]
 
 
 @contextmanager

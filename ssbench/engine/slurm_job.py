@@ -1,9 +1,9 @@
 """What runs inside a Slurm job: some cells of a queue, one after another.
 
-Slurm's warning before the time limit, and its SIGTERM before a job is preempted or requeued, end the run in hand (or the
-next one) after a step, with everything saved; the job then ends with code 75, asks to be requeued where Slurm has not
-seen to that itself, and the next start goes on from there. submitit's own handlers are not used: they end a process
-wherever it is.
+Slurm's warning before the time limit, and its SIGTERM before a job is preempted or requeued, end the run in hand, or
+the next one, after a step, with everything saved; the job then ends with code 75, asks to be requeued where Slurm has
+not seen to that itself, and the next start goes on from there. submitit's own handlers, which end a process wherever
+it is, are not used.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ssbench.engine.progress_file import job_id
 from ssbench.engine.stopping import StopRequest
 from ssbench.errors import RunsFailed, Stopped
 from ssbench.io import write_json
+from ssbench.keyed import key
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Task:
         """Loads torch: seconds in which a warning must be heard already."""
         from ssbench.engine.queue import work
 
-        _take_place()
+        _take_place(self.folder)
         return work(self.cells, self.places, self.device, since=self.since, wait=False)
 
 
@@ -82,8 +83,12 @@ def _outcome(one: Done) -> dict[str, Any]:
     return {"state": "failed", "code": error.code, "what": error.what, "where": error.where, "fix": error.fix}
 
 
-def _take_place() -> None:
-    """Threads as Slurm gives them; several tasks of one job train as one, as under torchrun."""
+def _take_place(folder: Path) -> None:
+    """Threads as Slurm gives them; several tasks of one job train as one, as under torchrun.
+
+    They meet at a port that `folder` and the job decide, below those a system hands out: submitit's depends on the
+    job's number alone, which two clusters on one machine may share.
+    """
     import torch
 
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
@@ -91,7 +96,9 @@ def _take_place() -> None:
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         from submitit.helpers import TorchDistributedEnvironment
 
-        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+        start = os.environ.get("SLURM_RESTART_COUNT", "0")
+        os.environ["MASTER_PORT"] = str(20000 + key(str(folder), str(job_id()), start) % 12000)
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
 
 
 def _deaf() -> None:

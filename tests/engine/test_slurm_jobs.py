@@ -34,16 +34,21 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def run(cluster: Cluster, toy: Path, tmp_path: Path) -> Callable[..., BaseProcess]:
+def run(cluster: Cluster, toy: Path, tmp_path: Path) -> Iterator[Callable[..., BaseProcess]]:
     """`run("log", "a.yaml", ...)`: the command in a process of its own, its jobs in the cluster."""
+    begun: list[BaseProcess] = []
 
     def begin(log: str, *words: str) -> BaseProcess:
         roots = [f"--data-root={toy}", f"--runs={tmp_path / 'runs'}", f"--results={tmp_path / 'results'}"]
         line = ["run", *words, "--split", SPLIT, *roots, "--device", "cpu", "--launcher", "slurm"]
         (tmp_path / log).touch()
-        return start(_command, environment(**cluster.environment), line, tmp_path / log)
+        begun.append(start(_command, environment(**cluster.environment), line, tmp_path / log))
+        return begun[-1]
 
-    return begin
+    yield begin
+    for process in begun:
+        process.kill()
+        process.join()
 
 
 def _command(variables: Mapping[str, str], arguments: list[str], log: Path) -> None:
@@ -119,7 +124,7 @@ def test_jobs_left_alone_waited_for_and_cancelled(
     second = run("second", *recipes)
     assert until(lambda: "runs submitted" in (tmp_path / "second").read_text(), second)
     assert "0 of 2 runs submitted (2 Slurm has already)" in (tmp_path / "second").read_text()
-    assert until(lambda: bool(steps(tmp_path, "one", rank=1)), second), "the second process trains too"
+    assert until(lambda: bool(steps(tmp_path, "one", rank=1)), second), log_of(tmp_path, jobs[recipes[0]])
     states = {row["recipe"]: (row["state"], row["job"]) for row in survey(tmp_path / "runs", ask=_asked(cluster))}
     assert states == {"custom/one": ("running", jobs[recipes[0]]), "custom/two": ("waiting", jobs[recipes[1]])}
     assert second.pid is not None

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssbench.engine.slurm import OVER
+
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "setpriv")
 SECONDS = 120
 CONF = """\
@@ -85,7 +87,7 @@ class Cluster:
         words = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--Format=State,exit_code"]
         for _ in range(10 * SECONDS):
             state, status = self.ask(*words).split()
-            if state not in ("RUNNING", "COMPLETING"):
+            if state in OVER:
                 return state, os.waitstatus_to_exitcode(int(status))
             time.sleep(0.1)
         raise AssertionError(f"job {job} does not end")

@@ -73,14 +73,14 @@ def log_of(folder: Path, job: str) -> str:
 def test_an_array_through_its_time_limit_a_requeue_and_a_failure(
     run: Callable[..., BaseProcess], cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Slow until its first restart, `late` meets its limit (the warning comes 10 to 40 s after its start); `moved` is
+    """Slow until its first restart, `late` meets its limit (the warning comes 25 to 55 s after its start); `moved` is
     requeued as a preempted job is; `wild` diverges in the slot that this frees. A busy machine may need more restarts.
     """
-    slow = {"epochs": 12, "wait": 1.0, "tired": "SLURM_RESTART_COUNT"}
+    slow = {"epochs": 12, "wait": 1.5, "tired": "SLURM_RESTART_COUNT"}
     late, moved, wild = (write(tmp_path, name, **slow) for name in ("late", "moved", "wild"))
     with Path(wild).open("a") as recipe:
         recipe.write("optim: {name: sgd, lr: 1.0e+30}\n")
-    limits = ["--slurm", "time=1", "--slurm", "signal-delay=50", "-j", "2"]
+    limits = ["--slurm", "time=1", "--slurm", "signal-delay=35", "-j", "2"]
     client = run("log", late, moved, wild, *limits, "--json")
     assert until(lambda: len(steps(tmp_path, "moved")) > 2, client), (tmp_path / "log").read_text()
     array = told(tmp_path, "moved")["job"].partition("_")[0]

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ssbench.data import tensors
-from ssbench.engine.build import dataset_of, net_maker
-from ssbench.engine.scoring import restored
+from ssbench.engine.build import dataset_of
+from ssbench.engine.scoring import bare_net, restored
 from ssbench.errors import HardwareError, SsbenchError, UsageError
 from ssbench.io import sha256, write_bytes, write_json
 from ssbench.keyed import key
 from ssbench.methods.base import Method
 from ssbench.nets.segnet import SegNet
-from ssbench.nets.weights import load_checkpoint
 from ssbench.recipe import Recipe, load
 
 Form = Literal["onnx", "torchscript", "pt2"]
@@ -84,11 +83,7 @@ def export(
 def deployed(recipe: Recipe, path: Path, classes: int, channels: int) -> SegNet:
     """The network that `path`'s scores come from: what the method's `predict` asks, or a released bare network."""
     method = restored(recipe, path, classes, channels, torch.device("cpu"))
-    if method is not None:
-        return _asked(method, channels)
-    net = net_maker(recipe, classes, channels, 0)("student")
-    load_checkpoint(net, path)
-    return net.eval()
+    return bare_net(recipe, path, classes, channels) if method is None else _asked(method, channels)
 
 
 def _asked(method: Method, channels: int) -> SegNet:

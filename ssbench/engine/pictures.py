@@ -46,10 +46,15 @@ def gallery(shown: Sequence[Shown], subset: str, count: int, data_root: Path, ou
 
 def coloured(labels: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> Image.Image:
     """H W labels in the dataset's colours; 255 (ignore) in light grey."""
+    return Image.fromarray(colours(palette)[labels])
+
+
+def colours(palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """256 x 3 uint8: the colour of each label value; light grey for 255 and for values that are no class."""
     table = np.full((256, 3), 224, dtype=np.uint8)
     table[: len(palette)] = palette
     table[IGNORE] = 224
-    return Image.fromarray(table[labels])
+    return table
 
 
 def _column(dataset: Dataset, ids: Sequence[str], shown: Shown, team: Team) -> list[np.ndarray]:

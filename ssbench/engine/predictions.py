@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssbench.data.dataset import IGNORE, Dataset, read_any
+from ssbench.data.dataset import Dataset, read_any
 from ssbench.engine.build import dataset_of
 from ssbench.engine.console import Bars
 from ssbench.engine.distributed import Team, join
 from ssbench.engine.evaluate import Predict, label_image
-from ssbench.engine.pictures import coloured
+from ssbench.engine.pictures import coloured, colours
 from ssbench.engine.scoring import predictor
 from ssbench.errors import DataError, UsageError
 from ssbench.io import sha256, write_bytes, write_json
@@ -135,10 +135,7 @@ def _one(job: Job, name: Path, dataset: Dataset, predict: Predict, team: Team) -
 def paletted(labels: np.ndarray, dataset: Dataset) -> Image.Image:
     """H W uint8 label values as a palette picture in the dataset's colours; 255 is light grey."""
     image = Image.fromarray(labels).convert("P")
-    table = np.full((256, 3), 224, dtype=np.uint8)
-    table[: len(dataset.palette)] = dataset.palette
-    table[IGNORE] = 224
-    image.putpalette(table.tobytes())
+    image.putpalette(colours(dataset.palette).tobytes())
     return image
 
 

@@ -15,6 +15,7 @@ from ssbench.engine.evaluate import Predict, evaluate
 from ssbench.engine.patches import Asked, PatchTable
 from ssbench.errors import DataError, UsageError, nearest
 from ssbench.methods.base import Method
+from ssbench.nets.segnet import SegNet
 from ssbench.nets.weights import load_checkpoint
 from ssbench.recipe import PROTOCOLS, EvalConfig, Recipe, load
 
@@ -73,10 +74,15 @@ def restored(recipe: Recipe, path: Path, classes: int, channels: int, device: An
 
 def bare(recipe: Recipe, path: Path, classes: int, channels: int, device: Any) -> Predict:
     """Images -> logits by the recipe's network alone, with the weights of a file of the authors'."""
+    net = bare_net(recipe, path, classes, channels).to(device)
+    return lambda x: net(x).logits
+
+
+def bare_net(recipe: Recipe, path: Path, classes: int, channels: int) -> SegNet:
+    """The recipe's network on the CPU, in eval mode, with the weights of a file of the authors'."""
     net = net_maker(recipe, classes, channels, 0)("student")
     load_checkpoint(net, path)
-    net.to(device).eval()
-    return lambda x: net(x).logits
+    return net.eval()
 
 
 def _patch_table(

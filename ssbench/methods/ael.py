@@ -167,9 +167,8 @@ class AEL(Method):
         each = zip(views, weights, strict=True)
         of_mixed = mean([self._consistency(v.name, v.out.logits, v.pseudo, w, 1, t) for v, w in each])
         extra, pace = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t), self.plugin.pace(t)
-        consistency = (
-            of_labeled + pace.unlabeled * of_mixed if pace.unlabeled else of_labeled
-        )  # a warm-up keeps the labelled term
+        # A warm-up keeps the labelled term.
+        consistency = of_labeled + pace.unlabeled * of_mixed if pace.unlabeled else of_labeled
         host = sup + self.cfg.aux_weight * aux + self.cfg.weight * consistency
         told = quality(pair, torch.cat([here.truth, there.truth]))
         terms = recorded(sup=sup, aux=aux, labeled=of_labeled, mixed=of_mixed, **told, **extra)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from ran import Ran
 
+pytest_plugins = ("run_fixtures", "table_fixtures", "data_fixtures")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's `&` hands this on, and tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -30,7 +32,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with the toy data, made once; tests only read it."""
-    from ssbench.data.prepare import prepare
+    from ssbench.prepare.prepare import prepare
 
     root = tmp_path_factory.mktemp("toy") / "data"
     prepare("toy", root, workers=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ssbench import io
+from ssbench import files as io
 
 
 def test_folders_are_made_and_files_replaced(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from ssbench.io import write_bytes
+from ssbench.files import write_bytes
 path, at = Path(sys.argv[1]), 0
 while True:
     at += 1

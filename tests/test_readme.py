@@ -23,9 +23,9 @@ import pytest
 import typer
 
 from ssbench import cli
-from ssbench.data.partition import manifest
-from ssbench.recipe import recipe_names
-from ssbench.report.table import table_names
+from ssbench.recipe.recipe import recipe_names
+from ssbench.splits.manifest import manifest
+from ssbench.tables.spec import table_names
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

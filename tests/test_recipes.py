@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ssbench.data.partition import manifest
-from ssbench.engine.console import Bars
-from ssbench.engine.distributed import join
-from ssbench.engine.queue import QUICK_SPLIT, Cell, Done, do_one
-from ssbench.engine.run import Places
-from ssbench.marked import Keys, Marked, read
+from ssbench.console import Bars
+from ssbench.jobs.queue import QUICK_SPLIT, Cell, Done, do_one
+from ssbench.jobs.run import Places
 from ssbench.paths import shipped
-from ssbench.recipe import Recipe, find_recipe, load, recipe_names
+from ssbench.recipe.marks import Keys, Marked, read
+from ssbench.recipe.recipe import Recipe, find_recipe, load, recipe_names
+from ssbench.splits.manifest import manifest
+from ssbench.train.distributed import join
 
 BASES = [f"base/{path.stem}" for path in sorted((shipped("recipes") / "base").glob("*.yaml"))]
 NO_CONSTANT = ("base", "paper", "title", "cost", "departures", "data")  # words, and what the recipe is for
@@ -99,7 +99,7 @@ def test_the_name_of_the_file_says_what_is_in_it(name: str) -> None:
 
 def test_printed_scores_agree_with_the_tables() -> None:
     """What a recipe expects is what the tables print in the cells that name it."""
-    from ssbench.report.table import PaperTable, table_names
+    from ssbench.tables.spec import PaperTable, table_names
 
     expected = {name: load(name).expect for name in recipe_names()}
     wrong = [

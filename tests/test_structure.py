@@ -86,15 +86,15 @@ def test_methods_and_plugins_never_import_each_other(folder: str) -> None:
     shared = (
         "ssbench.nets.segnet",
         "ssbench.nets.detector",
-        "ssbench.nets.detecting",
+        "ssbench.plugins.wpl_detector",
         "ssbench.data",
         "ssbench.ops",
         "ssbench.keyed",
         "ssbench.errors",
-        "ssbench.io",
+        "ssbench.files",
     )
     bases = (
-        ("ssbench.plugins.base", "ssbench.methods.base", "ssbench.fit")
+        ("ssbench.plugins.base", "ssbench.methods.base", "ssbench.recipe.hosting")
         if folder == "methods"
         else ("ssbench.plugins.base",)
     )

@@ -17,9 +17,9 @@ ASK = """
 import json, sys
 from pathlib import Path
 from ssbench import paths
-from ssbench.data.partition import Partition, manifest
-from ssbench.recipe import load, recipe_names
-from ssbench.report.table import PaperTable, table_names
+from ssbench.splits.manifest import Partition, manifest
+from ssbench.recipe.recipe import load, recipe_names
+from ssbench.tables.spec import PaperTable, table_names
 print(json.dumps({
     "from": str(paths.PACKAGE),
     "recipes": list(recipe_names()),
@@ -63,9 +63,9 @@ def _python(unpacked: Path, cwd: Path, *words: str) -> str:
 def test_everything_shipped_is_found_there(unpacked: Path, tmp_path: Path) -> None:
     import json
 
-    from ssbench.data.partition import manifest
-    from ssbench.recipe import recipe_names
-    from ssbench.report.table import table_names
+    from ssbench.recipe.recipe import recipe_names
+    from ssbench.splits.manifest import manifest
+    from ssbench.tables.spec import table_names
 
     found = json.loads(_python(unpacked, tmp_path, "-c", ASK))
     assert found["from"] == str(unpacked / "ssbench")

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ssbench.certify.pair import Look, Pair, alone, tensors
-from ssbench.engine.checkpoint import to_bytes
 from ssbench.find import own_name
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Mixed, Pace, Plugin
+from ssbench.train.checkpoint import to_bytes
 
 BEFORE, AFTER, ZERO_STEPS = 3, 3, 10
 """Steps of a run before it is saved and after, and of a run at strength zero."""

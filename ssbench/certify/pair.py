@@ -15,12 +15,12 @@ from ssbench import find
 from ssbench.certify.small import CLASSES, SIDE, Maps, batch_for, build, prepared, progress, train
 from ssbench.certify.watch import drawing, watched
 from ssbench.data.batch import Batch
-from ssbench.fit import fit
 from ssbench.methods.base import Method, Step
 from ssbench.nets.segnet import Out
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Mixed, Pace, Plugin, Seen, Stack
+from ssbench.recipe.hosting import fit
 
 Answer = TypeVar("Answer")
 SMALL = 41

@@ -16,16 +16,16 @@ from PIL import Image
 from torch import Tensor
 
 from ssbench import find
-from ssbench.data import tensors
 from ssbench.data.batch import Batch, Labeled, Needs, Plan, Unlabeled
 from ssbench.data.mixture import Colour
-from ssbench.data.sample import Draw
-from ssbench.data.viewsconfig import ViewsConfig
 from ssbench.methods.base import LossConfig, MakeNet, Method, Step
 from ssbench.nets.deeplabv3plus import DeepLabV3Plus
 from ssbench.nets.segnet import SegNet
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import Plugin, Prepared
+from ssbench.views import tensors
+from ssbench.views.sample import Draw
+from ssbench.views.settings import ViewsConfig
 
 CLASSES, SIDE, IMAGES, UNLABELED = 4, 65, 2, 8
 Maps = Callable[[str], Mapping[str, Image.Image]]

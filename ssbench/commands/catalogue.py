@@ -73,12 +73,12 @@ def _rows(what: What, data: Any, results: Any) -> list[dict[str, Any]]:
     if what is What.recipes:
         return _recipes()
     if what is What.tables:
-        from ssbench.report.table import table_names
+        from ssbench.tables.spec import table_names
 
         return [{"table": name} for name in table_names()]
     if what is What.runs:
         return _runs(results)
-    from ssbench.data.splits import catalogue
+    from ssbench.splits.passport import catalogue
 
     return catalogue(data)
 
@@ -86,8 +86,8 @@ def _rows(what: What, data: Any, results: Any) -> list[dict[str, Any]]:
 def _count(what: What, data: Any, results: Any) -> int:
     """How many rows `list WHAT` has, without reading what stands in them."""
     from ssbench import find
-    from ssbench.data.partition import manifest
-    from ssbench.overlay import recipe_names
+    from ssbench.recipe.compose import recipe_names
+    from ssbench.splits.manifest import manifest
 
     if what is What.methods or what is What.plugins:
         return len(find.names("method" if what is What.methods else "plugin"))
@@ -110,13 +110,13 @@ def _datasets(data: Any) -> list[dict[str, Any]]:
 
 
 def _imported(data: Any) -> list[dict[str, Any]]:
-    from ssbench.data.opening import imported
+    from ssbench.data.open import imported
 
     return [{"dataset": name, "state": "imported", "about": str(data / name)} for name in imported(data)]
 
 
 def _recipes() -> list[dict[str, Any]]:
-    from ssbench.recipe import find_recipe, read_raw, recipe_names
+    from ssbench.recipe.recipe import find_recipe, read_raw, recipe_names
 
     rows = []
     for name in recipe_names():
@@ -132,7 +132,7 @@ def _recipes() -> list[dict[str, Any]]:
 
 
 def _runs(results: Any) -> list[dict[str, Any]]:
-    from ssbench.report.store import ResultStore
+    from ssbench.results.store import ResultStore
 
     return [
         {"recipe": r.recipe, "split": r.split, "seed": r.seed, "status": r.status, "metric": r.metric,

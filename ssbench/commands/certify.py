@@ -49,7 +49,7 @@ def certify(
 
     from ssbench import find
     from ssbench.certify.trial import certify as tried
-    from ssbench.engine.console import Bars
+    from ssbench.console import Bars
 
     torch.set_num_threads(1)  # nets this small only lose by threads, and sums keep one order
     hosts = tuple(host or find.names("method"))
@@ -68,7 +68,7 @@ def certify(
 
 def _print(found: Certificate) -> None:
     """The checks of each method on stdout; what failed, in words, and the verdict on stderr."""
-    from ssbench.engine.console import say
+    from ssbench.console import say
 
     if found.trials:
         _draw(found) if sys.stdout.isatty() else _list(found)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ssbench.report.cells import Filled, Format
-    from ssbench.report.claims import Claim
+    from ssbench.tables.cell import Filled, Format
+    from ssbench.tables.claims import Claim
 
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Prepared data (default: $SSBENCH_DATA or ./data).")]
 Runs = Annotated[Path | None, typer.Option("--runs", help="Run folders (default: $SSBENCH_RUNS or ./runs).")]
@@ -72,6 +72,6 @@ def print_table(filled: Filled, how: Format = "rich", claims: Sequence[Claim] | 
         return
     from rich.console import Console
 
-    from ssbench.report.render import renderable
+    from ssbench.tables.render import renderable
 
     Console().print(renderable(filled, claims))

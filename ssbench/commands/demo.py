@@ -21,7 +21,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Prepare toy data, run a small matrix, print its table, draw predictions: minutes on two cores, resumable."""
-    from ssbench.engine.demo import run_demo
+    from ssbench.inspect.demo import run_demo
 
     made = run_demo(out, seed or [0])
     if json:

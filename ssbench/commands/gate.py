@@ -10,13 +10,13 @@ import typer
 
 from ssbench.commands.common import Json, Results, print_json, print_rows
 from ssbench.errors import DataError, GateError, UsageError
-from ssbench.report.gate import ALPHA, SPREAD
-from ssbench.report.pace import SLOWER
+from ssbench.results.gate import ALPHA, SPREAD
+from ssbench.results.throughput import SLOWER
 
 if TYPE_CHECKING:
-    from ssbench.report.baseline import Entry, Place
-    from ssbench.report.gate import Gate
-    from ssbench.report.pace import Pace
+    from ssbench.results.baseline import Entry, Place
+    from ssbench.results.gate import Gate
+    from ssbench.results.throughput import Pace
 
 
 FIX = "ssbench gate --against results --results FOLDER_OF_NEW_ONES"
@@ -55,7 +55,7 @@ def gate(
 ) -> None:
     """Compare --results with stored ones within what seeds scatter; exit code 5 when something is worse or missing."""
     from ssbench.paths import results_root
-    from ssbench.report import baseline
+    from ssbench.results import baseline
 
     fresh, names = results_root(results), targets or []
     if save is not None:
@@ -84,9 +84,9 @@ class _Rule:
 
     def compared(self, against: Path, fresh: Path, targets: list[str], splits: list[str]) -> Gate | Pace:
         """New results below `fresh` with those in `against`."""
-        from ssbench.report.baseline import entries
-        from ssbench.report.gate import compare
-        from ssbench.report.pace import compare_pace
+        from ssbench.results.baseline import entries
+        from ssbench.results.gate import compare
+        from ssbench.results.throughput import compare_pace
 
         stored, lacking, seen = _found(against, targets, splits)
         new = entries(fresh, places={entry.place for entry in stored}) if fresh.exists() else []
@@ -99,7 +99,7 @@ class _Rule:
 
 def _found(source: Path, targets: list[str], splits: list[str]) -> tuple[list[Entry], tuple[Place, ...], list[Entry]]:
     """Results in `source` of these tables, recipes and splits; cells it has nothing of; all of the same datasets."""
-    from ssbench.report.baseline import entries
+    from ssbench.results.baseline import entries
 
     asked = _places(targets, source)
     every = entries(source)
@@ -119,9 +119,9 @@ def _found(source: Path, targets: list[str], splits: list[str]) -> tuple[list[En
 
 def _places(targets: list[str], source: Path) -> dict[Place, None] | None:
     """(stored name, split) of every cell asked for, a recipe with no split for all of its; None: everything."""
-    from ssbench.recipe import find_recipe, is_table_name
-    from ssbench.report.store import ResultStore
-    from ssbench.report.table import PaperTable
+    from ssbench.recipe.recipe import find_recipe, is_table_name
+    from ssbench.results.store import ResultStore
+    from ssbench.tables.spec import PaperTable
 
     asked: dict[Place, None] = {}
     for target in targets:
@@ -135,11 +135,11 @@ def _places(targets: list[str], source: Path) -> dict[Place, None] | None:
 
 def _tell(made: Gate | Pace, suite: str, junit: Path | None, json: bool) -> None:
     """As XML where asked; as JSON, or a line a cell on stdout and what holds for all of them on stderr."""
-    from ssbench.engine.console import say
-    from ssbench.io import write_bytes
-    from ssbench.report.gate_words import gate_rows, gate_summary, pace_rows
-    from ssbench.report.junit import document_of
-    from ssbench.report.pace import Pace
+    from ssbench.console import say
+    from ssbench.files import write_bytes
+    from ssbench.results.gate_words import gate_rows, gate_summary, pace_rows
+    from ssbench.results.junit import document_of
+    from ssbench.results.throughput import Pace
 
     if junit is not None:
         write_bytes(junit, document_of(made, f"{suite} {'images/s' if isinstance(made, Pace) else 'scores'}"))

@@ -12,8 +12,8 @@ from ssbench.commands.common import DataRoot, Json, Results, print_json, print_r
 from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from ssbench.data.importing import Lint, Report, Wish
-    from ssbench.data.prepare import Progress
+    from ssbench.prepare.own import Lint, Report, Wish
+    from ssbench.prepare.prepare import Progress
 
 Given = Annotated[Path, typer.Argument(help="A folder with images/ and masks/, or a released log or checkpoint.")]
 Named = Annotated[str | None, typer.Option("--name", help="What the dataset is to be called.")]
@@ -70,10 +70,10 @@ def import_(
     if path.is_file():
         _released(path, split, recipe, data_root, results, json)
         return
-    from ssbench.data.classmap import read_classmap
-    from ssbench.data.importing import Wish, import_folder, lint
-    from ssbench.data.pairs import Layout
     from ssbench.paths import data_root as data_of
+    from ssbench.prepare.own import Wish, import_folder, lint
+    from ssbench.prepare.own_classes import read_classmap
+    from ssbench.prepare.own_pairs import Layout
 
     _a_folder(path)
     wish = Wish(
@@ -103,8 +103,8 @@ def _released(
 ) -> None:
     """A log or checkpoint of the authors': what it says, and the file of the claim it became."""
     from ssbench.paths import data_root, results_root
-    from ssbench.report.claims import write_claim
-    from ssbench.report.logs import claim_of, read_log
+    from ssbench.tables.claims import write_claim
+    from ssbench.tables.logs import claim_of, read_log
 
     if recipe is None and path.suffix in (".pth", ".pt", ".pkl"):
         fix = f"ssbench import {path} --recipe unimatch/unimatch_cityscapes_r50 --split cityscapes/cps/1_16"
@@ -112,7 +112,7 @@ def _released(
     if recipe is None:
         claim = claim_of(read_log(path), path.name, split)
     else:
-        from ssbench.engine.released import scored_claim
+        from ssbench.inspect.released import scored_claim
 
         claim = scored_claim(path, recipe, split, data_root(data))
     file = write_claim(results_root(results), claim)
@@ -137,14 +137,14 @@ def _called(path: Path, name: str | None) -> str:
 
 def _progress() -> Progress:
     """Bars on stderr at a terminal, nothing elsewhere."""
-    from ssbench.data.job import Bar, Silent
+    from ssbench.prepare.job import Bar, Silent
 
     return Bar() if sys.stderr.isatty() else Silent()
 
 
 def _show_lint(wish: Wish, seen: Lint, json: bool) -> None:
     """The looking alone: everything found, on stdout; an error when something is wrong."""
-    from ssbench.data.importing import refused
+    from ssbench.prepare.own import refused
 
     if json:
         print_json(seen.json())

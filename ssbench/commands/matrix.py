@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from ssbench.commands.common import print_grid, print_json, print_rows
 
 if TYPE_CHECKING:
-    from ssbench.report.matrix import Matrix, State
+    from ssbench.tables.matrix import Matrix, State
 
 STYLES: dict[State, str] = {"published": "bold green", "works": "green", "impossible": "dim"}
 
 
 def show_matrix(also: Sequence[str], json: bool) -> None:
     """Print the pairs: a grid with footnotes at a terminal, one line a pair elsewhere, one object with `json`."""
-    from ssbench.report.matrix import matrix
+    from ssbench.tables.matrix import matrix
 
     found = matrix(also)
     rest = [{"method": m, "plugin": p, "tables": list(at)} for (m, p), at in found.elsewhere.items()]

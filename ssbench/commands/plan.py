@@ -8,7 +8,7 @@ import typer
 
 from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json, print_rows
 from ssbench.errors import HardwareError
-from ssbench.report.cost import TFLOPS, UTILISATION
+from ssbench.jobs.cost import TFLOPS, UTILISATION
 
 
 def register(app: typer.Typer) -> None:
@@ -39,14 +39,14 @@ def plan(
     json: Json = False,
 ) -> None:
     """What a table or recipe still takes: runs, each once across papers, hours, disk. --json is for `run --plan`."""
-    from ssbench.engine.console import say
-    from ssbench.engine.planned import Asked
-    from ssbench.engine.planned import plan as make
-    from ssbench.engine.run import Places
+    from ssbench.console import say
+    from ssbench.jobs.cost import Device
+    from ssbench.jobs.plan import ROW, rows, summary
+    from ssbench.jobs.planned import Asked
+    from ssbench.jobs.planned import plan as make
+    from ssbench.jobs.run import Places
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root, runs_root
-    from ssbench.report.cost import Device
-    from ssbench.report.plan import ROW, rows, summary
 
     device = Device(tflops, utilisation)
     asked = Asked(tuple(targets), tuple(split or ()), seeds, gpus, budget, device, hardware)

@@ -12,7 +12,7 @@ from ssbench.commands.common import DataRoot, Device, Json, Overrides, print_jso
 from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from ssbench.engine.export import Form
+    from ssbench.inspect.export import Form
 
 Checkpoint = Annotated[Path, typer.Argument(help="Our best.pt / checkpoint.pt, or the authors' released file.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="The recipe that says what the network is.")]
@@ -46,7 +46,7 @@ def predict(
     json: Json = False,
 ) -> None:
     """Colour masks (palette PNGs of label values) and overlays for a folder of pictures."""
-    from ssbench.engine.predictions import predict_folder
+    from ssbench.inspect.predict import predict_folder
     from ssbench.paths import data_root as data_of
 
     _there(checkpoint, images)
@@ -67,7 +67,7 @@ def export(
     json: Json = False,
 ) -> None:
     """The network of a checkpoint for other programs, compared with the original before it is written."""
-    from ssbench.engine.export import export as exported
+    from ssbench.inspect.export import export as exported
     from ssbench.paths import data_root as data_of
 
     _there(checkpoint)

@@ -13,7 +13,7 @@ from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ssbench.data.cache import Report as CacheReport
-    from ssbench.data.prepare import Progress, Report
+    from ssbench.prepare.prepare import Progress, Report
 
 
 def register(app: typer.Typer) -> None:
@@ -32,8 +32,8 @@ def prepare(
 ) -> None:
     """Download (or take from --source), verify, convert and record the digests of datasets."""
     from ssbench.data import cache as caching
-    from ssbench.data import prepare as making
     from ssbench.paths import data_root as data_of
+    from ssbench.prepare import prepare as making
 
     root = data_of(data_root)
     if source is not None and not source.exists():
@@ -58,7 +58,7 @@ def prepare(
 
 def _progress() -> Progress:
     """Bars on stderr at a terminal, nothing elsewhere."""
-    from ssbench.data.job import Bar, Silent
+    from ssbench.prepare.job import Bar, Silent
 
     return Bar() if sys.stderr.isatty() else Silent()
 
@@ -76,7 +76,7 @@ def _cached(report: CacheReport) -> str:
 
 
 def _check(datasets: list[str], root: Path, json: bool) -> None:
-    from ssbench.data import prepare as making
+    from ssbench.prepare import prepare as making
 
     problems = {name: making.check(name, root, _progress()) for name in datasets}
     if json:

@@ -9,9 +9,9 @@ from ssbench.commands.common import print_json
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ssbench.engine.cell import Cell, Done, Places
-    from ssbench.engine.launch import Handed
-    from ssbench.engine.slurm import Wish
+    from ssbench.jobs.job import Cell, Done, Places
+    from ssbench.jobs.launch import Handed
+    from ssbench.jobs.slurm import Wish
 
 
 def wish_of(remote: bool, given: Sequence[str], detach: bool, device: str | None) -> Wish | None:
@@ -20,8 +20,8 @@ def wish_of(remote: bool, given: Sequence[str], detach: bool, device: str | None
     Raises:
         UsageError: options of Slurm without Slurm, or none it knows. HardwareError: no Slurm here.
     """
-    from ssbench.engine import slurm
-    from ssbench.engine.console import say
+    from ssbench.console import say
+    from ssbench.jobs import slurm
 
     if not remote:
         if given or detach:
@@ -39,10 +39,10 @@ def launched(
     wanted: Sequence[Cell], places: Places, device: str | None, wish: Wish, jobs: int | None, wait: bool
 ) -> tuple[Handed, list[Done]]:
     """The queue handed to Slurm, and what became of its cells: without a `wait`, of those that needed no job."""
-    from ssbench.engine.console import say, stderr
-    from ssbench.engine.launch import hand_over
-    from ssbench.engine.status_view import View
-    from ssbench.engine.waiting import wait_for
+    from ssbench.console import say, stderr
+    from ssbench.jobs.launch import hand_over
+    from ssbench.jobs.status_view import View
+    from ssbench.jobs.waiting import wait_for
 
     handed = hand_over(wanted, places, device, wish, jobs)
     for wrong in [done.error for done in handed.over.values() if done.error]:

@@ -13,8 +13,8 @@ from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ssbench.report.page import Report
-    from ssbench.report.store import ResultStore
+    from ssbench.page.page import Report
+    from ssbench.results.store import ResultStore
 
 
 def register(app: typer.Typer) -> None:
@@ -38,12 +38,13 @@ def report(
     json: Json = False,
 ) -> None:
     """Write one HTML file: tables, learning curves, scores by class, pseudo-labels, pictures, provenance, failures."""
-    from ssbench.engine.console import Bars
-    from ssbench.io import write_text
+    from ssbench.console import Bars
+    from ssbench.files import write_text
+    from ssbench.page import charts_files as plots_files
+    from ssbench.page import page
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root, runs_root
-    from ssbench.report import page, plots_files
-    from ssbench.report.store import ResultStore
+    from ssbench.results.store import ResultStore
 
     store, folders = ResultStore(results_root(results)), runs_root(runs)
     made = _collected(tables or [], store, folders)
@@ -62,10 +63,10 @@ def report(
 def _collected(names: Sequence[str], store: ResultStore, runs: Path) -> Report:
     """What the report shows besides pictures; UsageError where there is nothing at all."""
     from ssbench.commands.tables import filled_table
-    from ssbench.report.claims import all_claims
-    from ssbench.report.page import Report
-    from ssbench.report.page_runs import collect
-    from ssbench.report.table import table_names
+    from ssbench.page.page import Report
+    from ssbench.page.runs import collect
+    from ssbench.tables.claims import all_claims
+    from ssbench.tables.spec import table_names
 
     filled = [filled_table(name, store.root, runs) for name in names or table_names()]
     shown = [f for f in filled if names or any(c.state in ("measured", "failed") for c in f.cells.values())]
@@ -84,8 +85,8 @@ def _illustrated(
         return replace(made, no_gallery="No pictures were asked for (--pictures 0).")
     if not any(True for group in made.runs.groups for _ in group.pairs()):
         return replace(made, no_gallery="No baseline has been run both without and with a plug-in.")
-    from ssbench.engine.differences import galleries
-    from ssbench.engine.run import Places
+    from ssbench.inspect.differences import galleries
+    from ssbench.jobs.run import Places
 
     return replace(made, galleries=galleries(made.runs.groups, Places(data, runs, results), count, look, device))
 

@@ -12,8 +12,8 @@ from ssbench.commands.common import DataRoot, Device, Json, Overrides, Results, 
 from ssbench.errors import RecipeError, RunsFailed, SsbenchError, Stopped, UsageError
 
 if TYPE_CHECKING:
-    from ssbench.engine.queue import Done
-    from ssbench.recipe import Recipe
+    from ssbench.jobs.queue import Done
+    from ssbench.recipe.recipe import Recipe
 
 
 class Division(StrEnum):
@@ -55,8 +55,8 @@ def check(
     json: Json = False,
 ) -> None:
     """Validate recipes; print each constant with its source."""
-    from ssbench.engine.console import say
-    from ssbench.recipe import load, recipe_names
+    from ssbench.console import say
+    from ssbench.recipe.recipe import load, recipe_names
 
     names = list(recipe_names()) if all_ else recipes or []
     if not names:
@@ -129,12 +129,12 @@ def run(
 ) -> None:
     """Train and score what is missing; go on where a run was cut off; never repeat what is done."""
     from ssbench.commands.remote import launched, print_jobs, wish_of
-    from ssbench.engine.distributed import first
-    from ssbench.engine.planfile import runs_of
-    from ssbench.engine.queue import seats, work
-    from ssbench.engine.run import Places
+    from ssbench.jobs.plan_file import runs_of
+    from ssbench.jobs.queue import seats, work
+    from ssbench.jobs.run import Places
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root, runs_root
+    from ssbench.train.distributed import first
 
     places = Places(data_of(data_root), runs_root(runs), results_root(results))
     claim = None if division is None else CLAIMS[division]
@@ -189,10 +189,10 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a checkpoint; with --patches, tell where its patch classifier agrees, and what that gains."""
-    from ssbench.data.partition import Partition
-    from ssbench.engine.patches import Asked
-    from ssbench.engine.scoring import score_checkpoint
+    from ssbench.inspect.patches import Asked
+    from ssbench.inspect.scoring import score_checkpoint
     from ssbench.paths import data_root as data_of
+    from ssbench.splits.manifest import Partition
 
     if baseline and not patches:
         raise UsageError("--baseline is for --patches alone", "--baseline", "add --patches")

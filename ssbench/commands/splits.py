@@ -36,9 +36,9 @@ def show(
     json: Json = False,
 ) -> None:
     """A split's passport: digest, counts, share of fine masks, class histogram, overlaps, leak check."""
-    from ssbench.data.partition import Partition
-    from ssbench.data.splits import passport
     from ssbench.paths import data_root as data_of
+    from ssbench.splits.manifest import Partition
+    from ssbench.splits.passport import passport
 
     root = data_of(data_root)
     found = passport(split, root, _dataset(Partition.read(split, root).dataset, root))
@@ -57,8 +57,8 @@ def diff(
     json: Json = False,
 ) -> None:
     """What two splits' lists share and do not."""
-    from ssbench.data.splits import diff as compare
     from ssbench.paths import data_root as data_of
+    from ssbench.splits.passport import diff as compare
 
     found = compare(first, second, data_of(data_root))
     if json:
@@ -86,8 +86,8 @@ def make(
     json: Json = False,
 ) -> None:
     """Draw a split of your own: labeled.txt, unlabeled.txt and split.yaml, to be used as --split."""
-    from ssbench.data.splits import make as draw
     from ssbench.paths import data_root as data_of
+    from ssbench.splits.passport import make as draw
 
     root, parts = data_of(data_root), name.split("/")
     if out is None and (len(parts) != 3 or parts[1] != "custom" or not all(parts)):
@@ -119,9 +119,9 @@ def show_data(
     json: Json = False,
 ) -> None:
     """A contact sheet of weak, strong and mixed views with masks."""
-    from ssbench.data.partition import Partition
-    from ssbench.data.sheet import sheet
     from ssbench.paths import data_root as data_of
+    from ssbench.splits.manifest import Partition
+    from ssbench.views.sheet import sheet
 
     root = data_of(data_root)
     partition = Partition.read(split, root)
@@ -140,7 +140,7 @@ def show_data(
 
 def _views(recipe: str | None, dataset: Dataset, root: Path) -> Any:
     """A recipe's views, or UniMatch's where none is named."""
-    from ssbench.data.views import ViewsConfig
+    from ssbench.views.pipelines import ViewsConfig
 
     if recipe is None:
         grey = dataset.channels == 1
@@ -148,7 +148,7 @@ def _views(recipe: str | None, dataset: Dataset, root: Path) -> Any:
         return ViewsConfig.model_validate(
             {"weak": name, "strong": name, "box": "unimatch", "crop": 256 if grey else 321}
         )
-    from ssbench.recipe import load
+    from ssbench.recipe.recipe import load
 
     found = load(recipe, data_root=root)
     if found.data.dataset != dataset.name:
@@ -163,7 +163,7 @@ def _dataset(name: str, root: Path) -> Dataset | None:
 
 
 def _prepared(name: str, root: Path) -> Dataset:
-    from ssbench.data.opening import open_dataset
+    from ssbench.data.open import open_dataset
 
     return open_dataset(name, root)
 

@@ -27,8 +27,8 @@ def status(
     json: Json = False,
 ) -> None:
     """What every run is doing: state, step, score, speed, time left, where, and why not."""
-    from ssbench.engine.status import counts, survey
-    from ssbench.engine.status_view import COLUMNS, cells, summary
+    from ssbench.jobs.status import counts, survey
+    from ssbench.jobs.status_view import COLUMNS, cells, summary
     from ssbench.paths import runs_root
 
     root = runs_root(runs)
@@ -48,8 +48,8 @@ def _watch(root: Path) -> None:
     """Until nothing runs or waits, or Ctrl-C: looking on is over then, and nothing else."""
     from rich.console import Console
 
-    from ssbench.engine.status import survey
-    from ssbench.engine.status_view import View
+    from ssbench.jobs.status import survey
+    from ssbench.jobs.status_view import View
 
     with suppress(KeyboardInterrupt), View(Console()) as view:
         while True:

@@ -15,9 +15,9 @@ from ssbench.commands.common import Json, Results, Runs, print_json, print_table
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ssbench.report.cells import Filled
-    from ssbench.report.claims import Claim
-    from ssbench.report.table import PaperTable
+    from ssbench.tables.cell import Filled
+    from ssbench.tables.claims import Claim
+    from ssbench.tables.spec import PaperTable
 
 
 class Format(StrEnum):
@@ -59,10 +59,10 @@ def table(
     """Print a table: what the paper printed, what was measured (mean, sd, n), the difference, the state.
 
     A verdict for each measured cell: reproduced ✓, within noise ≈, short ▼ or better ▲, at 95 % by the spread between
-    seeds. The rule in full: python -m pydoc ssbench.report.verdict
+    seeds. The rule in full: python -m pydoc ssbench.tables.verdict
     """
     from ssbench.paths import results_root, runs_root
-    from ssbench.report.claims import all_claims
+    from ssbench.tables.claims import all_claims
 
     names, root = _names(name, every), results_root(results)
     if out is not None:
@@ -86,7 +86,7 @@ def table(
 
 
 def _names(name: str | None, every: bool) -> Sequence[str]:
-    from ssbench.report.table import table_names
+    from ssbench.tables.spec import table_names
 
     if every == (name is not None):
         raise UsageError("give a table or --all", "ssbench table", "ssbench list tables shows them")
@@ -95,8 +95,8 @@ def _names(name: str | None, every: bool) -> Sequence[str]:
 
 def filled_table(name: str, results: Path, runs: Path) -> Filled:
     """The table `name` from the records under `results`; runs that hold their folder under `runs` are at work."""
-    from ssbench.report.store import ResultStore
-    from ssbench.report.table import PaperTable
+    from ssbench.results.store import ResultStore
+    from ssbench.tables.spec import PaperTable
 
     read = PaperTable.read(name)
     return read.fill(ResultStore(results), running=_running(read, runs))
@@ -104,8 +104,8 @@ def filled_table(name: str, results: Path, runs: Path) -> Filled:
 
 def _write(names: Sequence[str], results: Path, out: Path, how: How) -> None:
     """Files, and a line on stderr for each that is new or has changed."""
-    from ssbench.report.export import write_tables
-    from ssbench.report.store import ResultStore
+    from ssbench.results.store import ResultStore
+    from ssbench.tables.export import write_tables
 
     written = [path for path, fresh in write_tables(names, ResultStore(results), out, how) if fresh]
     for path in written:
@@ -114,7 +114,7 @@ def _write(names: Sequence[str], results: Path, out: Path, how: How) -> None:
 
 
 def _object(filled: Filled, claims: Sequence[Claim] | None) -> dict[str, Any]:
-    from ssbench.report.claims import claim_rows
+    from ssbench.tables.claims import claim_rows
 
     read = filled.table
     found = {"table": read.name, "title": read.title, "paper": read.paper, "cells": filled.long()}
@@ -123,7 +123,7 @@ def _object(filled: Filled, claims: Sequence[Claim] | None) -> dict[str, Any]:
 
 def _print_long(tables: Sequence[Filled], claims: Sequence[Claim] | None) -> None:
     """CSV with one row a cell (the columns of the contract, then why a number is what it is) or a claim."""
-    from ssbench.report.claims import claim_rows
+    from ssbench.tables.claims import claim_rows
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
     rows = [row for f in tables for row in (f.long() if claims is None else claim_rows(f, claims))]
@@ -139,7 +139,7 @@ def _flat(value: object) -> object:
 
 def _running(table: PaperTable, root: Path) -> frozenset[tuple[str, str]]:
     """(stored name, split) of cells whose run some process holds now."""
-    from ssbench.engine.lock import held
+    from ssbench.run_lock import held
 
     places = {(cell.stored, cell.split) for cell in table.cells() if cell.stored and cell.split}
     return frozenset(

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ssbench.data.dataset import Dataset
-from ssbench.data.maps import Maps
-from ssbench.data.partition import Partition
-from ssbench.data.sample import Draw, Sample
-from ssbench.data.views import Labeled as LabeledView
-from ssbench.data.views import ViewsConfig, labeled_view, unlabeled_view
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
+from ssbench.splits.manifest import Partition
+from ssbench.views.maps import Maps
+from ssbench.views.pipelines import Labeled as LabeledView
+from ssbench.views.pipelines import ViewsConfig, labeled_view, unlabeled_view
+from ssbench.views.sample import Draw, Sample
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from ssbench.data.geometry import rasterise
 from ssbench.errors import DataError
+from ssbench.views.geometry import rasterise
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,15 +22,15 @@ from typing import Any, Literal
 from PIL import features
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ssbench.data import ledger
 from ssbench.data.cached import Place, Store, shard_name
 from ssbench.data.dataset import Dataset
-from ssbench.data.files import locked, put, readable_errors, size, sweep
-from ssbench.data.job import Job, Progress, Silent, parallel, processors, stage
-from ssbench.data.ledger import Ledger, Problem
-from ssbench.data.verify import opened
 from ssbench.errors import DataError
-from ssbench.io import sha256, write_json
+from ssbench.files import sha256, write_json
+from ssbench.prepare import ledger
+from ssbench.prepare.files import locked, put, readable_errors, size, sweep
+from ssbench.prepare.job import Job, Progress, Silent, parallel, processors, stage
+from ssbench.prepare.ledger import Ledger, Problem
+from ssbench.prepare.verify import opened
 
 NAME = ".cache"
 INDEX = "index.json"

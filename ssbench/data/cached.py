@@ -1,6 +1,6 @@
 """Reading the decoded cache: a dataset whose pictures are memory-mapped bytes instead of JPEG and PNG files.
 
-`ssbench.data.cache` writes it and says when it is valid; `ssbench.data.opening` uses it. Every pixel is the one the
+`ssbench.data.cache` writes it and says when it is valid; `ssbench.data.open` uses it. Every pixel is the one the
 files decode to, so nothing but the speed changes.
 """
 

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ssbench.data.batch import shuffled
-from ssbench.data.geometry import Boxes, Crop, Flip, Resize, Size, Step, move_boxes
-from ssbench.data.warp import eight_bit, move_picture
 from ssbench.keyed import rng
+from ssbench.views.geometry import Boxes, Crop, Flip, Resize, Size, Step, move_boxes
+from ssbench.views.warp import eight_bit, move_picture
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ssbench.data import tensors
 from ssbench.data.batch import Batch, Labeled, Plan, Steps, Unlabeled, shuffled
 from ssbench.data.dataset import Dataset
-from ssbench.data.maps import Maps
-from ssbench.data.sample import Draw, Sample
-from ssbench.data.views import ViewsConfig, strengthen
 from ssbench.errors import RecipeError
+from ssbench.views import tensors
+from ssbench.views.maps import Maps
+from ssbench.views.pipelines import ViewsConfig, strengthen
+from ssbench.views.sample import Draw, Sample
 
 
 @dataclass(frozen=True)

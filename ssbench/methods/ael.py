@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssbench.data.batch import Batch, Labeled, Needs, Plan
-from ssbench.data.boxes import ael_half
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
 from ssbench.methods.base import (
@@ -57,6 +56,7 @@ from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import global_sum
 from ssbench.plugins.base import Mixed, Seen, View
+from ssbench.views.regions import ael_half
 
 Masks: TypeAlias = NDArray[np.bool_]
 

@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from ssbench.data.batch import Batch, Labeled, Needs, Plan, Unlabeled
-from ssbench.data.maps import Maps
 from ssbench.errors import RecipeError
-from ssbench.fit import unhosted
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import losses
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
 from ssbench.plugins.base import Mixed, Pace, Plugin, View
+from ssbench.recipe.hosting import unhosted
+from ssbench.views.maps import Maps
 
 
 class MethodConfig(BaseModel):

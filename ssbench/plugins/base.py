@@ -2,7 +2,7 @@
 
 A host calls the hooks in the order they stand here; it lists those it calls in `honours`. A plug-in overrides what it
 needs; a public method that is no hook fails at import, so a misspelt hook cannot be silently ignored. `ssbench certify`
-holds a plug-in to all of this; `ssbench.fit` decides which host can have it.
+holds a plug-in to all of this; `ssbench.recipe.hosting` decides which host can have it.
 """
 
 from __future__ import annotations

@@ -29,9 +29,8 @@ from torch import Tensor
 from ssbench.data.boxmaps import BoxMaps, agreed
 from ssbench.data.detection import Augment, Examples, rgb, tensor
 from ssbench.errors import RecipeError
-from ssbench.io import write_json
+from ssbench.files import write_json
 from ssbench.keyed import key
-from ssbench.nets.detecting import Course, Stage, leads
 from ssbench.nets.detector import faster_rcnn
 from ssbench.nets.segnet import Out, resize
 from ssbench.ops import prototypes
@@ -40,6 +39,7 @@ from ssbench.ops.memory import Memory, quota, sample
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Mixed, Pace, Plugin, PluginConfig, Prepared, Seen
+from ssbench.plugins.wpl_detector import Course, Stage, leads
 
 CITYSCAPES = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)  # supplement Sec. 1: lights, signs, people, riders, vehicles
 CAMVID = (6, 8, 9, 10)  # ours, after Cityscapes': signs, cars, pedestrians, bicyclists

@@ -26,14 +26,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 import numpy as np
 from small_sources import SOURCES
 
-from ssbench.data import cache, ledger
+from ssbench.data import cache
 from ssbench.data.batch import Needs, Plan, Steps
 from ssbench.data.dataset import Dataset
-from ssbench.data.job import Job
-from ssbench.data.opening import open_dataset
-from ssbench.data.sources import Plan as Making
-from ssbench.data.verify import opened, verify
-from ssbench.data.views import ViewsConfig
+from ssbench.data.open import open_dataset
+from ssbench.prepare import ledger
+from ssbench.prepare.job import Job
+from ssbench.prepare.sources import Plan as Making
+from ssbench.prepare.verify import opened, verify
+from ssbench.views.pipelines import ViewsConfig
 
 TURNS = 4
 VIEWS: dict[str, dict[str, Any]] = {  # those of UniMatch's recipes

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from steps import Setting, Side, costs, markdown, told
 
-from ssbench.report.matrix import matrix
+from ssbench.tables.matrix import matrix
 
 
 def main() -> None:

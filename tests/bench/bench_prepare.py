@@ -21,11 +21,11 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from ssbench.data import ledger
-from ssbench.data.job import Archive, Job
-from ssbench.data.prepare_voc import ARCHIVES, convert
-from ssbench.data.sources import Plan, find_source
-from ssbench.data.verify import verify
+from ssbench.prepare import ledger
+from ssbench.prepare.job import Archive, Job
+from ssbench.prepare.sources import Plan, find_source
+from ssbench.prepare.verify import verify
+from ssbench.prepare.voc import ARCHIVES, convert
 
 DEVKIT, SBD = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"
 

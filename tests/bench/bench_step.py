@@ -23,14 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssbench.console import Bars
 from ssbench.data.batch import Batch
-from ssbench.data.partition import Partition
-from ssbench.data.prepare import prepare
-from ssbench.engine.build import dataset_of, method_of
-from ssbench.engine.console import Bars
-from ssbench.engine.distributed import Team
-from ssbench.engine.trainer import Trainer
-from ssbench.recipe import load
+from ssbench.prepare.prepare import prepare
+from ssbench.recipe.recipe import load
+from ssbench.splits.manifest import Partition
+from ssbench.train.build import dataset_of, method_of
+from ssbench.train.distributed import Team
+from ssbench.train.trainer import Trainer
 
 TEXTS = {
     "whole": "engine, with its loader",

@@ -16,9 +16,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ssbench.report import store as stores
-from ssbench.report.store import ResultStore
-from ssbench.report.table import PaperTable
+from ssbench.results import store as stores
+from ssbench.results.store import ResultStore
+from ssbench.tables.spec import PaperTable
 
 TABLE = "mpmc/table1"
 RUNS = 10_000

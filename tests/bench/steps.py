@@ -23,10 +23,10 @@ import torch
 
 from ssbench import find
 from ssbench.certify import small
-from ssbench.engine.machine import hardware, peak_memory
-from ssbench.fit import fit
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import Plugin
+from ssbench.recipe.hosting import fit
+from ssbench.train.machine import hardware, peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 LATE, EPOCH = 25, 10

@@ -8,10 +8,10 @@ from pairs import HONOURS, METHODS, Constant, one_step
 
 from ssbench import find
 from ssbench.errors import RecipeError
-from ssbench.fit import fit
 from ssbench.methods.base import Method
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import Pace, Plugin
+from ssbench.recipe.hosting import fit
 
 HOSTS = [m for m in METHODS if {"pace", "weigh"} <= HONOURS[m]]
 WEIGHED = {"s", "s1", "s2", "fp", "unsup", "mixed", "cps", "consistency"}

@@ -10,11 +10,11 @@ from PIL import Image
 
 from ssbench import keyed
 from ssbench.data.acdc import Acdc
-from ssbench.data.acdc_forms import H5Volume, NiftiVolume, PngVolume
-from ssbench.data.job import Job
-from ssbench.data.prepare import Report, check, prepare
-from ssbench.data.prepare_acdc import TEST, VAL, convert, convert_volume, find_volumes, subset_of
 from ssbench.errors import DataError, UsageError
+from ssbench.prepare.acdc import TEST, VAL, convert, convert_volume, find_volumes, subset_of
+from ssbench.prepare.acdc_forms import H5Volume, NiftiVolume, PngVolume
+from ssbench.prepare.job import Job
+from ssbench.prepare.prepare import Report, check, prepare
 
 h5py = pytest.importorskip("h5py", reason="needs the extra ssbench[medical]")
 nibabel = pytest.importorskip("nibabel", reason="needs the extra ssbench[medical]")
@@ -190,7 +190,7 @@ def test_a_damaged_file_is_named(forms, tmp_path, form, file, damage):
 
 @pytest.mark.parametrize("file", ["slices/patient099_frame01_slice_7.png", "labels/patient099_frame01_slice_7.png"])
 def test_a_cut_png_is_found_by_prepare(forms, tmp_path, file, monkeypatch):
-    monkeypatch.setattr("ssbench.data.prepare_acdc.COUNTS", {"train": 48})
+    monkeypatch.setattr("ssbench.prepare.acdc.COUNTS", {"train": 48})
     cut(forms["png"] / file)
     with pytest.raises(DataError, match="patient099_frame01_slice_7") as caught:
         prepare("acdc", tmp_path / "data", forms["png"], workers=1)

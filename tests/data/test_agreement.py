@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from ssbench.data.geometry import move_boxes, rasterise
-from ssbench.data.sample import Draw, Sample
-from ssbench.data.views import Unlabeled, ViewsConfig, unlabeled_view
-from ssbench.data.viewsconfig import NEEDS_BASE
 from ssbench.ops.mixing import paste
 from ssbench.ops.pseudo import Pseudo
+from ssbench.views.geometry import move_boxes, rasterise
+from ssbench.views.pipelines import Unlabeled, ViewsConfig, unlabeled_view
+from ssbench.views.sample import Draw, Sample
+from ssbench.views.settings import NEEDS_BASE
 
 CLASSES, OBJECT, BLOCK, REACH = 5, 4, 24, 2
 COLOURS = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]) / 255

@@ -16,8 +16,8 @@ from PIL import Image
 from ssbench import keyed
 from ssbench.data.batch import Batch, Needs, Plan, Steps, loader
 from ssbench.data.dataset import Dataset
-from ssbench.data.viewsconfig import ViewsConfig
 from ssbench.errors import RecipeError
+from ssbench.views.settings import ViewsConfig
 
 VIEWS = ViewsConfig(weak="unimatch", strong="unimatch", box="unimatch", crop=24)
 UNIMATCH = Needs(strong=2, partner="same")

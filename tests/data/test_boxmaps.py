@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssbench.data.boxmaps import BoxMaps, agreed, layers
-from ssbench.data.geometry import Crop, Flip, Resize, move_boxes, rasterise
-from ssbench.data.sample import Draw, Sample
-from ssbench.data.tensors import layer
-from ssbench.data.views import weaken
-from ssbench.data.viewsconfig import ViewsConfig
-from ssbench.data.warp import settle
 from ssbench.errors import DataError
 from ssbench.ops.pseudo import Pseudo
+from ssbench.views.geometry import Crop, Flip, Resize, move_boxes, rasterise
+from ssbench.views.pipelines import weaken
+from ssbench.views.sample import Draw, Sample
+from ssbench.views.settings import ViewsConfig
+from ssbench.views.tensors import layer
+from ssbench.views.warp import settle
 
 SCALED: dict[str, Any] = {"scale": [0.6, 1.7], "base": 60}
 OWN: dict[str, dict[str, Any]] = {"cps": {"scales": [0.75, 1.0, 1.5]}, "acdc": {}}

@@ -23,14 +23,14 @@ from ssbench.data import cache
 from ssbench.data.cached import Cached, Mapped, Store
 from ssbench.data.camvid import CamVid
 from ssbench.data.dataset import Dataset
-from ssbench.data.files import locked
-from ssbench.data.ledger import Ledger
-from ssbench.data.opening import open_dataset
-from ssbench.data.prepare import check, prepare
-from ssbench.data.sample import Draw, Sample
+from ssbench.data.open import open_dataset
 from ssbench.data.toy import Toy
-from ssbench.data.views import STRONG, ViewsConfig, eval_view, labeled_view, unlabeled_view
 from ssbench.errors import DataError, SsbenchError
+from ssbench.prepare.files import locked
+from ssbench.prepare.ledger import Ledger
+from ssbench.prepare.prepare import check, prepare
+from ssbench.views.pipelines import STRONG, ViewsConfig, eval_view, labeled_view, unlabeled_view
+from ssbench.views.sample import Draw, Sample
 
 RGB = keyed.rng("mapped").integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -275,7 +275,7 @@ def test_many_shards_by_many_processes_and_a_run_that_goes_on(prepared, monkeypa
     kept = [(home / f"0000{n}.u8").stat().st_ino for n in range(3)]
     (home / "00004.u8").unlink()
     assert isinstance(open_dataset("camvid", prepared), CamVid), "an unfinished cache is not read"
-    monkeypatch.setattr("ssbench.data.job.FEW", 1)
+    monkeypatch.setattr("ssbench.prepare.job.FEW", 1)
     assert cache.build("camvid", prepared, workers=2).state == "built"
     assert files(prepared) == whole
     assert [(home / f"0000{n}.u8").stat().st_ino for n in range(3)] == kept

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ssbench.data.camvid import CamVid
-from ssbench.data.prepare import Report, check, prepare
 from ssbench.errors import DataError, UsageError
+from ssbench.prepare.prepare import Report, check, prepare
 
 
 @pytest.fixture(scope="module")

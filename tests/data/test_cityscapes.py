@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from ssbench.data.cityscapes import CITIES, Cityscapes, subset_of
-from ssbench.data.job import Job
-from ssbench.data.prepare import check, prepare
-from ssbench.data.prepare_cityscapes import ARCHIVES, COUNTS, MANUAL, TRAIN_IDS, convert, to_train_ids
-from ssbench.data.sources import Plan, find_source
-from ssbench.data.verify import verify
 from ssbench.errors import DataError, UsageError
+from ssbench.prepare.cityscapes import ARCHIVES, COUNTS, MANUAL, TRAIN_IDS, convert, to_train_ids
+from ssbench.prepare.job import Job
+from ssbench.prepare.prepare import check, prepare
+from ssbench.prepare.sources import Plan, find_source
+from ssbench.prepare.verify import verify
 
 AACHEN, FRANKFURT = "aachen_000000_000019", "frankfurt_000000_000294"
 

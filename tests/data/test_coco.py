@@ -16,13 +16,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ssbench.data.coco import CATEGORIES, UNUSED, Coco
-from ssbench.data.instances import Instance, Picture, paint, read_instances, stuff_table
-from ssbench.data.job import Job
-from ssbench.data.prepare import prepare
-from ssbench.data.prepare_coco import ARCHIVES, convert
-from ssbench.data.sources import Plan, find_source
-from ssbench.data.verify import verify
 from ssbench.errors import DataError, UsageError
+from ssbench.prepare.coco import ARCHIVES, convert
+from ssbench.prepare.coco_instances import Instance, Picture, paint, read_instances, stuff_table
+from ssbench.prepare.job import Job
+from ssbench.prepare.prepare import prepare
+from ssbench.prepare.sources import Plan, find_source
+from ssbench.prepare.verify import verify
 
 PANOPTIC = ("000000142238", "000000439180")
 TRAIN = ("000000184101", "000000500044")

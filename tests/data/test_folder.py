@@ -14,13 +14,13 @@ from ssbench import find
 from ssbench.data import cache
 from ssbench.data.cached import Cached
 from ssbench.data.folder import Card, Folder, read_card
-from ssbench.data.importing import import_folder
-from ssbench.data.opening import class_of, imported, open_dataset
-from ssbench.data.partition import Partition
-from ssbench.data.prepare import check, prepare
+from ssbench.data.open import class_of, imported, open_dataset
 from ssbench.data.voc import Voc
 from ssbench.errors import DataError, RecipeError, UsageError
 from ssbench.paths import shipped
+from ssbench.prepare.own import import_folder
+from ssbench.prepare.prepare import check, prepare
+from ssbench.splits.manifest import Partition
 
 
 @pytest.fixture

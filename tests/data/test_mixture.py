@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ssbench.data import tensors
 from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled, loader, partition_plan
 from ssbench.data.dataset import Dataset
 from ssbench.data.mixture import Mixture
-from ssbench.data.partition import Partition
-from ssbench.data.sample import Draw, Sample
-from ssbench.data.views import ViewsConfig, labeled_view, strong_view, unlabeled_view
 from ssbench.errors import RecipeError
+from ssbench.splits.manifest import Partition
+from ssbench.views import tensors
+from ssbench.views.pipelines import ViewsConfig, labeled_view, strong_view, unlabeled_view
+from ssbench.views.sample import Draw, Sample
 
 VIEWS = ViewsConfig.model_validate({"weak": "stpp", "strong": "stpp", "crop": 32, "base": 36, "jitter_share": 0.5})
 LABELED, UNLABELED = ("l0", "l1", "l2"), ("u0", "u1", "u2", "u3", "u4")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssbench.data.partition import Partition
-from ssbench.data.prepare import Report, check, prepare
-from ssbench.data.prepare_toy import COUNTS
 from ssbench.data.toy import SUBSETS, Toy
 from ssbench.data.toy_scene import CLASSES, COARSE_SHARE, IGNORE, SIDES, is_coarse, layers, scene, within
 from ssbench.errors import DataError, UsageError
+from ssbench.prepare.prepare import Report, check, prepare
+from ssbench.prepare.toy import COUNTS
+from ssbench.splits.manifest import Partition
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,15 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from ssbench.data import prepare_voc
-from ssbench.data.job import Job
-from ssbench.data.lists import fingerprint
-from ssbench.data.prepare import check, prepare
-from ssbench.data.prepare_voc import ARCHIVES, COUNTS, Sources, convert, read_sbd
-from ssbench.data.sources import Plan, find_source
-from ssbench.data.verify import verify
 from ssbench.data.voc import Voc
 from ssbench.errors import DataError, UsageError
+from ssbench.prepare import voc as prepare_voc
+from ssbench.prepare.job import Job
+from ssbench.prepare.prepare import check, prepare
+from ssbench.prepare.sources import Plan, find_source
+from ssbench.prepare.verify import verify
+from ssbench.prepare.voc import ARCHIVES, COUNTS, Sources, convert, read_sbd
+from ssbench.splits.lists import fingerprint
 
 FINE, VAL, COARSE = ("2011_000003", "2011_000006"), ("2007_000129",), ("2011_000025",)
 EVERY = sorted(FINE + VAL + COARSE)
@@ -344,8 +344,8 @@ def test_the_users_own_files_are_copied_not_linked(official: Path, tmp_path: Pat
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ssbench.data.job import Job, Silent
-from ssbench.data.prepare_voc import convert
+from ssbench.prepare.job import Job, Silent
+from ssbench.prepare.voc import convert
 
 class Deadly(Silent):
     left = 2

@@ -23,7 +23,7 @@ from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Mixed, Pace, Plugin
-from ssbench.recipe import load
+from ssbench.recipe.recipe import load
 
 
 def pasted(batch: Batch, t: Progress, draws: int, without: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from ssbench.data.batch import Needs, Plan, Steps
 from ssbench.data.dataset import Dataset
-from ssbench.data.views import ViewsConfig
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
+from ssbench.views.pipelines import ViewsConfig
 
 
 class Noise(Dataset):

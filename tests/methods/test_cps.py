@@ -16,7 +16,6 @@ from builders import CLASSES, build, make_batch, maker, plugin, progress
 from torch import Tensor, nn
 
 from ssbench.data.batch import Batch, Plan, partition_plan
-from ssbench.data.partition import Partition
 from ssbench.errors import RecipeError
 from ssbench.methods.base import LossConfig, Method
 from ssbench.methods.cps import CPS
@@ -24,6 +23,7 @@ from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Mixed, Pace, Plugin, Seen
+from ssbench.splits.manifest import Partition
 
 PLAIN: dict[str, Any] = {"cutmix": False, "weight": 1.5}
 

@@ -6,8 +6,8 @@ import pytest
 from builders import build
 
 from ssbench.data.batch import Plan
-from ssbench.engine.build import optimizer_of
-from ssbench.recipe import load
+from ssbench.recipe.recipe import load
+from ssbench.train.build import optimizer_of
 
 
 @pytest.mark.parametrize(

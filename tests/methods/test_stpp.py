@@ -27,7 +27,7 @@ from ssbench.nets.segnet import Out
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Mixed, Pace, Plugin
-from ssbench.recipe import load, recipe_names
+from ssbench.recipe.recipe import load, recipe_names
 
 
 def made(plugin: type[Plugin] | None = None, net: Any = None, **settings: Any) -> STPlusPlus:

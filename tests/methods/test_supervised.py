@@ -14,7 +14,7 @@ from ssbench import find
 from ssbench.data.batch import Needs, Plan
 from ssbench.methods.base import LossConfig
 from ssbench.nets.segnet import SegNet
-from ssbench.recipe import load
+from ssbench.recipe.recipe import load
 
 
 @pytest.mark.parametrize("encoder", ["test_resnet", "resnet18"])

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ssbench.errors import DataError, RunsFailed, Stopped
-from ssbench.nets import detecting
-from ssbench.nets.detecting import Course, Stage
 from ssbench.nets.detector import faster_rcnn
+from ssbench.plugins import wpl_detector as detecting
+from ssbench.plugins.wpl_detector import Course, Stage
 
 IDS, CLASSES = ("u0", "u1", "u2"), (3, 7)
 COURSE = Course(6, 1e-3, 5e-4, 0)

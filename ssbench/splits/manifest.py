@@ -1,0 +1,261 @@
+"""Partition: which images of a dataset count as labelled, read from lists that must be what the manifest says.
+
+`splits/manifest.yaml` names every list by origin, commit, path, count and digest. A list that is not the manifest's is
+refused, unless it is a user's own folder: such a partition says `custom`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ssbench import paths
+from ssbench.errors import DataError, UsageError, nearest
+from ssbench.splits import lists
+
+OURS = "ours"
+"""Origin of the lists drawn and shipped here."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ListEntry(_Entry):
+    """One list: `count` ids of fingerprint `fingerprint`, from `path` in the origin, whose bytes have `sha256`.
+
+    An upstream file nobody could read has no fingerprint; it has the `git_blob` SHA-1 of its bytes, and is rebuilt as
+    the pool `complement` minus the labelled list.
+    """
+
+    count: int
+    fingerprint: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+    git_blob: str | None = None
+    complement: str | None = None
+
+
+class PoolEntry(ListEntry):
+    """A whole subset of a dataset (train, val, test), for leak checks; `volumes`: its ids are whole volumes."""
+
+    origin: str
+    format: str = "bare"
+
+
+class SplitEntry(_Entry):
+    """One split `dataset/family/part`: its two lists, where they come from, and who else publishes the same set."""
+
+    origin: str
+    format: str = "bare"
+    labeled: ListEntry
+    unlabeled: ListEntry
+    seed: int | None = None
+    also: tuple[str, ...] = Field(default=(), strict=False)
+    note: str = ""
+
+
+class Repository(_Entry):
+    """A public repository at one commit; `licence` is what its licence file says."""
+
+    slug: str
+    commit: str
+    licence: str
+
+    def url(self, path: str, host: str) -> str:
+        """Address of the raw file `path` at the pinned commit."""
+        return f"{host}/{self.slug}/{self.commit}/{path}"
+
+
+class Manifest(_Entry):
+    """`splits/manifest.yaml`: repositories by short name, pools by dataset and subset, splits by name."""
+
+    version: int
+    repositories: dict[str, Repository]
+    pools: dict[str, dict[str, PoolEntry]]
+    rule: str
+    splits: dict[str, SplitEntry]
+
+
+def manifest() -> Manifest:
+    """The shipped manifest, read once."""
+    return _manifest(paths.shipped("splits") / "manifest.yaml")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The labelled and unlabelled ids of one split, both sorted; `sha256` covers both lists."""
+
+    name: str
+    dataset: str
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    sha256: str
+    custom: bool
+
+    @classmethod
+    def read(cls, name: str, data_root: Path) -> Partition:
+        """The split `name`, every id verified.
+
+        `name` is a published or shipped split (`voc/classic/1_16`), a split of one's own under the data root
+        (`voc/custom/mine`), or a folder with `labeled.txt` and `unlabeled.txt`; the last two are `custom`.
+        Raises UsageError for an unknown name; DataError for a list that is missing, or not the manifest's.
+        """
+        entry = manifest().splits.get(name)
+        if entry is not None:
+            return _published(name, entry, data_root)
+        folder = _custom_folder(name, data_root)
+        if folder is None:
+            raise UsageError(
+                f"no split '{name}'; {nearest(name, list(manifest().splits))}",
+                fix="ssbench list splits   (or give a folder with labeled.txt and unlabeled.txt)",
+            )
+        return _custom(folder)
+
+
+def folder(name: str, data_root: Path) -> Path:
+    """Where the two lists of the manifest's split `name` are stored: shipped ones in the package, others fetched."""
+    shipped = manifest().splits[name].origin == OURS
+    return (paths.shipped("splits") if shipped else data_root / "splits") / name
+
+
+def pool_file(dataset: str, subset: str, data_root: Path) -> Path:
+    """Where the id list of a whole subset is stored."""
+    shipped = manifest().pools[dataset][subset].origin == OURS
+    return (paths.shipped("splits") if shipped else data_root / "splits") / dataset / f"{subset}.txt"
+
+
+def read_list(path: Path, entry: ListEntry, dataset: str, fix: str) -> tuple[str, ...]:
+    """The sorted canonical ids stored in `path`, which must be those of `entry`.
+
+    Raises DataError naming the file when it is missing, damaged or another list; `fix` is the command that mends it.
+    """
+    ids = lists.parse(_text(path, fix), "bare", dataset, path)
+    verify(ids, entry, path, fix)
+    return tuple(sorted(ids))
+
+
+def verify(ids: tuple[str, ...], entry: ListEntry, where: str | Path, fix: str, book: str = "manifest") -> None:
+    """Raise DataError unless `ids` are as many as `entry`, which stands in `book`, counts and have its fingerprint."""
+    if len(ids) != entry.count:
+        guess = "last line lost?" if len(ids) < entry.count else "lines added?"
+        what = f"{Path(where).name} has {len(ids)} ids, {book} says {entry.count} ({guess})"
+        raise DataError(what, str(where), fix)
+    found = lists.fingerprint(ids)
+    if entry.fingerprint not in (None, found):
+        what = f"{Path(where).name} has {len(ids)} ids, as the {book} says, but others"
+        raise DataError(f"{what}: digest {found[:16]}, not {str(entry.fingerprint)[:16]}", str(where), fix)
+
+
+def digest(labeled: tuple[str, ...], unlabeled: tuple[str, ...]) -> str:
+    """SHA-256 (hex) of the two fingerprints, labelled first, with a newline between them."""
+    return _joined(lists.fingerprint(labeled), lists.fingerprint(unlabeled))
+
+
+def published_digest(entry: SplitEntry) -> str | None:
+    """`Partition.sha256` of a split of the manifest, without its lists; None where upstream's bytes are not known."""
+    both = entry.labeled.fingerprint, entry.unlabeled.fingerprint
+    return None if both[0] is None or both[1] is None else _joined(both[0], both[1])
+
+
+def _joined(labeled: str, unlabeled: str) -> str:
+    return hashlib.sha256(f"{labeled}\n{unlabeled}".encode()).hexdigest()
+
+
+def mend(dataset: str, origin: str, data_root: Path) -> str:
+    """The command that restores the lists of `dataset`."""
+    if origin == OURS:
+        return "these lists are shipped: reinstall ssbench, or `git checkout -- splits` in a checkout"
+    return f"ssbench prepare {dataset} --data-root {data_root}"
+
+
+@functools.cache
+def _manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise DataError(f"the split manifest cannot be read: {error}", str(path), "reinstall ssbench") from error
+
+
+def _published(name: str, entry: SplitEntry, data_root: Path) -> Partition:
+    dataset, fix = name.split("/")[0], mend(name.split("/")[0], entry.origin, data_root)
+    where = folder(name, data_root)
+    labeled = read_list(where / "labeled.txt", entry.labeled, dataset, fix)
+    unlabeled = read_list(where / "unlabeled.txt", entry.unlabeled, dataset, fix)
+    _disjoint(labeled, unlabeled, where, fix)
+    return Partition(name, dataset, labeled, unlabeled, digest(labeled, unlabeled), custom=False)
+
+
+def _custom_folder(name: str, data_root: Path) -> Path | None:
+    inside = data_root / "splits" / name
+    if name.count("/") == 2 and name.split("/")[1] == "custom" and inside.is_dir():
+        return inside
+    return Path(name) if Path(name).is_dir() else None
+
+
+def _custom(where: Path) -> Partition:
+    said, fix = passport_of(where), "put one id a line into labeled.txt and unlabeled.txt, or: ssbench splits make"
+    dataset = str(said.get("dataset", "")) or _guessed(where, fix)
+    both = []
+    for role in ("labeled", "unlabeled"):
+        ids = lists.parse(_text(where / f"{role}.txt", fix), "bare", dataset, where / f"{role}.txt")
+        if role in said:
+            change = "restore the list, or delete split.yaml if the change is meant"
+            verify(ids, ListEntry.model_validate(said[role]), where / f"{role}.txt", change, "split.yaml")
+        both.append(tuple(sorted(ids)))
+    labeled, unlabeled = both
+    if not labeled:
+        raise DataError("labeled.txt is empty", str(where / "labeled.txt"), fix)
+    _disjoint(labeled, unlabeled, where, "remove them from one of the lists")
+    name = f"{dataset}/custom/{where.resolve().name}"
+    return Partition(name, dataset, labeled, unlabeled, digest(labeled, unlabeled), custom=True)
+
+
+def passport_of(where: Path) -> dict[str, Any]:
+    """What `split.yaml` in a custom split's folder says (dataset, seed, counts, digests); {} without one."""
+    path = where / "split.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(said, dict):
+            raise ValueError("not a mapping")
+        for role in ("labeled", "unlabeled"):
+            ListEntry.model_validate(said.get(role, {"count": 0}))
+    except (yaml.YAMLError, ValueError) as error:
+        raise DataError(f"split.yaml cannot be read: {error}", str(path), "mend or delete it") from error
+    return said
+
+
+def _guessed(where: Path, fix: str) -> str:
+    path = where / "labeled.txt"
+    found = lists.guess(lists.parse(_text(path, fix), "bare", "", path))
+    if found is None:
+        raise DataError("cannot tell from the ids which dataset this split is of", str(path), _say_which(where))
+    return found
+
+
+def _say_which(where: Path) -> str:
+    return f"echo 'dataset: voc' > {where / 'split.yaml'}   (with the name of the dataset)"
+
+
+def _text(path: Path, fix: str) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path.name} is not there", str(path), fix) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path.name} cannot be read as text: {error}", str(path), fix) from error
+
+
+def _disjoint(labeled: tuple[str, ...], unlabeled: tuple[str, ...], where: Path, fix: str) -> None:
+    both = sorted(set(labeled) & set(unlabeled))
+    if both:
+        what = f"{len(both)} ids are labelled and unlabelled at once, first '{both[0]}'"
+        raise DataError(what, str(where), fix)

@@ -1,0 +1,252 @@
+"""The cells of a table: which run fills each. `fill` looks them up in the store; a filled table is a `Filled`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ssbench.errors import UsageError
+from ssbench.tables.spec import UNSTATED, Column, PaperTable, Part, Row, Spec
+
+if TYPE_CHECKING:
+    from ssbench.tables.claims import Claim
+    from ssbench.tables.verdict import Verdict
+
+State = Literal["quoted", "not printed", "not yet", "not run", "running", "measured", "failed"]
+SCORED = ("miou", "dice", "iou")  # what a run's record holds; other metrics need an analysis of their own
+NO_RUN: tuple[State, ...] = ("quoted", "not printed", "not yet")
+Format = Literal["rich", "md", "csv", "latex", "html"]
+SHORT_NETS = {"resnet50": "r50", "resnet101": "r101", "xception65": "xc65", "vit_b16": "vitb16"}
+CUSTOM, OPEN = "own split list", "open division"
+MIXED, CHANGED = "seeds ran under different settings", "the recipe has changed since"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a table. Scores are in percent.
+
+    recipe: what `recipe.load` takes; overrides: its `--set` arguments; stored: the name results are kept under.
+    printed: as in the paper, None for nothing; dash: the paper shows a dash here, so nobody needs the run.
+    state: "quoted" by the paper and never run here; "not printed" (a dash); "not yet" (we have no recipe); "not run";
+    "running"; "measured"; "failed". scores, lasts: per seed, at the best-on-val and at the last epoch.
+    marks: what a measured number must not be shown without. apart: why it must not be compared with the printed one.
+    protocol: how the measured number was scored. why: reasons of failed seeds. left_out: results of this recipe and
+    split that do not count here, by reason.
+    """
+
+    row: str
+    column: str
+    role: str | None
+    method: str | None
+    plugin: str | None
+    backbone: str | None
+    crop: int | None
+    recipe: str | None
+    overrides: tuple[str, ...]
+    split: str | None
+    metric: str
+    class_name: str | None
+    printed: Decimal | None
+    dash: bool
+    printed_on: str | None = None
+    scored: str | None = None
+    state: State = "not yet"
+    scores: tuple[tuple[int, float], ...] = ()
+    lasts: tuple[float, ...] = ()
+    marks: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    protocol: str = ""
+    why: str = ""
+    left_out: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def stored(self) -> str | None:
+        """The name results are kept under."""
+        return None if self.recipe is None else stored_name(self.recipe, self.overrides)
+
+    @property
+    def n(self) -> int:
+        """How many seeds count."""
+        return len(self.scores)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over seeds, percent."""
+        return statistics.fmean(s for _, s in self.scores) if self.scores else None
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation (n - 1 in the denominator); None below two seeds."""
+        return statistics.stdev(s for _, s in self.scores) if self.n > 1 else None
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Everything a measured number must be shown with: `marks` and `apart`, each once."""
+        return tuple(dict.fromkeys((*self.marks, *self.apart)))
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus printed; None where one is missing, or where they must not be compared."""
+        if self.mean is None or self.printed is None or self.apart:
+            return None
+        return self.mean - float(self.printed)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """An improvement of one cell over another: as the printed numbers give it, and over the seeds both have."""
+
+    printed: Decimal | None
+    pairs: tuple[float, ...]
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the mean of `pairs`; None below two."""
+        return statistics.stdev(self.pairs) / math.sqrt(len(self.pairs)) if len(self.pairs) > 1 else None
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table with its cells filled."""
+
+    table: PaperTable
+    cells: Mapping[tuple[str, str], Cell]
+
+    def gain(self, row: str, column: str, over_row: str, over_column: str) -> Gain:
+        """Cell (row, column) minus cell (over_row, over_column), each seed paired with itself.
+
+        Scores of different splits or protocols, or only one of them marked, are not paired.
+        """
+        ours, base = self.cells.get((row, column)), self.cells.get((over_row, over_column))
+        if ours is None or base is None:
+            return Gain(None, ())
+        printed = None if ours.printed is None or base.printed is None else ours.printed - base.printed
+        alike = (ours.split, ours.marks, ours.protocol) == (base.split, base.marks, base.protocol)
+        theirs = dict(base.scores) if alike else {}
+        return Gain(printed, tuple(score - theirs[seed] for seed, score in ours.scores if seed in theirs))
+
+    @cached_property
+    def verdicts(self) -> Mapping[tuple[str, str], Verdict]:
+        """How each measured cell that has a printed number stands to it; see `verdict`."""
+        from ssbench.tables.verdict import judge
+
+        return judge(self.cells)
+
+    def wanted(self, roles: str = "BPA") -> list[Cell]:
+        """The runs behind the table that we have a recipe for: one cell of each (stored name, split), in its order.
+
+        roles: letters of `Spec.role`; cells without a role (a table of no paper) are always wanted.
+        """
+        runs: dict[tuple[str | None, str | None], Cell] = {}
+        for cell in self.cells.values():
+            if cell.split and (cell.role is None or cell.role in roles) and cell.state not in NO_RUN:
+                runs.setdefault((cell.stored, cell.split), cell)
+        return list(runs.values())
+
+    def render(self, how: Format = "rich", width: int | None = None, claims: Sequence[Claim] | None = None) -> str:
+        """The paper's layout as text, the same bytes for the same store.
+
+        width: folds the terminal table. claims: of `claims.all_claims`, shown below the rows they are about (not in
+        CSV, where each is a line of `claims.claim_rows`, and not in LaTeX).
+        """
+        from ssbench.tables.html import document as html
+        from ssbench.tables.latex import document as latex
+        from ssbench.tables.render import csv_text, markdown, terminal
+
+        makers: dict[str, Callable[[], str]] = {
+            "rich": lambda: terminal(self, width, claims),
+            "md": lambda: markdown(self, claims),
+            "csv": lambda: csv_text(self),
+            "latex": lambda: latex(self),
+            "html": lambda: html(self, claims),
+        }
+        if how not in makers:
+            raise UsageError(f"no table format '{how}'", "--format", f"one of {', '.join(makers)}")
+        return makers[how]()
+
+    def long(self) -> list[dict[str, Any]]:
+        """One dict a cell, in the order of the table; numbers rounded to four digits, None where there is none."""
+        from ssbench.tables.render import long_rows
+
+        return long_rows(self)
+
+
+def stored_name(recipe: str, overrides: Iterable[str] = ()) -> str:
+    """The folder of a recipe's results, as `Recipe.stored_name` gives it for these `--set` arguments."""
+    name = f"custom/{Path(recipe).stem}" if recipe.endswith((".yaml", ".yml")) else recipe
+    if given := "\n".join(overrides):
+        name += f"+{hashlib.sha256(given.encode()).hexdigest()[:6]}"
+    return name
+
+
+def suggest_recipe(
+    paper: str | None, method: str | None, plugin: str | None, backbone: str | None, crop: int | None, split: str | None
+) -> str | None:
+    """The recipe a cell has when its table names none: `<paper>/<plugin or none>_<method>_<dataset>_<net>[_<crop>]`.
+
+    For example `mpmc/mpmc_unimatch_voc_r101_321`: nets are shortened by `SHORT_NETS`, the crop is there where the
+    table states one. None where paper, method, backbone or split is unknown. `set` is not part of the name: cells
+    that differ in it share a recipe.
+    """
+    if not (paper and method and backbone and split):
+        return None
+    tail = f"_{crop}" if crop else ""
+    return f"{paper}/{plugin or 'none'}_{method}_{split.split('/')[0]}_{SHORT_NETS.get(backbone, backbone)}{tail}"
+
+
+def cells_of(table: PaperTable) -> list[Cell]:
+    """Every cell that a part of a row covers, row by row, nothing filled."""
+    return [
+        _cell(table, row, part, column, None if part.printed is None else i)
+        for row in table.rows
+        for part in row.pieces
+        for i, column in enumerate(table.over(part))
+        if part.printed is None or i < len(part.printed)
+    ]
+
+
+def _cell(table: PaperTable, row: Row, part: Part, column: Column, index: int | None) -> Cell:
+    got, given = _merged(table.defaults, column, row, part)
+    split, family = got.pop("split", None), got.pop("family", None)
+    if split and family:
+        split = None if family == UNSTATED else f"{family}/{split.rpartition('/')[2]}"
+    identity: dict[str, Any] = {name: got.get(name) for name in ("method", "plugin", "backbone", "crop")} | {
+        "split": split
+    }
+    metric = got.get("metric") or table.metric
+    recipe = got.get("recipe") or suggest_recipe(table.paper, **identity) if metric in SCORED else None
+    if recipe and recipe.endswith((".yaml", ".yml")):
+        recipe = str(table.folder / recipe)
+    printed = None if index is None or part.printed is None else part.printed[index]
+    return Cell(
+        row=row.id,
+        column=column.id,
+        role=got.get("role"),
+        recipe=recipe,
+        overrides=tuple(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in sorted(given.items())),
+        metric=metric,
+        class_name=column.class_name,
+        printed=printed,
+        dash=table.paper is not None and index is not None and printed is None,
+        printed_on=got.get("printed_on") if printed is not None else None,
+        scored=got.get("scored") if printed is not None else None,
+        **identity,
+    )
+
+
+def _merged(*specs: Spec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields as the narrowest place gives them, and `set` of all places together."""
+    out: dict[str, Any] = {}
+    given: dict[str, Any] = {}
+    for spec in specs:
+        out |= {name: getattr(spec, name) for name in Spec.model_fields if name in spec.model_fields_set}
+        given |= spec.overrides
+    return out, given

@@ -1,0 +1,156 @@
+"""A table filled from the store: which results count in a cell, and what must be said beside their mean."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from ssbench.recipe.recipe import recipe_names
+from ssbench.results.store import Record, ResultStore
+from ssbench.tables.cell import CHANGED, CUSTOM, MIXED, OPEN, Cell, Filled, State, cells_of
+from ssbench.tables.spec import PaperTable
+
+SCORINGS = {
+    "whole": "on whole images",
+    "sliding": "by sliding windows",
+    "center": "on a central crop",
+    "volume": "on volumes",
+}
+
+
+def fill(
+    table: PaperTable,
+    store: ResultStore,
+    *,
+    running: frozenset[tuple[str, str]] = frozenset(),
+    division: Literal["closed", "open"] = "closed",
+    settings: Mapping[str, str] | None = None,
+) -> Filled:
+    """Look every cell up in the store.
+
+    A result counts when it is done, is of the asked division, is no quick run and has the cell's metric; with
+    `division="open"` open runs count, marked, where there is no closed one. A result on the user's own list of that
+    name counts, marked, only where there is none on the published list. One record a seed counts: the last finished,
+    or one with the settings of the recipe as it stands when these are given.
+
+    Args:
+        running: (stored name, split) of runs at work now.
+        settings: stored name -> `store.settings_digest` of the recipe as it stands; results under others are marked.
+    """
+    known = {*recipe_names()}
+    runs: dict[tuple[str, str], list[Record]] = {}
+    filled: dict[tuple[str, str], Cell] = {}
+    for cell in cells_of(table):
+        place = (cell.stored or "", cell.split or "")
+        if all(place) and place not in runs:
+            runs[place] = store.runs(*place)
+        found = _measured(cell, runs.get(place, []), division, (settings or {}).get(place[0]))
+        filled[cell.row, cell.column] = replace(found, state=_state(found, place in running, known))
+    return Filled(table, filled)
+
+
+def _measured(cell: Cell, runs: list[Record], division: str, digest: str | None) -> Cell:
+    """The cell with the scores, marks and reasons that `runs` give it."""
+    left_out: Counter[str] = Counter()
+    counted: list[Record] = []
+    for run in runs:
+        reason = _left_out(cell, run, division)
+        if reason:
+            left_out[reason] += 1
+        elif run.status == "done":
+            counted.append(run)
+    kept = _best_kind(counted)
+    left_out.update(_kind(r) for r in counted if _kind(r) != _kind(kept[0]))
+    seeds = {r.seed: r for r in sorted(kept, key=lambda r: (r.settings == digest, r.finished, r.main, r.path.name))}
+    left_out["earlier run of the same seed"] += len(kept) - len(seeds)
+    chosen = [seeds[s] for s in sorted(seeds)]
+    failed = [r for r in runs if r.status != "done" and r.seed not in seeds and not _left_out(cell, r, division)]
+    return replace(
+        cell,
+        scores=tuple((r.seed, value) for r in chosen if (value := _score(cell, r, "best")) is not None),
+        lasts=tuple(value for r in chosen if (value := _score(cell, r, "last")) is not None),
+        marks=_marks(chosen, digest),
+        apart=_apart(cell, chosen),
+        protocol=chosen[-1].protocol if chosen else "",
+        why="; ".join(f"seed {r.seed}: {r.reason or r.status}" for r in failed),
+        left_out=tuple(sorted((k, v) for k, v in left_out.items() if v)),
+    )
+
+
+def _left_out(cell: Cell, run: Record, division: str) -> str:
+    """Why a result cannot count for this cell; "" when it can."""
+    if run.quick:
+        return "quick run"
+    if run.division != division and run.division != "closed":
+        return OPEN
+    wanted = "miou" if cell.metric == "iou" else cell.metric
+    return "" if run.metric == wanted else f"scored by {run.metric}"
+
+
+def _kind(run: Record) -> str:
+    return CUSTOM if run.custom_split else OPEN if run.division == "open" else ""
+
+
+def _best_kind(runs: list[Record]) -> list[Record]:
+    """The runs on published lists in the closed division, else the open ones, else those on the user's own lists."""
+    for kind in ("", OPEN, CUSTOM):
+        if kept := [r for r in runs if _kind(r) == kind]:
+            return kept
+    return []
+
+
+def _marks(chosen: list[Record], digest: str | None) -> tuple[str, ...]:
+    found = {_kind(r) for r in chosen} - {""}
+    if any(r.custom_split and r.division == "open" for r in chosen):
+        found.add(OPEN)
+    if len({r.settings for r in chosen}) > 1:
+        found.add(MIXED)
+    if digest and any(r.settings != digest for r in chosen):
+        found.add(CHANGED)
+    return tuple(m for m in (CUSTOM, OPEN, MIXED, CHANGED) if m in found)
+
+
+def _apart(cell: Cell, chosen: list[Record]) -> tuple[str, ...]:
+    """Why the mean of these runs must not be set against the printed number: other lists, another protocol."""
+    if cell.printed is None or not chosen:
+        return ()
+    found = [CUSTOM] if any(r.custom_split for r in chosen) else []
+    if cell.printed_on and cell.split and cell.printed_on != cell.split.rpartition("/")[0]:
+        found.append(f"the printed number is on the lists {cell.printed_on}")
+    others = {r.protocol for r in chosen} - {cell.scored, ""} if cell.scored else set()
+    found += [f"scored {SCORINGS.get(o, o)}, the printed number {SCORINGS[str(cell.scored)]}" for o in sorted(others)]
+    return tuple(found)
+
+
+def _score(cell: Cell, run: Record, which: Literal["best", "last"]) -> float | None:
+    """The reported score of a run, or the IoU of the column's class."""
+    if cell.class_name is None:
+        return run.best if which == "best" else run.last
+    full = run.full()
+    names = [_plain(name) for name in full.get("classes") or []]
+    values = (full.get("per_class") or {}).get(which) or []
+    wanted = _plain(cell.class_name)
+    return values[names.index(wanted)] if wanted in names and len(values) == len(names) else None
+
+
+def _plain(name: str) -> str:
+    """ "TV/Monitor" and "tvmonitor" are one class."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _state(cell: Cell, running: bool, known: set[str]) -> State:
+    if cell.role == "Q":
+        return "quoted"
+    if cell.scores:
+        return "measured"
+    if running:
+        return "running"
+    if cell.why:
+        return "failed"
+    if cell.dash:
+        return "not printed"
+    exists = cell.recipe is not None and (cell.recipe in known or Path(cell.recipe).is_file())
+    return "not run" if exists else "not yet"

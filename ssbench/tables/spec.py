@@ -1,0 +1,285 @@
+"""A paper's table as data: rows, columns, printed numbers, and which recipe, split and settings fill each cell.
+
+A table is one YAML file, `recipes/<paper>/table<N>.yaml`, in the paper's own order of rows and columns. What a cell
+stands for is the sum of four places, the narrower winning: `defaults`, its column, its row, the part of the row that
+covers the column. The fields that may stand in any of them are those of `Spec`.
+
+Printed numbers are written as the paper writes them, `printed: 45.77 72.0 -`, and keep their digits; "-" is a dash, and
+so is a column no part covers. Improvements are not stored: `gain_over` names the row (or column) they are taken over,
+and they are computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ssbench.errors import RecipeError, nearest
+from ssbench.paths import shipped
+from ssbench.recipe.marks import Keys, Marked, read
+from ssbench.recipe.recipe import is_table_name
+
+if TYPE_CHECKING:
+    from ssbench.results.store import ResultStore
+    from ssbench.tables.cell import Cell, Filled
+
+Role = Literal["B", "P", "A", "C", "Q"]
+Metric = Literal["miou", "dice", "iou", "box_accuracy", "pixel_accuracy", "patch_share", "miou_gain"]
+Scoring = Literal["whole", "sliding", "center", "volume"]
+UNSTATED = "not stated"
+
+
+def _numbers(value: object) -> object:
+    """ "45.77 72.0 -" or a list, as decimals; None for a dash."""
+    if isinstance(value, float):
+        raise ValueError(f"write a single number in quotes, '{value}', so that its digits are kept")
+    words = value.split() if isinstance(value, str) else value
+    return [_number(w) for w in words] if isinstance(words, list) else words
+
+
+def _number(word: object) -> Decimal | None:
+    try:
+        return None if word in (None, "-") else Decimal(str(word))
+    except InvalidOperation:
+        raise ValueError(f"'{word}' is no number (a dash is '-')") from None
+
+
+Printed = Annotated[list[Decimal | None] | None, BeforeValidator(_numbers)]
+
+
+class Spec(BaseModel):
+    """What identifies the run behind a cell.
+
+    role: B baseline, P baseline + plug-in, A ablation, C context (a method of ours, here only quoted), Q quoted only.
+    method, plugin: our names; null where we have none. backbone, crop (pixels): as the paper states them.
+    recipe: `paper/name`, or a path from this table's folder; null for the name `cells.suggest_recipe` gives.
+    split: `dataset/family/part`. family: `dataset/family` that replaces the split's own, since lists of one name
+    differ, or "not stated". set: recipe fields (`plugin.k: 5`) by which this cell's run departs from the recipe.
+    printed_on: `dataset/family` the printed number was obtained on, where a run here takes other lists. scored: how the
+    printed number was scored, where that is known (`sections.EvalConfig`).
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    role: Role | None = None
+    method: str | None = None
+    plugin: str | None = None
+    backbone: str | None = None
+    crop: int | None = Field(default=None, gt=0)
+    recipe: str | None = None
+    split: str | None = Field(default=None, pattern=r"^[^/]+/[^/]+/[^/]+$")
+    family: str | None = Field(default=None, pattern=rf"^([^/]+/[^/]+|{UNSTATED})$")
+    printed_on: str | None = Field(default=None, pattern=r"^[^/]+/[^/]+$")
+    scored: Scoring | None = None
+    metric: Metric | None = None
+    overrides: dict[str, bool | int | float | str] = Field(default={}, alias="set")
+
+
+class Column(Spec):
+    """One column. group: the heading above it; class_name: it shows this class's IoU; gain_over: another column."""
+
+    id: str
+    label: str
+    group: str | None = None
+    class_name: str | None = None
+    gain_over: str | None = None
+
+
+class Part(Spec):
+    """Some columns of a row: `over` is a column group or a list of column ids (default: all).
+
+    printed: one number a column; left out where the paper prints none but the run is wanted.
+    """
+
+    over: str | list[str] | None = None
+    printed: Printed = None
+
+
+class Row(Part):
+    """One line of the paper. Either it is one part itself, or it has `parts`. notes: keys of the table's notes."""
+
+    id: str
+    label: str
+    venue: str | None = None
+    group: str | None = None
+    gain_over: str | None = None
+    notes: list[str] = []
+    parts: list[Part] = []
+
+    @property
+    def pieces(self) -> Sequence[Part]:
+        """The parts, or the row itself when it is a single one."""
+        return self.parts or (self,)
+
+
+class Emphasis(BaseModel):
+    """What a paper sets in bold and underlines; `ranks.emphasis` works it out again for printed and measured numbers.
+
+    bold: the best number, every number of a row with a plug-in, or none. underline: the second best, or none.
+    within: what is ranked against what: the numbers of a column, those of a column under one row heading, those of a
+    row, or those of a block (one row heading x one column heading).
+    source: where the paper's rule is seen.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    bold: Literal["best", "plugin", "none"] = "best"
+    underline: Literal["second", "none"] = "none"
+    within: Literal["column", "group", "row", "block"] = "group"
+    source: str = "ours"
+
+
+class PaperTable(BaseModel):
+    """One table; `read` it, `fill` it from a store of results.
+
+    paper: null for a table that belongs to no paper. mean_gains: the paper prints column gains as a mean over rows.
+    notes: footnotes by letter; rows refer to them, and those no row names are about the whole table.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    title: str
+    paper: str | None = None
+    number: str = ""
+    metric: Metric
+    caption: str = ""
+    mean_gains: bool = False
+    emphasis: Emphasis = Emphasis()
+    defaults: Spec = Spec()
+    columns: list[Column] = Field(min_length=1)
+    rows: list[Row] = Field(min_length=1)
+    notes: dict[str, str] = {}
+    name: str = Field(default="", exclude=True)
+    folder: Path = Field(default=Path(), exclude=True)
+
+    @classmethod
+    def read(cls, name: str | Path) -> PaperTable:
+        """The shipped table `paper/table1`, or the one in a file (a name that ends in .yaml).
+
+        RecipeError with file and line for an unknown name, an unknown or missing field, or a reference to nothing.
+        """
+        path, shown = _find(str(name))
+        marked = read(path, shown)
+        try:
+            table = cls.model_validate(marked.data)
+        except ValidationError as error:
+            raise _refused(error, marked) from None
+        for keys, what in _flaws(table):
+            raise RecipeError(what, str(marked.at(keys)), "mend the line")
+        return table.model_copy(update={"name": f"{path.resolve().parent.name}/{path.stem}", "folder": path.parent})
+
+    def over(self, part: Part) -> list[Column]:
+        """The columns a part covers, in the table's order."""
+        if part.over is None:
+            return self.columns
+        if isinstance(part.over, str):
+            return [c for c in self.columns if c.group == part.over]
+        return [c for c in self.columns if c.id in part.over]
+
+    def cells(self) -> list[Cell]:
+        """Every cell that a part covers, row by row."""
+        from ssbench.tables.cell import cells_of
+
+        return cells_of(self)
+
+    def fill(
+        self,
+        store: ResultStore,
+        *,
+        running: frozenset[tuple[str, str]] = frozenset(),
+        division: Literal["closed", "open"] = "closed",
+        settings: Mapping[str, str] | None = None,
+    ) -> Filled:
+        """The cells with what the store has for them; see `fill.fill`."""
+        from ssbench.tables.fill import fill
+
+        return fill(self, store, running=running, division=division, settings=settings)
+
+
+def table_names() -> list[str]:
+    """Every shipped table, `paper/table1`, papers in alphabetical order and main tables before supplements."""
+    files = [f for f in shipped("recipes").glob("*/*.yaml") if is_table_name(f.stem)]
+    return [f"{f.parent.name}/{f.stem}" for f in sorted(files, key=_order)]
+
+
+def _order(path: Path) -> tuple[str, bool, int, str]:
+    digits = "".join(c for c in path.stem if c.isdigit())
+    return path.parent.name, path.stem.startswith("supp"), int(digits or 0), path.stem
+
+
+def _find(name: str) -> tuple[Path, str]:
+    """The file of a table and how to call it in errors."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name), name
+    path = shipped("recipes") / f"{name}.yaml"
+    if not is_table_name(path.stem) or not path.is_file():
+        raise RecipeError(f"no table '{name}'; {nearest(name, table_names())}", "", "ssbench list tables")
+    return path, f"recipes/{name}.yaml"
+
+
+def _refused(error: ValidationError, marked: Marked) -> RecipeError:
+    """One complaint of pydantic's with its line: a misspelt field before the field it leaves missing."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    keys: Keys = first["loc"]
+    while keys and keys not in marked.marks:
+        keys = keys[:-1]
+    where, last = str(marked.at(keys)), str(first["loc"][-1]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        known = {*PaperTable.model_fields, *Row.model_fields, *Column.model_fields, *Emphasis.model_fields, "set"}
+        known -= {"overrides", "name", "folder"}
+        return RecipeError(f"a table has no field '{last}'; {nearest(last, sorted(known))}", where, "mend the line")
+    if first["type"] == "missing":
+        return RecipeError(f"'{last}' is missing", where, f"add '{last}:'")
+    path = ".".join(map(str, keys)) or "the table"
+    return RecipeError(f"{path}: {first['msg']} (it is {first['input']!r:.60})", where, "mend the value")
+
+
+def _flaws(table: PaperTable) -> Iterator[tuple[Keys, str]]:
+    """Where a table that has the right fields makes no sense."""
+    yield from _id_flaws("columns", table.columns)
+    yield from _id_flaws("rows", table.rows)
+    for i, row in enumerate(table.rows):
+        for note in row.notes:
+            if note not in table.notes:
+                yield ("rows", i, "notes"), f"no note '{note}'; {nearest(note, list(table.notes))}"
+        yield from _row_flaws(table, row, ("rows", i))
+    yield from _role_flaws(table)
+
+
+def _id_flaws(field: str, items: Sequence[Row | Column]) -> Iterator[tuple[Keys, str]]:
+    ids = [item.id for item in items]
+    for i, item in enumerate(items):
+        if item.id in ids[:i]:
+            yield (field, i, "id"), f"the id '{item.id}' is used twice among the {field}"
+        if item.gain_over is not None and (item.gain_over not in ids or item.gain_over == item.id):
+            yield (field, i, "gain_over"), f"gain_over names no other of the {field}: '{item.gain_over}'; known: {ids}"
+
+
+def _row_flaws(table: PaperTable, row: Row, at: Keys) -> Iterator[tuple[Keys, str]]:
+    if row.parts and (row.over is not None or row.printed is not None):
+        yield (*at, "parts"), f"row '{row.id}' has both `parts` and its own `over` or `printed`"
+    taken: set[str] = set()
+    for j, part in enumerate(row.pieces):
+        here = (*at, "parts", j) if row.parts else at
+        covered = [c.id for c in table.over(part)]
+        if not covered or (isinstance(part.over, list) and len(covered) != len(part.over)):
+            ids = [c.id for c in table.columns]
+            yield (*here, "over"), f"over: {part.over!r} is no column group and no list of column ids ({ids})"
+        if twice := taken & set(covered):
+            yield (*here, "over"), f"two parts of row '{row.id}' cover {sorted(twice)}"
+        if part.printed is not None and len(part.printed) != len(covered):
+            yield (*here, "printed"), f"{len(part.printed)} printed numbers for {len(covered)} columns {covered}"
+        taken |= set(covered)
+
+
+def _role_flaws(table: PaperTable) -> Iterator[tuple[Keys, str]]:
+    at = {row.id: ("rows", i) for i, row in enumerate(table.rows)}
+    for cell in table.cells():
+        if cell.role == "Q" and (cell.method or cell.plugin):
+            yield at[cell.row], f"row '{cell.row}' is quoted only (role Q), so it has no method and no plug-in"
+        if table.paper and cell.role is None:
+            yield at[cell.row], f"row '{cell.row}' has no role (B, P, A, C or Q)"

@@ -1,0 +1,158 @@
+"""The pieces of the strong pipelines: operations on an 8-bit PIL picture, as the releases apply them.
+
+The four jitter operations are torchvision's on PIL images, bit for bit (tests compare), without importing torchvision
+in every worker. They leave geometry alone; only `cutout` writes into the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from ssbench.views.regions import rectangle
+from ssbench.views.sample import Draw, Sample
+from ssbench.views.settings import ViewsConfig
+from ssbench.views.warp import eight_bit
+
+Rng: TypeAlias = np.random.Generator
+Op: TypeAlias = Callable[[Image.Image, Rng, ViewsConfig], Image.Image]
+
+
+def brightness(image: Image.Image, factor: float) -> Image.Image:
+    """Towards black (0), unchanged (1), brighter."""
+    return ImageEnhance.Brightness(image).enhance(factor)
+
+
+def contrast(image: Image.Image, factor: float) -> Image.Image:
+    """Towards the mean grey of the picture, padding included (0), unchanged (1), stronger."""
+    return ImageEnhance.Contrast(image).enhance(factor)
+
+
+def saturation(image: Image.Image, factor: float) -> Image.Image:
+    """Towards grey (0), unchanged (1), more colourful; a grey picture stays as it is."""
+    return ImageEnhance.Color(image).enhance(factor)
+
+
+def hue(image: Image.Image, factor: float) -> Image.Image:
+    """Colours turned by `factor` of the circle: trunc(factor x 255) added to the hue byte, modulo 256.
+
+    The modulo is explicit because numpy 2 refuses the releases' cast of a negative number to a byte (augseg 3.2).
+    """
+    if image.mode != "RGB":
+        return image
+    shift = int(factor * 255)
+    h, s, v = image.convert("HSV").split()
+    return Image.merge("HSV", (h.point([(i + shift) % 256 for i in range(256)]), s, v)).convert("RGB")
+
+
+def jitter(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
+    """With p `jitter_share` torchvision's ColorJitter: four factors, applied in random order (unimatch 2a)."""
+    rng = draw("jitter")
+    if rng.random() >= cfg.jitter_share:
+        return sample
+    image, (*strengths, turn) = eight_bit(sample.image), cfg.jitter
+    factors = [rng.uniform(max(0.0, 1 - s), 1 + s) for s in strengths] + [rng.uniform(-turn, turn)]
+    for k in rng.permutation(4):
+        image = (brightness, contrast, saturation, hue)[k](image, factors[k])
+    return replace(sample, image=image)
+
+
+def grey(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
+    """With p `grey_share` without colour, as many channels as before (unimatch 2b)."""
+    if draw("grey").random() >= cfg.grey_share:
+        return sample
+    image = eight_bit(sample.image)
+    return replace(sample, image=image.convert("L").convert(image.mode))
+
+
+def blur(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
+    """With p `blur_share` PIL's Gaussian blur, radius uniform in `blur` (unimatch 2c)."""
+    rng = draw("blur")
+    if rng.random() >= cfg.blur_share:
+        return sample
+    return replace(sample, image=_blurred(eight_bit(sample.image), rng, cfg))
+
+
+def cutout(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
+    """With p `cutout_share` a rectangle of noise, labels 255 there (stpp 3); `erased` marks it.
+
+    Noise is uniform in [0, 255) a pixel and channel, truncated to bytes as in the release, so 0 to 254.
+    """
+    rng = draw("cutout")
+    if rng.random() >= cfg.cutout_share:
+        return sample
+    image, mask = np.array(eight_bit(sample.image)), np.array(sample.mask)
+    where = rectangle(rng, mask.shape, cfg.cutout_area, cfg.cutout_ratio, redraw=True)
+    image[where] = rng.integers(255, size=image[where].shape, dtype=np.uint8)
+    mask[where] = 255
+    gone = np.zeros(mask.shape, np.uint8)
+    gone[where] = 1
+    made = (Image.fromarray(array) for array in (image, mask, gone))
+    return replace(sample, image=next(made), mask=next(made), erased=next(made))
+
+
+def pool(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
+    """One to three operations (`pool_count`) of AugSeg's eleven, drawn with replacement, in that order (augseg 3.2)."""
+    rng = draw("pool")
+    image, low, high = eight_bit(sample.image), *cfg.pool_count
+    for k in rng.integers(len(POOL), size=int(rng.integers(low, high + 1))):
+        image = POOL[k](image, rng, cfg)
+    return replace(sample, image=image)
+
+
+def _identity(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+    return image
+
+
+def _autocontrast(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+    return ImageOps.autocontrast(image)
+
+
+def _equalise(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+    return ImageOps.equalize(image)
+
+
+def _blurred(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(*cfg.blur)))
+
+
+def _weaker(enhance: Callable[[Image.Image], ImageEnhance._Enhance]) -> Op:
+    """An enhancement with a factor uniform in (lo, hi], the upper end included as in the release."""
+
+    def op(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+        low, high = cfg.pool_factor
+        return enhance(image).enhance(high - (high - low) * rng.random())
+
+    return op
+
+
+def _posterise(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+    return ImageOps.posterize(image, int(rng.integers(cfg.pool_bits[0], cfg.pool_bits[1] + 1)))
+
+
+def _solarise(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+    return ImageOps.solarize(image, int(rng.integers(cfg.pool_solar[0], cfg.pool_solar[1] + 1)))
+
+
+def _hue(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+    size = cfg.pool_hue * rng.random()
+    return hue(image, -size if rng.random() < 0.5 else size)
+
+
+POOL: tuple[Op, ...] = (
+    _identity,
+    _autocontrast,
+    _equalise,
+    _blurred,
+    _weaker(ImageEnhance.Contrast),
+    _weaker(ImageEnhance.Brightness),
+    _weaker(ImageEnhance.Color),
+    _weaker(ImageEnhance.Sharpness),
+    _posterise,
+    _solarise,
+    _hue,
+)

@@ -1,0 +1,162 @@
+"""`ssbench predict` and `ssbench export` on a network of a real small run, and one in a released file's form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from ran import SMALL, Ran, process
+
+from ssbench.data.dataset import read_mask
+from ssbench.data.open import open_dataset
+from ssbench.errors import UsageError
+from ssbench.files import sha256
+from ssbench.inspect.export import deployed
+from ssbench.inspect.predict import pictures
+from ssbench.inspect.scoring import predictor
+from ssbench.recipe.recipe import load
+from ssbench.train.build import net_maker
+
+TEACHER = SMALL.replace("name: fixmatch", "name: fixmatch, teacher: ema")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, a recipe whose score is its teacher's, and the checkpoint of a run of it."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "small.yaml").write_text(TEACHER)
+    assert process("prepare", "toy", cwd=home).code == 0
+    assert process("run", "small.yaml", "--split", "toy/ours/1_8", cwd=home).code == 0
+    return home
+
+
+def best(home: Path) -> Path:
+    return next(home.glob("runs/**/best.pt"))
+
+
+def exported(home: Path, form: str, *more: str) -> Ran:
+    words = (str(best(home)), "--recipe", "small.yaml", "--form", form, "-o", f"net.{form}", "--json", *more)
+    return process("export", *words, cwd=home)
+
+
+def predicted(home: Path, images: str, out: str) -> Ran:
+    return process("predict", str(best(home)), images, "--recipe", "small.yaml", "-o", out, cwd=home)
+
+
+def few(home: Path) -> str:
+    """A folder of six of its pictures."""
+    folder = home / "pictures"
+    folder.mkdir(exist_ok=True)
+    for path in sorted((home / "data/toy/images").iterdir())[:6]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return str(folder)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # readers of such files exist all the same
+@pytest.mark.parametrize("form", ["onnx", "torchscript", "pt2"])
+def test_an_exported_network_answers_as_the_checkpoint_does(form: str, trained: Path) -> None:
+    told = json.loads(exported(trained, form, "--size", "64x80").out)
+    assert (told["input"], told["output"]) == ([1, 3, 64, 80], [1, 6, 64, 80])
+    assert told["checkpoint_sha256"] == sha256(best(trained))
+    recipe, x = load(str(trained / "small.yaml"), ("net.weights=random",)), torch.randn(1, 3, 64, 80)
+    with torch.no_grad():
+        expected = predictor(recipe, best(trained), 6, 3, torch.device("cpu"))(x)
+    assert torch.allclose(answer(trained / f"net.{form}", form, x), expected, atol=1e-4)
+    assert json.loads((trained / f"net.{form}.json").read_text())["classes"] == told["classes"]
+
+
+def answer(path: Path, form: str, x: torch.Tensor) -> torch.Tensor:
+    if form == "onnx":
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return torch.from_numpy(session.run(["logits"], {"image": x.numpy()})[0])
+    if form == "pt2":
+        return torch.export.load(str(path)).module()(x).detach()
+    return torch.jit.load(str(path))(x).detach()
+
+
+def test_the_network_that_is_scored_is_the_one_exported(trained: Path) -> None:
+    recipe = load(str(trained / "small.yaml"), ("net.weights=random",))
+    state = torch.load(best(trained), weights_only=True)["method"]
+    found = deployed(recipe, best(trained), 6, 3).state_dict()
+    assert all(torch.equal(value, state[f"ema_net.{name}"]) for name, value in found.items())
+
+
+def test_a_released_bare_network_is_exported_too(trained: Path, tmp_path: Path) -> None:
+    recipe = load(str(trained / "small.yaml"), ("net.weights=random",))
+    net = net_maker(recipe, 6, 3, 5)("student")
+    torch.save({"model": {f"module.{name}": value for name, value in net.state_dict().items()}}, tmp_path / "best.pth")
+    found = deployed(recipe, tmp_path / "best.pth", 6, 3).state_dict()
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in found.items())
+
+
+def test_predictions_are_those_of_the_score_and_look_like_the_dataset(trained: Path) -> None:
+    done = predicted(trained, few(trained), "seen")
+    assert done.code == 0, done.err
+    dataset = open_dataset("toy", trained / "data")
+    masks = sorted((trained / "seen" / "masks").iterdir())
+    assert len(masks) == 6
+    assert np.asarray(read_mask(masks[0])).max() < len(dataset.classes)
+    overlay = trained / "seen" / "overlays" / masks[0].name
+    with Image.open(masks[0]) as mask, Image.open(overlay) as seen:
+        assert tuple((mask.getpalette() or [])[:3]) == dataset.palette[0]
+        assert seen.size == mask.size
+    untouched = masks[-1].stat().st_mtime_ns
+    overlay.unlink()  # as if it had been interrupted there
+    again = predicted(trained, few(trained), "seen")
+    assert (again.code, overlay.is_file(), masks[-1].stat().st_mtime_ns) == (0, True, untouched)
+
+
+def test_a_folder_of_another_checkpoints_predictions_is_left_alone(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "seen"
+    out.mkdir()
+    (out / "predict.json").write_text('{"recipe": "other"}')
+    said = predicted(trained, few(trained), str(out))
+    assert said.code == 2
+    assert "predictions of another checkpoint or recipe (other)" in said.err
+    assert [p.name for p in out.iterdir()] == ["predict.json"]
+
+
+def test_a_picture_that_cannot_be_read_stops_no_other(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (70, 50), (10, 200, 30)).save(folder / "good.jpg")
+    (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    said = predicted(trained, str(folder), "mixed")
+    assert said.code == 4
+    assert "1 of 2 pictures cannot be read: bad.png" in said.err
+    assert [p.name for p in (trained / "mixed" / "masks").iterdir()] == ["good.png"]
+
+
+def test_pictures_that_would_write_one_file_are_refused(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    with pytest.raises(UsageError, match="two pictures are called 'a'"):
+        pictures(tmp_path)
+
+
+@pytest.mark.parametrize(("words", "code", "message"), [
+    (["export", "none.pt", "--recipe", "small.yaml", "-o", "x.onnx"], 4, "no file or folder 'none.pt'"),
+    (["export", "small.yaml", "--recipe", "small.yaml", "-o", "x.onnx", "--size", "64"], 2, "is not HEIGHTxWIDTH"),
+    (["predict", "small.yaml", "nowhere", "--recipe", "small.yaml", "-o", "x"], 4, "no file or folder 'nowhere'"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused(words: list[str], code: int, message: str, trained: Path) -> None:
+    said = process(*words, cwd=trained)
+    assert (said.code, message in said.err) == (code, True), said.err
+
+
+def test_a_released_checkpoint_becomes_a_claim(trained: Path) -> None:
+    recipe = load(str(trained / "small.yaml"), ("net.weights=random",))
+    net = net_maker(recipe, 6, 3, 5)("student")
+    torch.save({"model": net.state_dict()}, trained / "released.pth")
+    lost = process("import", "released.pth", cwd=trained)
+    assert (lost.code, "which network is it?" in lost.err) == (2, True)
+    words = ("released.pth", "--recipe", "small.yaml", "--split", "toy/ours/1_8", "--json")
+    told = json.loads(process("import", *words, cwd=trained).out)
+    scored = json.loads(process("eval", "released.pth", "--recipe", "small.yaml", "--json", cwd=trained).out)
+    assert (told["kind"], told["value"]) == ("checkpoint", f"{scored['value']:.2f}")
+    assert Path(trained / told["file"]).is_file()

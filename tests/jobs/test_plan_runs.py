@@ -1,0 +1,241 @@
+"""The runs behind tables, against counts by hand; keys without data; states; the plan's file as a queue."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ran import ROOT, SMALL, Ran
+
+from ssbench.errors import RecipeError, UsageError
+from ssbench.jobs.plan_file import runs_of
+from ssbench.jobs.planned import Asked, plan
+from ssbench.jobs.run import Places
+from ssbench.jobs.wanted import wanted
+from ssbench.recipe.recipe import load
+from ssbench.results.store import ResultStore
+from ssbench.splits.manifest import Partition, manifest, published_digest
+
+Ssbench = Callable[..., Ran]
+TOY = f"""
+base: {ROOT / "recipes/base/toy.yaml"}
+method: {{name: supervised, epoch_of: unlabeled}}  # ours
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path_factory.getbasetemp() / "remembered"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "data", tmp_path / "runs", tmp_path / "results")
+
+
+def asked_for(places: Places, *targets: str) -> tuple[int, int]:
+    """(runs, cells without a recipe) behind tables."""
+    found = wanted(targets, (), places)
+    return len(found.cells), found.not_yet.total()
+
+
+@pytest.mark.parametrize(
+    ("table", "count"),
+    [
+        ("mpmc/table3", 9 * 2),  # supervised, four hosts, four hosts + mpmc; at 3 and 7 cases
+        ("ipixmatch/table1", 3 * 2),  # UniMatch*, L_KL, L_CR; #P1 and #P2
+        ("s4mc/table1", 5 * 5),  # supervised, two hosts, both + s4mc; five splits
+        ("toy/table1", 7 * 2),
+    ],
+)
+def test_runs_behind_a_table_by_hand(places: Places, table: str, count: int) -> None:
+    assert sum(asked_for(places, table)) == count
+
+
+def test_baselines_of_two_papers_are_one_run(places: Places) -> None:
+    """MPMC and WPL, Table 1: baselines R50 5 + 4 x 8 and R101 8 + 4 x 8, shared; 2 x 4 x 8 with each plug-in."""
+    baselines, with_plugin = 37 + 40, 64
+    assert sum(asked_for(places, "mpmc/table1")) == sum(asked_for(places, "wpl/table1")) == baselines + with_plugin
+    runs, not_yet = asked_for(places, "mpmc/table1", "wpl/table1")
+    assert not_yet == 0
+    assert runs == baselines + 2 * with_plugin
+    shared = wanted(["mpmc/table1", "wpl/table1"], (), places).cells["augseg/augseg_voc_r101", (), "voc/classic/1_16"]
+    assert [cell.split()[0] for cell in shared] == ["mpmc/table1", "wpl/table1"]
+
+
+def test_two_names_of_one_run_are_one_run(places: Places, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(TOY)
+    names = [str(tmp_path / f"{name}.yaml") for name in ("one", "two")]
+    made = plan(Asked(names, ["toy/ours/1_16"], seeds=2), places)
+    assert [(run.recipe, run.seed, run.also) for run in made.runs] == [(names[0], k, (names[1],)) for k in (0, 1)]
+    key = load(names[0]).key(Partition.read("toy/ours/1_16", places.data).sha256, 0)
+    assert made.runs[0].key == key
+
+
+def test_a_run_that_two_names_ask_for_goes_on_where_it_stands(places: Places, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(TOY)
+    folder = places.runs / "custom/two/toy-ours-1_16/seed0"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").touch()
+    made = plan(Asked([str(tmp_path / f"{n}.yaml") for n in ("one", "two")], ["toy/ours/1_16"]), places)
+    assert [(run.recipe, run.state) for run in made.runs] == [(str(tmp_path / "two.yaml"), "partial")]
+
+
+def test_digests_of_splits_without_their_lists(tmp_path: Path) -> None:
+    known = {name: published_digest(entry) for name, entry in manifest().splits.items()}
+    here = [name for name in known if name.split("/")[0] in ("toy", "camvid")]
+    assert len(here) == 10
+    assert all(known[name] == Partition.read(name, tmp_path).sha256 for name in here)
+    assert [name for name, digest in known.items() if digest is None] == [
+        f"coco/pseudoseg/1_{n}" for n in (512, 256, 128, 64, 32)
+    ]
+
+
+def test_digests_of_published_splits_against_their_lists(shared: Path, tmp_path: Path) -> None:
+    from ssbench.splits.passport import fetch_lists
+
+    fetch_lists("voc", tmp_path, shared / "splits")
+    for name, entry in manifest().splits.items():
+        if name.startswith("voc/"):
+            assert published_digest(entry) == Partition.read(name, tmp_path).sha256, name
+
+
+def test_what_is_stored_is_known_by_its_key(places: Places) -> None:
+    """The records that come with the project, looked up without any data."""
+    stored = replace(places, results=ROOT / "results")
+    made = plan(Asked(["toy/table1"]), stored)
+    assert {run.state for run in made.runs} == {"done"}
+    assert {run.key for run in made.runs} <= {record.key for record in ResultStore(stored.results).records()}
+    assert made.todo == []
+
+
+def test_states_of_runs(places: Places, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(TOY)
+    name, split = str(tmp_path / "mine.yaml"), "toy/ours/1_16"
+    keys = [run.key for run in plan(Asked([name], [split], seeds=5), places).runs]
+    folders = [places.runs / "custom/mine/toy-ours-1_16" / f"seed{k}" for k in range(5)]
+    for folder in folders[1:3]:
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.pt").touch()
+    told = {"key": keys[1], "step": 450, "steps": 600, "state": "stopped"}
+    (folders[1] / "progress.json").write_text(json.dumps(told))
+    folders[3].mkdir()
+    ResultStore(places.results).add(failed("custom/mine", split, str(keys[4])))
+    with (folders[3] / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = plan(Asked([name], [split], seeds=5), places)
+    by_seed = {run.seed: run for run in made.runs}
+    states = {0: "missing", 1: "partial", 2: "partial", 3: "running", 4: "failed"}
+    assert {seed: run.state for seed, run in by_seed.items()} == states
+    assert [by_seed[k].left for k in (0, 1, 2, 4)] == [1, 0.25, 1, 1]
+    assert by_seed[4].note == "the loss is not finite"
+    assert {run.seed for run in made.todo} == {0, 1, 2, 4}
+
+
+def failed(recipe: str, split: str, key: str) -> dict[str, Any]:
+    return {
+        **{
+            "schema": 1,
+            "key": key,
+            "recipe": recipe,
+            "method": "supervised",
+            "plugin": None,
+            "split": split,
+            "seed": 4,
+        },
+        **{"division": "closed", "quick": False, "custom_split": False, "metric": "miou", "status": "failed"},
+        "reason": "the loss is not finite",
+    }
+
+
+def test_a_recipe_of_no_table_needs_a_split_or_a_printed_score(places: Places) -> None:
+    with pytest.raises(UsageError, match="needs a split"):
+        plan(Asked(["toy/none_unimatch"]), places)
+    assert {w[2] for w in wanted(["acdc/unimatch_unet"], (), places).cells} == set(load("acdc/unimatch_unet").expect)
+    with pytest.raises(UsageError, match="no cell"):
+        plan(Asked(["toy/table1"], ["voc/classic/1_16"]), places)
+
+
+def test_plan_command(ssbench: Ssbench, tmp_path: Path) -> None:
+    for path in (ROOT / "results/toy").rglob("seed0.json"):
+        ResultStore(tmp_path / "stored").add(json.loads(path.read_text()))
+    ran = ssbench("plan", "toy/table1", "--seeds", "2", "--gpus", "3", "--results", "stored", "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert set(found) == {
+        *("plan", "targets", "assumed", "budget_hours", "gpus", "totals", "not_yet", "disk", "runs"),
+    }
+    totals = found["totals"]
+    assert (totals["runs"], totals["done"], totals["missing"], totals["chosen"]) == (28, 14, 14, 14)
+    assert all(run["basis"].startswith("measured on ") for run in found["runs"])
+    assert 0 < totals["wall_hours"] < totals["hours"] < 3 * totals["wall_hours"] + 1e-9
+    lines = ssbench("plan", "toy/table1", "--results", "stored").out.splitlines()
+    assert lines[0].split("\t")[:4] == ["recipe", "split", "seeds", "state"]
+    assert len(lines) == 15
+    short = ssbench("plan", "toy/table1", "--gpu-hours", "1e-9", "--json")
+    assert short.code == 7
+    assert json.loads(short.out)["totals"]["chosen"] == 0
+    assert "no run fits 1e-09 hours" in short.err
+
+
+def test_a_plan_is_an_executable_list(ssbench: Ssbench, toy_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    roots = ("--data-root", toy_data)
+    told = ssbench("plan", "small.yaml", "--split", "toy/ours/1_32", "--json", *roots)
+    (tmp_path / "plan.json").write_text(told.out)
+    ran = ssbench("run", "--plan", "plan.json", "--device", "cpu", "--json", *roots)
+    assert ran.code == 0, ran.err
+    assert [(run["recipe"], run["seed"], run["state"]) for run in json.loads(ran.out)["runs"]] == [
+        ("small.yaml", 0, "done")
+    ]
+    again = json.loads(ssbench("plan", "small.yaml", "--split", "toy/ours/1_32", "--json", *roots).out)
+    planned, done = json.loads(told.out)["runs"][0], again["runs"][0]
+    assert (planned["state"], done["state"], done["hours"]) == ("missing", "done", 0)
+    record = json.loads(next(tmp_path.glob("results/custom/small/*/seed0.json")).read_text())
+    assert record["key"] == planned["key"]
+    assert record["timings"]["steps"] == planned["work"]["steps"]
+    kept = sum(file.stat().st_size for file in tmp_path.glob("runs/custom/small/*/seed0/*.pt"))
+    planned_bytes = planned["work"]["checkpoint_bytes"]  # for two best epochs; this run may have had one
+    assert 5 / 6 < kept / planned_bytes < 1.05
+    (tmp_path / "plan.json").write_text(json.dumps(again))
+    assert "nothing left to run" in ssbench("run", "--plan", "plan.json").err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not even JSON"),
+        ("[]", "the whole"),
+        ('{"plan": 2, "runs": []}', "plan: Input should be less than or equal to 1"),
+        ('{"plan": 1, "runs": [{"recipe": "toy/none_cps", "seed": 0}]}', "runs.0.split: Field required"),
+    ],
+)
+def test_what_is_no_plan_is_refused(places: Places, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        runs_of(tmp_path / "plan.json", [], [], [], [], False, places)
+
+
+def test_a_plan_of_other_settings_is_refused(places: Places, tmp_path: Path) -> None:
+    run = {"recipe": "toy/none_cps", "split": "toy/ours/1_16", "seed": 0, "key": "0" * 16, "chosen": True}
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"plan": 1, "runs": [run]}))
+    with pytest.raises(RecipeError, match="is not what was planned"):
+        runs_of(path, [], [], [], [], False, places)
+    path.write_text(json.dumps({"plan": 1, "runs": [{**run, "key": None}, {**run, "seed": 1, "chosen": False}]}))
+    assert [str(cell) for cell in runs_of(path, [], [], [], [], False, places)] == ["toy/none_cps toy/ours/1_16 seed 0"]
+    for more in ({"targets": ["toy/table1"]}, {"splits": ["toy/ours/1_16"]}, {"seeds": [0]}, {"quick": True}):
+        given = {"targets": [], "splits": [], "seeds": [], "overrides": [], "quick": False, **more}
+        with pytest.raises(UsageError):
+            runs_of(path, places=places, **given)
+    with pytest.raises(UsageError, match="no plan"):
+        runs_of(tmp_path / "nowhere.json", [], [], [], [], False, places)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_made import A, B, Make, epochs, runs_of
+
+from ssbench.page import curves
+from ssbench.page.charts import Bars, Dots, Lines
+from ssbench.page.runs import Group, Line, Run
+from ssbench.results.store import ResultStore
+from ssbench.tables.claims import Claim
+from ssbench.tables.spec import PaperTable
+
+Write = Callable[..., Path]
+Stored = Callable[..., Run]
+
+
+@pytest.fixture
+def run(store: ResultStore, record: Make) -> Callable[..., Run]:
+    """A run stored and read again, as a report reads it."""
+
+    def stored(recipe: str = "p/base", split: str = A, **fields: Any) -> Run:
+        path = store.add(record(recipe, split, **fields))
+        found = next(r for r in store.runs(recipe, split) if r.path == path)
+        return Run(found, found.full())
+
+    return stored
+
+
+def group(*lines: Line, claims: tuple[Claim, ...] = (), reference: Line | None = None) -> Group:
+    return Group(lines[0].label, lines[0].split, lines, claims, reference)
+
+
+def log(*curve: tuple[int, float]) -> Claim:
+    return Claim("unimatch", None, A, None, None, "miou", Decimal("1"), "log", "somewhere", "", curve)
+
+
+def test_stages_follow_one_another(run: Stored) -> None:
+    history = [
+        {"epoch": 0, "stage": "one", "terms": {"loss": 3.0}},
+        {"epoch": 1, "stage": "one", "terms": {"loss": 2.0}, "select": 50.0},
+        {"epoch": 0, "stage": "two", "terms": {"loss": 1.5}},
+        {"epoch": 0, "terms": {"loss": 1.0}, "select": 60.0},
+    ]
+    assert curves.history(run(history=history)) == {
+        1: {"loss": 3.0}, 2: {"loss": 2.0, "select": 50.0}, 3: {"loss": 1.5}, 4: {"loss": 1.0, "select": 60.0}
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        ({"kept": 0.5, "known": 0.4, "right": 0.3}, {"kept": 50.0, "recall": 30.0, "precision": 75.0}),
+        ({"kept": 0.5}, {"kept": 50.0}),
+        ({"kept": 0.0, "known": 0.0, "right": 0.0}, {"kept": 0.0, "recall": 0.0}),
+        ({"loss": 1.0}, {}),
+    ],
+)
+def test_precision_is_the_right_share_of_the_kept(terms: dict[str, float], expected: dict[str, float]) -> None:
+    assert curves.quality(terms) == pytest.approx(expected)
+
+
+def test_a_line_is_the_mean_of_its_seeds_and_the_area_their_range(run: Stored) -> None:
+    runs = tuple(run(seed=seed, history=epochs(best)) for seed, best in enumerate((70.0, 72.0, 77.0)))
+    chart = curves.score_chart(group(Line("base", "p/base", A, runs)))
+    assert chart is not None
+    (series,) = chart.series
+    assert series.points == tuple((e + 1, 73.0 - 2 * (5 - e)) for e in range(6))
+    assert series.band[-1] == (6.0, 70.0, 77.0)
+    assert "73.00 at 6" in chart.described()
+    heads, rows = chart.table()
+    assert (heads, rows[-1], len(rows)) == (["epoch", "base"], ["6", "73.00"], 6)
+
+
+def test_seeds_of_other_lengths_are_averaged_where_they_are(run: Stored) -> None:
+    short = run(seed=1, history=epochs(80.0)[:2])
+    chart = curves.score_chart(group(Line("base", "p/base", A, (run(history=epochs(70.0)), short))))
+    assert chart is not None
+    assert [y for _, y in chart.series[0].points] == [65.0, 67.0, 64.0, 66.0, 68.0, 70.0]
+
+
+def test_released_logs_are_a_band_only_where_their_course_is_known(run: Stored) -> None:
+    whole = log(*((e, 60.0 + e) for e in range(0, 9, 2))), log(*((e, 70.0 - e) for e in range(0, 5)))
+    sparse = log((0, 50.0), (70, 77.0), (79, 76.0))
+    chart = curves.score_chart(group(Line("b", "p/base", A, (run(),)), claims=(*whole, sparse)))
+    assert chart is not None
+    (band,) = chart.bands
+    assert band.points[:3] == ((1.0, 60.0, 70.0), (2.0, 61.0, 69.0), (3.0, 62.0, 68.0))
+    assert band.points[-1] == (9.0, 68.0, 68.0)
+    assert band.label == "2 released logs"
+    assert chart.dots == (Dots("1 released log, known epochs", ((1.0, 50.0), (71.0, 77.0), (80.0, 76.0))),)
+    assert chart.reach() == (1.0, 80.0)
+
+
+def test_a_supervised_run_is_drawn_as_a_level(run: Stored) -> None:
+    below = Line("Supervised", "p/sup", A, (run("p/sup", method="supervised", best=61.0),))
+    chart = curves.score_chart(group(Line("base", "p/base", A, (run(),)), reference=below))
+    assert chart is not None
+    assert [(level.label, level.value) for level in chart.levels] == [("Supervised (best epoch)", 61.0)]
+
+
+def test_one_chart_a_loss_term_and_quality_apart(run: Stored) -> None:
+    found = group(Line("base", "p/base", A, (run(history=epochs(70.0)),)))
+    assert [chart.y for chart in curves.loss_charts(found)] == ["loss", "sup"]
+    assert [chart.y.split(" of ")[0] for chart in curves.quality_charts(found)] == ["kept share", "precision", "recall"]
+    assert curves.unmeasured(found) == ""
+    old = group(Line("base", "p/base", B, (run(split=B, history=epochs(70.0, quality=False)),)))
+    assert [chart.y.split(" of ")[0] for chart in curves.quality_charts(old)] == ["kept share"]
+    assert curves.unmeasured(old) == "precision and recall"
+    none = group(Line("base", "p/none", A, (run("p/none"),)))
+    assert (curves.quality_charts(none), curves.unmeasured(none)) == ([], "everything")
+
+
+def test_scores_by_class_leave_out_what_is_nowhere_and_the_background_of_dice(run: Stored) -> None:
+    chart = curves.class_chart(group(Line("base", "p/base", A, (run(),))))
+    assert chart is not None
+    assert dict(zip(chart.rows, chart.series[0].values, strict=True)) == {"background": 90.0, "car": 50.0}
+    dice = run("p/dice", metric="dice", classes=["background", "LV", "RV"], per_class={"best": [80.0, 90.0]})
+    chart = curves.class_chart(group(Line("dice", "p/dice", A, (dice,))))
+    assert chart is not None
+    assert (chart.rows, chart.x) == (("LV", "RV"), "Dice, %")
+
+
+def test_of_many_classes_those_that_changed_most_are_drawn(run: Stored) -> None:
+    names = [f"c{i}" for i in range(80)]
+    base = run(classes=names, per_class={"best": [50.0] * 80})
+    moved = [50.0 + (i if i % 5 == 0 else 0) for i in range(80)]
+    plug = run("p/plug", plugin="x", classes=names, per_class={"best": moved})
+    chart = curves.class_chart(group(Line("base", "p/base", A, (base,)), Line("plug", "p/plug", A, (plug,))))
+    assert chart is not None
+    assert [chart.rows[i] for i in chart.drawn()] == [f"c{i}" for i in range(5, 80, 5)]
+    assert len(chart.table()[1]) == 80
+
+
+def test_gains_are_paired_by_seed_and_stand_beside_the_printed_ones(
+    store: ResultStore, record: Make, table_file: Write
+) -> None:
+    for seed, best in ((0, 70.0), (1, 71.0)):
+        store.add(record("toypaper/base", A, seed, best))
+    for seed, best in ((1, 73.0), (2, 90.0)):
+        store.add(record("toypaper/plug", A, seed, best, plugin="x"))
+    filled = PaperTable.read(str(table_file())).fill(store)
+    chart = curves.gains_chart(runs_of(store, [filled]).groups)
+    assert isinstance(chart, Bars)
+    assert chart.rows == (f"{A}: UniMatch + X (1 seed)",)
+    assert [(s.label, s.values) for s in chart.series] == [("printed", (pytest.approx(1.2),)), ("measured", (2.0,))]
+
+
+def test_nothing_to_draw_is_no_chart(run: Stored) -> None:
+    bare = group(Line("b", "p/base", A, (run(history=[], per_class=None, classes=[]),)))
+    assert curves.score_chart(bare) is None
+    assert curves.class_chart(bare) is None
+    assert curves.loss_charts(bare) == []
+    assert curves.gains_chart([bare]) is None
+
+
+def test_a_chart_of_one_point_can_be_drawn(run: Stored) -> None:
+    from ssbench.page.charts_svg import placed
+
+    chart = curves.score_chart(group(Line("b", "p/base", A, (run(history=epochs(70.0)[-1:]),))))
+    assert isinstance(chart, Lines)
+    drawing = placed(chart)
+    (dot,) = drawing.dots
+    left, top, right, bottom = drawing.frame
+    assert left < float(dot.x) < right
+    assert top < float(dot.y) < bottom

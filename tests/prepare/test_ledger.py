@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ssbench.prepare import ledger
+from ssbench.prepare.ledger import Ledger, Problem
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three files and their ledger."""
+    root = tmp_path / "data set"
+    for path, text in (("images/ä.png", "one"), ("images/b.png", "two"), ("train.txt", "")):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    (root / ".temporary").write_text("not data")
+    ledger.write(root, "toy", {"form": "png"}, {"train": 2})
+    return root
+
+
+def book(root: Path) -> Ledger:
+    found = Ledger.read(root)
+    assert found is not None
+    return found
+
+
+def test_a_ledger_names_size_and_digest_of_every_file(root):
+    found = book(root)
+    assert found.files["images/ä.png"] == (3, hashlib.sha256(b"one").hexdigest())
+    assert sorted(found.files) == ["images/b.png", "images/ä.png", "train.txt"]
+    assert (found.dataset, found.settings, found.counts, found.bytes) == ("toy", {"form": "png"}, {"train": 2}, 6)
+    assert found.tool.startswith("ssbench ")
+
+
+def test_a_ledger_is_json_with_a_file_a_line(root):
+    text = (root / "ledger.json").read_text()
+    assert json.loads(text)["schema"] == 1
+    assert sum(line.startswith('  "images/') for line in text.splitlines()) == 2
+
+
+def test_writing_twice_gives_the_same_bytes(root):
+    before = (root / "ledger.json").read_bytes()
+    ledger.write(root, "toy", {"form": "png"}, {"train": 2})
+    assert (root / "ledger.json").read_bytes() == before
+
+
+def test_nothing_changed_nothing_said(root):
+    assert ledger.compare(root, book(root)) == []
+
+
+def test_each_kind_of_change_is_named(root):
+    (root / "images/ä.png").write_text("on")
+    (root / "images/b.png").write_text("TWO")
+    (root / "train.txt").unlink()
+    (root / "new.txt").write_text("?")
+    problems = ledger.compare(root, book(root))
+    assert [(p.kind, p.path) for p in problems] == [
+        ("changed", "images/b.png"),
+        ("truncated", "images/ä.png"),
+        ("extra", "new.txt"),
+        ("missing", "train.txt"),
+    ]
+    assert problems[1].detail == "2 of 3 bytes"
+
+
+def test_a_longer_file_is_changed(root):
+    (root / "images/b.png").write_text("two and more")
+    assert ledger.compare(root, book(root)) == [Problem("changed", "images/b.png", "12 of 3 bytes")]
+
+
+def test_a_quick_look_hashes_only_what_was_written_since(root):
+    (root / "images/b.png").write_text("TWO")
+    os.utime(root / "images/b.png", (1, 1))
+    assert ledger.compare(root, book(root), quick=True) == []
+    os.utime(root / "images/b.png")
+    assert [p.kind for p in ledger.compare(root, book(root), quick=True)] == ["changed"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": {"a": 1}}', '{"files": [], "dataset": "a"}'])
+def test_a_damaged_ledger_is_none(root, text):
+    (root / "ledger.json").write_text(text)
+    assert Ledger.read(root) is None
+
+
+def test_no_ledger_is_none(tmp_path):
+    assert Ledger.read(tmp_path / "nowhere") is None
+
+
+def test_the_digest_is_of_names_and_contents(root):
+    before = book(root)
+    assert before.digest() != before.digest("images/")
+    (root / "images/b.png").rename(root / "images/c.png")
+    ledger.write(root, "toy", {}, {})
+    assert book(root).digest("images/") != before.digest("images/")
+    assert book(root).digest("train") == before.digest("train")
+
+
+def test_more_files_than_are_hashed_at_once(tmp_path):
+    for i in range(1100):
+        (tmp_path / f"{i:05d}").write_bytes(i.to_bytes(2, "big"))
+    ledger.write(tmp_path, "toy", {}, {})
+    assert len(book(tmp_path).files) == 1100
+    assert ledger.compare(tmp_path, book(tmp_path)) == []

@@ -1,0 +1,63 @@
+"""`schedule: {deterministic: true}`: torch's deterministic operations while a run lasts (IPixMatch Sec. IV-B)."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from running import TINY, Job, trainer_of
+
+from ssbench.data.batch import Batch
+from ssbench.recipe.recipe import load
+from ssbench.train.machine import repeatable
+from ssbench.train.trainer import Trainer
+
+
+class Asking(Trainer):
+    """Notes in every step what torch was told."""
+
+    told: tuple[tuple[bool, bool], ...] = ()
+
+    def _step(self, batch: Batch) -> None:
+        now = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        self.told += (now,)
+        super()._step(batch)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_every_step_is_asked_for_it_and_none_after_the_run(toy: Path, tmp_path: Path, wanted: bool) -> None:
+    few = (*TINY, "schedule.epochs=1", f"schedule.deterministic={str(wanted).lower()}")
+    trainer = trainer_of(Job(toy, tmp_path, few), kind=Asking)
+    assert isinstance(trainer, Asking)
+    trainer.run()
+    assert set(trainer.told) == {(wanted, wanted)}
+    assert len(trainer.told) == trainer.steps
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_an_operation_without_such_a_form_warns_and_goes_on() -> None:
+    with repeatable(True), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        x = torch.zeros(4)
+        x.put_(torch.tensor([1]), torch.tensor([2.0]), accumulate=False)
+        assert x[1] == 2
+    assert any("deterministic" in str(w.message) for w in said)
+
+
+def test_a_run_that_fails_leaves_torch_as_it_was() -> None:
+    def failing() -> float:
+        with repeatable(True):
+            return 1 / (1 - torch.are_deterministic_algorithms_enabled())
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_it_is_part_of_a_run_only_where_it_is_set() -> None:
+    usual, wanted = load("toy/none_unimatch"), load("toy/none_unimatch", ["schedule.deterministic=true"])
+    assert "deterministic" not in usual.resolved()["schedule"]
+    assert wanted.resolved()["schedule"]["deterministic"] is True
+    assert wanted.key("a", 0) != usual.key("a", 0)

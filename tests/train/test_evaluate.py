@@ -1,0 +1,263 @@
+"""Scores against counts made pixel by pixel in Python, and windows against the published ones."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from running import ALONE
+from torch import Tensor
+
+from ssbench import keyed
+from ssbench.data.dataset import Dataset
+from ssbench.errors import RecipeError
+from ssbench.recipe.recipe import EvalConfig
+from ssbench.train.distributed import Team
+from ssbench.train.evaluate import Score, central, evaluate, label_image, overall, sliding, volume_labels, windows
+from ssbench.views.settings import ViewsConfig
+from ssbench.views.tensors import layer
+
+VIEWS = ViewsConfig(weak="none", crop=8, normalise="none")
+CLASSES = 5
+
+
+class Drawn(Dataset):
+    """Pictures whose red channel says what will be predicted, and masks of noise with ignored pixels.
+
+    Class 3 is predicted and never true, class 4 is neither.
+    """
+
+    name = "drawn"
+    classes = ("a", "b", "c", "d", "e")
+    palette = ((0, 0, 0),) * CLASSES
+    sizes = ((11, 7), (8, 8), (5, 13), (9, 6), (7, 7))
+
+    def ids(self, subset: str) -> tuple[str, ...]:
+        return tuple(f"{subset}{k}" for k in range(len(self.sizes)))
+
+    def image(self, id: str) -> Image.Image:
+        return Image.fromarray(np.repeat(self.told(id)[..., None] * 10, 3, axis=2))
+
+    def mask(self, id: str) -> Image.Image:
+        drawn = keyed.rng("true", id).integers(0, 4, self._size(id)).astype(np.uint8)
+        return Image.fromarray(np.where(drawn == 3, 255, drawn).astype(np.uint8))
+
+    def told(self, id: str) -> Any:
+        return keyed.rng("told", id).integers(0, 4, self._size(id)).astype(np.uint8)
+
+    def _size(self, id: str) -> tuple[int, int]:
+        return self.sizes[int(id[-1]) % len(self.sizes)]
+
+
+class Stacks(Drawn):
+    """The same as volumes of two and three slices, of equal size; every class but 3 may occur."""
+
+    sizes = ((6, 8),)
+
+    def ids(self, subset: str) -> tuple[str, ...]:
+        return tuple(f"{subset}{k}" for k in range(5))
+
+    def volumes(self, subset: str) -> dict[str, tuple[str, ...]]:
+        ids = self.ids(subset)
+        return {"first": ids[:2], "second": ids[2:]}
+
+
+def read(x: Tensor) -> Tensor:
+    """Logits that say what the red channel says."""
+    return F.one_hot((x[:, 0] * 255 / 10).round().long(), CLASSES).movedim(-1, 1).float()
+
+
+def score(dataset: Dataset, cfg: EvalConfig, team: Team = ALONE) -> Score:
+    return evaluate(read, dataset, "val", cfg, VIEWS, team)
+
+
+def counted(pairs: list[tuple[Any, Any]]) -> list[list[int]]:
+    """The confusion matrix, one pixel after another."""
+    matrix = [[0] * CLASSES for _ in range(CLASSES)]
+    for true, told in pairs:
+        for t, p in zip(np.asarray(true).flat, np.asarray(told).flat, strict=True):
+            if t != 255:
+                matrix[t][p] += 1
+    return matrix
+
+
+def naive_iou(matrix: list[list[int]]) -> list[float | None]:
+    found: list[float | None] = []
+    for c in range(CLASSES):
+        union = sum(matrix[c]) + sum(row[c] for row in matrix) - matrix[c][c]
+        found.append(100 * matrix[c][c] / union if union else None)
+    return found
+
+
+@pytest.fixture
+def dataset() -> Drawn:
+    return Drawn(Path())
+
+
+def everything(dataset: Drawn) -> list[tuple[Any, Any]]:
+    return [(dataset.mask(id), dataset.told(id)) for id in dataset.ids("val")]
+
+
+def test_whole_images(dataset: Drawn) -> None:
+    found, matrix = score(dataset, EvalConfig(absent="left_out")), counted(everything(dataset))
+    assert found.matrix == matrix
+    assert found.per_class == pytest.approx(naive_iou(matrix))
+    assert found.per_class[3:] == [0, None], "predicted only: a zero; nowhere at all: no score"
+    known = [value for value in naive_iou(matrix) if value is not None]
+    assert found.value == pytest.approx(sum(known) / 4)
+
+
+def test_an_absent_class_may_count_as_zero(dataset: Drawn) -> None:
+    left_out, zero = score(dataset, EvalConfig(absent="left_out")), score(dataset, EvalConfig(absent="zero"))
+    assert zero.value == pytest.approx(left_out.value * 4 / 5)
+    assert zero.matrix == left_out.matrix
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_processes_together_count_every_pixel_once(dataset: Drawn, world: int) -> None:
+    class Part(Team):
+        def sum(self, value: Tensor) -> Tensor:
+            return value
+
+    parts = [score(dataset, EvalConfig(), Part(rank, world, torch.device("cpu"))).matrix for rank in range(world)]
+    assert np.sum(parts, axis=0).tolist() == counted(everything(dataset))
+
+
+def test_the_first_images_only(dataset: Drawn) -> None:
+    assert score(dataset, EvalConfig(few=2)).matrix == counted(everything(dataset)[:2])
+
+
+def test_loader_workers_change_nothing(dataset: Drawn) -> None:
+    cfg = EvalConfig()
+    alone = evaluate(read, dataset, "val", cfg, VIEWS, ALONE, workers=0)
+    assert evaluate(read, dataset, "val", cfg, VIEWS, ALONE, workers=1) == alone
+
+
+def test_central_crop(dataset: Drawn) -> None:
+    """Of a smaller image all there is."""
+    pairs = []
+    for true, told in everything(dataset):
+        array = np.asarray(true)
+        top, left = max(array.shape[0] - 8, 0) // 2, max(array.shape[1] - 8, 0) // 2
+        where = (slice(top, top + 8), slice(left, left + 8))
+        pairs.append((array[where], told[where]))
+    assert score(dataset, EvalConfig(protocol="center", crop=8)).matrix == counted(pairs)
+
+
+def test_central_part() -> None:
+    x = torch.arange(7 * 6).view(7, 6)
+    (part,) = central(3, x)
+    assert part.tolist() == x[2:5, 1:4].tolist()
+    assert central(9, x)[0].shape == (7, 6)
+
+
+def test_windows_of_cityscapes() -> None:
+    """specs/unimatch.md 1.7: eight windows, cut at the border and not shifted back."""
+    rows, columns = ((0, 801), (534, 1024)), ((0, 801), (534, 1335), (1068, 1869), (1602, 2048))
+    assert list(windows(1024, 2048, 801)) == [(*r, *c) for r in rows for c in columns]
+
+
+@pytest.mark.parametrize(("height", "width", "crop"), [(10, 10, 4), (3, 17, 5), (8, 8, 8), (9, 4, 2), (5, 5, 20)])
+def test_windows_cover_every_pixel(height: int, width: int, crop: int) -> None:
+    seen = torch.zeros(height, width, dtype=torch.int64)
+    for top, bottom, left, right in windows(height, width, crop):
+        assert 0 < bottom - top <= crop
+        assert 0 < right - left <= crop
+        seen[top:bottom, left:right] += 1
+    assert int(seen.min()) >= 1
+
+
+def test_probabilities_of_windows_are_summed() -> None:
+    """Against a loop over pixels; the prediction depends on the window, as a real network's does."""
+
+    def predict(x: Tensor) -> Tensor:
+        return torch.cat([x, x.mean((2, 3), keepdim=True).expand_as(x), -x], 1)
+
+    x = torch.randn(1, 1, 7, 9, generator=torch.Generator().manual_seed(0))
+    expected = torch.zeros(1, 3, 7, 9)
+    for top in range(0, 7, 2):  # int(4 * 2 / 3)
+        for left in range(0, 9, 2):
+            probs = predict(x[..., top : top + 4, left : left + 4]).softmax(1)
+            for row in range(probs.shape[2]):
+                for column in range(probs.shape[3]):
+                    expected[0, :, top + row, left + column] += probs[0, :, row, column]
+    assert torch.allclose(sliding(predict, x, 4), expected)
+
+
+def test_sliding_scores_every_pixel(dataset: Drawn) -> None:
+    assert score(dataset, EvalConfig(protocol="sliding", crop=4)).matrix == counted(everything(dataset))
+
+
+def test_volumes() -> None:
+    """Dice of each class over all slices of a volume, then over volumes, then over classes."""
+    dataset = Stacks(Path())
+    found = score(dataset, EvalConfig(protocol="volume", crop=8))
+    expected: dict[str, list[float | None]] = {}
+    for name, ids in dataset.volumes("val").items():
+        x = torch.stack([layer(dataset.image(id).convert("L"))[None].float() / 255 for id in ids])
+        told = volume_labels(read_smooth, x, 8)
+        both, size = [0] * CLASSES, [0] * CLASSES
+        for k, id in enumerate(ids):
+            for t, p in zip(np.asarray(dataset.mask(id)).flat, told[k].flatten().tolist(), strict=True):
+                if t == 255:
+                    continue
+                size[t] += 1
+                size[p] += 1
+                both[p] += int(t == p)
+        expected[name] = [100 * 2 * b / s if s else None for b, s in zip(both[1:], size[1:], strict=True)]
+    got = evaluate(read_smooth, dataset, "val", EvalConfig(protocol="volume", crop=8), VIEWS, ALONE)
+    assert list(got.volumes) == ["first", "second"]
+    for name in expected:
+        assert got.volumes[name] == pytest.approx(expected[name])
+    assert got.matrix is None
+    assert found.per_class[3] is None, "class 4 is nowhere"
+    each = [[v[c] for v in expected.values() if v[c] is not None] for c in range(4)]
+    means = [sum(v) / len(v) for v in each if v]  # type: ignore[arg-type]
+    assert got.value == pytest.approx(sum(means) / len(means))
+    assert overall(got.volumes, ["second"]) == pytest.approx(np.mean([v for v in expected["second"] if v is not None]))
+
+
+def read_smooth(x: Tensor) -> Tensor:
+    """Logits of class = brightness, from resized slices too: nearness of the brightness to each class's."""
+    brightness = x[:, :1] * 255 / 10
+    return -(brightness - torch.arange(CLASSES).view(1, -1, 1, 1)).abs()
+
+
+def test_volumes_are_resized_there_and_back() -> None:
+    sizes = []
+
+    def predict(x: Tensor) -> Tensor:
+        sizes.append(tuple(x.shape))
+        return torch.cat([x, 1 - x], 1)
+
+    x = torch.rand(3, 1, 6, 10, generator=torch.Generator().manual_seed(0))
+    labels = volume_labels(predict, x, 16)
+    assert sizes == [(3, 1, 16, 16)]
+    small = F.interpolate(x, (16, 16), mode="bilinear")
+    assert torch.equal(labels, F.interpolate(torch.cat([small, 1 - small], 1), (6, 10), mode="bilinear").argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol"), [(Drawn, "volume"), (Stacks, "whole"), (Stacks, "sliding"), (Stacks, "center")]
+)
+def test_a_protocol_for_other_data_is_refused(kind: type[Drawn], protocol: Any) -> None:
+    with pytest.raises(RecipeError, match=f"protocol '{protocol}' does not fit drawn"):
+        score(kind(Path()), EvalConfig(protocol=protocol, crop=8))
+
+
+def test_a_picture_of_labels(dataset: Drawn) -> None:
+    id = dataset.ids("val")[0]
+    for cfg in (EvalConfig(), EvalConfig(protocol="sliding", crop=4), EvalConfig(protocol="center", crop=4)):
+        labels = label_image(read, dataset.image(id), cfg, VIEWS, ALONE)
+        assert labels.dtype == np.uint8
+        assert np.array_equal(labels, dataset.told(id))
+
+
+def test_scores_of_nothing_are_no_number() -> None:
+    assert math.isnan(overall({"a": [None, None]}, ["a"]))

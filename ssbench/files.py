@@ -1,29 +1,60 @@
-"""Files that are either the old one or the new one, never half of it."""
+"""Files on disk: written whole or not at all, locked by one process at a time, read back against a schema.
+
+Writing goes through a temporary file beside the target and a rename, so a killed process leaves the old file or the
+new one, never half of one. Locks are the system's (`flock`): they end with the process that holds them, however it
+ends, and they hold between machines wherever the file system shares them (NFS and Lustre do when mounted so).
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from ssbench.errors import DataError, SsbenchError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    Model = TypeVar("Model", bound=BaseModel)
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Largest JSON file that is read back. A record of a run is below 1 MB; a ledger of COCO is about 40 MB."""
+MAX_DEPTH = 64
+"""Deepest nesting that is read back. What the suite writes nests below 12; Python's parser fails near 1,000."""
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` atomically: a temporary file beside it, flushed to disk, then renamed."""
+def write_bytes(path: Path, data: bytes, flush: bool = True) -> None:
+    """Replace `path` by `data` atomically. The folder is created where it is missing.
+
+    Args:
+        flush: wait until the disk has the bytes. A preparation writes 100,000 small files without it: one `os.sync`
+            before its ledger is written serves all of them.
+    Raises:
+        OSError: the file cannot be written; `filename` is set, so that the caller can say which disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     fresh = Path(name)
     try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        fresh.chmod(0o666 & ~_umask())
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            if flush:
+                os.fsync(file.fileno())
+        fresh.chmod(0o666 & ~_umask())  # mkstemp gives 0600; a shared results folder needs the usual mode
         fresh.replace(path)
-    except BaseException:
+    except BaseException as error:
         fresh.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk: name the file that did not fit
+            error.filename = str(path)
         raise
 
 
@@ -39,8 +70,158 @@ def write_json(path: Path, value: Any) -> None:
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in blocks."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(
+    path: Path,
+    kind: str,
+    fix: str,
+    error: type[SsbenchError] = DataError,
+    hook: Callable[[dict[str, Any]], Any] | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Any:
+    """The JSON value in `path`, of bounded size and depth. NaN and Infinity are refused: they are not JSON.
+
+    Args:
+        kind: what the file should be, for the message ("record", "ledger").
+        fix: what the user can do about a damaged one.
+        hook: called for every object, as `json.loads` calls its `object_hook`.
+    Raises:
+        SsbenchError: of the class `error`: no such file, unreadable, too large, too deep, or not JSON.
+    """
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise error(f"this {kind} is {size:,} bytes; at most {max_bytes:,} are read", str(path), fix)
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as problem:
+        raise error(f"this {kind} cannot be read: {problem.strerror or problem}", str(path), fix) from None
+    except UnicodeDecodeError as problem:
+        raise error(f"this {kind} is not UTF-8 text: {problem.reason}", str(path), fix) from None
+    return parse_json(text, str(path), kind, fix, error, hook)
+
+
+def parse_json(
+    text: str,
+    where: str,
+    kind: str,
+    fix: str,
+    error: type[SsbenchError] = DataError,
+    hook: Callable[[dict[str, Any]], Any] | None = None,
+) -> Any:
+    """`read_json` for text at hand; `where` is what the error names."""
+    if _depth(text) > MAX_DEPTH:  # before parsing: the parser itself ends in a RecursionError
+        raise error(f"this {kind} is nested deeper than {MAX_DEPTH} levels", where, fix)
+    try:
+        return json.loads(text, object_hook=hook, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as problem:
+        raise error(f"this {kind} is not JSON: {problem.msg}", f"{where}:{problem.lineno}", fix) from None
+    except (ValueError, RecursionError) as problem:  # NaN, or a number with thousands of digits
+        raise error(f"this {kind} is not JSON: {problem}", where, fix) from None
+
+
+def read_model(
+    path: Path,
+    model: type[Model],
+    kind: str,
+    fix: str,
+    error: type[SsbenchError] = DataError,
+    max_bytes: int = MAX_BYTES,
+) -> Model:
+    """The JSON file `path` as `model`: the typed way to read back anything the suite wrote, or a stranger sent.
+
+    Raises:
+        SsbenchError: of the class `error`, naming the file, the field and the fix.
+    """
+    return as_model(read_json(path, kind, fix, error, max_bytes=max_bytes), model, str(path), kind, fix, error)
+
+
+def as_model(
+    value: Any, model: type[Model], where: str, kind: str, fix: str, error: type[SsbenchError] = DataError
+) -> Model:
+    """`value` (parsed JSON or YAML) as `model`; pydantic's first complaint becomes an error that names the field."""
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(value)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        of = f", field '{field}'" if field else ""
+        raise error(f"this {kind} is damaged{of}: {message[:1].lower()}{message[1:]}", where, fix) from None
+    except RecursionError:
+        raise error(f"this {kind} is nested too deep", where, fix) from None
+
+
+LOCK = "lock"
+"""Name of the lock file in a run's folder."""
+
+
+def open_lock(path: Path) -> IO[str]:
+    """The lock file `path`, opened; it and its folder are created where missing. Closing it gives the lock up."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+")
+
+
+def take_lock(file: IO[str], note: str = "") -> str | None:
+    """Try to lock an opened lock file. None when it succeeded, else the holder's note.
+
+    Args:
+        note: what others are told; the process number by default.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        return file.read().strip() or "unknown"
+    file.truncate(0)
+    file.write(note or str(os.getpid()))
+    file.flush()
+    return None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process has locked the file `path`. False where it does not exist."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@contextmanager
+def locked(path: Path, busy: Callable[[str], SsbenchError], note: str = "") -> Iterator[None]:
+    """Hold the lock `path` for the block; `busy(holder's note)` is raised at once where another process has it."""
+    with open_lock(path) as file:
+        holder = take_lock(file, note)
+        if holder is not None:
+            raise busy(holder)
+        yield
+
+
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]')  # a string as one token, so that brackets in it do not count
+
+
+def _depth(text: str) -> int:
+    """Deepest nesting of brackets outside strings."""
+    deepest = depth = 0
+    for token in _BRACKETS.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token[0] in "]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _umask() -> int:

@@ -114,7 +114,7 @@ def test_the_engine_names_no_method_and_no_plugin() -> None:
 def test_the_report_sees_no_network() -> None:
     for path in modules("report"):
         assert not {n.partition(".")[0] for n in imported(path)} & {"torch", "torchvision", "timm"}, path.name
-        assert not {n for n in ours(path) if n.startswith(("ssbench.engine", "ssbench.methods", "ssbench.nets"))}
+        assert not {n for n in ours(path) if n.startswith(("ssbench.train", "ssbench.methods", "ssbench.nets"))}
 
 
 def test_the_catalogue_loads_nothing_heavy() -> None:

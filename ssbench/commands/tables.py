@@ -139,11 +139,11 @@ def _flat(value: object) -> object:
 
 def _running(table: PaperTable, root: Path) -> frozenset[tuple[str, str]]:
     """(stored name, split) of cells whose run some process holds now."""
-    from ssbench.run_lock import held
+    from ssbench.files import is_locked
 
     places = {(cell.stored, cell.split) for cell in table.cells() if cell.stored and cell.split}
     return frozenset(
         (recipe, split)
         for recipe, split in places
-        if recipe and split and any(map(held, root.joinpath(recipe, split.replace("/", "-")).glob("seed*/lock")))
+        if recipe and split and any(map(is_locked, root.joinpath(recipe, split.replace("/", "-")).glob("seed*/lock")))
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from ssbench.run_lock import LOCK, held
+from ssbench.files import LOCK, is_locked
 
 Cell = TypeVar("Cell")
 
@@ -17,7 +17,7 @@ LOOK_EVERY = 1.0
 
 def let_go(folder: Path) -> bool:
     """Whether nobody works in a run's folder."""
-    return not held(folder / LOCK)
+    return not is_locked(folder / LOCK)
 
 
 class Line(Generic[Cell]):

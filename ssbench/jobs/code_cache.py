@@ -15,7 +15,7 @@ from typing import Any
 from ssbench.files import write_json
 from ssbench.paths import PACKAGE
 
-FOLDERS = ("methods", "plugins", "nets", "ops", "engine")
+FOLDERS = ("methods", "plugins", "nets", "ops", "train", "jobs")
 
 
 class Remembered:

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssbench.errors import SsbenchError, Stopped
+from ssbench.errors import SsbenchError, Stopped, UsageError
 from ssbench.recipe.recipe import Division, Recipe, load
+
+
+class Busy(UsageError):  # noqa: N818  says what is the case
+    """Another process has locked the run's folder."""
+
+    def __init__(self, holder: str, folder: Path) -> None:
+        what = f"process {holder} works on this run"
+        super().__init__(what, str(folder), "ssbench status shows it; wait for it, or stop it")
+        self.folder = folder
 
 
 @dataclass(frozen=True)

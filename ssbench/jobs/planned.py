@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ssbench.console import Bars
 from ssbench.errors import UsageError
+from ssbench.files import LOCK, is_locked
 from ssbench.jobs.cost import Device, Kind, Rate, Work, cost, kind_of, rates_of, speeds
 from ssbench.jobs.plan import Plan, Run, State, Store, decided
 from ssbench.jobs.progress import read as progress_of
@@ -19,7 +20,6 @@ from ssbench.prepare.ledger import Ledger
 from ssbench.prepare.prepare import known, plan_of
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.results.store import Record, ResultStore, settings_digest
-from ssbench.run_lock import LOCK, held
 from ssbench.splits.manifest import Partition, manifest, published_digest
 
 FURTHER: tuple[State, ...] = ("done", "running", "partial", "failed", "missing")
@@ -169,7 +169,7 @@ class _Gathered:
         told = progress_of(folder)
         mine, step = told.get("key") == key, told.get("step") or 0
         left = 1 - step / work.steps if work and mine and told.get("steps") == work.steps else 1.0
-        if held(folder / LOCK):
+        if is_locked(folder / LOCK):
             return "running", left, ""
         if record:
             return "failed", 1.0, record.reason

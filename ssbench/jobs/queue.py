@@ -14,9 +14,8 @@ from typing import Any
 
 from ssbench.errors import SsbenchError, Stopped, UsageError
 from ssbench.jobs.backlog import LOOK_EVERY, Line, let_go
-from ssbench.jobs.job import Cell, Done, Places
+from ssbench.jobs.job import Busy, Cell, Done, Places
 from ssbench.recipe.recipe import Division, load
-from ssbench.run_lock import Busy
 
 __all__ = ["QUICK_SPLIT", "Cell", "Done", "cells", "do_one", "seats", "work"]
 

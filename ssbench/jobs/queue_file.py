@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ssbench.files import write_json
-from ssbench.run_lock import held
+from ssbench.files import is_locked, write_json
 
 FOLDER = "queues"
 Launcher = Literal["local", "slurm"]
@@ -50,7 +49,7 @@ class Queue:
 def queues(runs: Path) -> list[Queue]:
     """Every queue that may still go on: held by a process, or handed to Slurm."""
     found = (_read(path) for path in sorted((runs / FOLDER).glob("*.json")))
-    return [q for q in found if q is not None and (q.launcher == "slurm" or held(q.path))]
+    return [q for q in found if q is not None and (q.launcher == "slurm" or is_locked(q.path))]
 
 
 @contextmanager
@@ -111,5 +110,5 @@ def _read(path: Path) -> Queue | None:
 def _sweep(runs: Path) -> None:
     """Remove what killed queues of this machine left."""
     for path in (runs / FOLDER).glob(f"local-{socket.gethostname()}-*.json"):
-        if not held(path):
+        if not is_locked(path):
             path.unlink(missing_ok=True)

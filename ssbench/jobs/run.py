@@ -11,12 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ssbench import run_lock as lock
 from ssbench.console import Bars
 from ssbench.errors import RunsFailed, Stopped, UsageError
-from ssbench.files import write_json
+from ssbench.files import LOCK, open_lock, take_lock, write_json
 from ssbench.jobs import progress as progress_file
-from ssbench.jobs.job import Places, run_folder
+from ssbench.jobs.job import Busy, Places, run_folder
 from ssbench.jobs.progress import ProgressFile
 from ssbench.recipe.recipe import Recipe
 from ssbench.results.store import ResultStore
@@ -166,7 +165,7 @@ def _forget(folder: Path, team: Team) -> None:
     for path in folder.iterdir() if team.leads else ():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != lock.LOCK:
+        elif path.name != LOCK:
             path.unlink()
     team.wait()
 
@@ -192,8 +191,8 @@ def _told(order: Order, team: Team, bars: Bars) -> Iterator[None]:
 @contextmanager
 def _locked(folder: Path, team: Team) -> Iterator[None]:
     """The run's folder, held by this process (the first of its team) until it ends, however it ends."""
-    with lock.opened(folder) if team.leads else nullcontext() as file:
-        holder = lock.take(file) if file else None
+    with open_lock(folder / LOCK) if team.leads else nullcontext() as file:
+        holder = take_lock(file) if file else None
         if team.any(holder is not None):
-            raise lock.Busy(holder or "of somebody else", folder)
+            raise Busy(holder or "of somebody else", folder)
         yield

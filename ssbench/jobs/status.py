@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ssbench.errors import SsbenchError
+from ssbench.files import LOCK, is_locked
 from ssbench.jobs import progress as progress_file
 from ssbench.jobs import slurm
 from ssbench.jobs.queue_file import FOLDER, Queue, queues
 from ssbench.jobs.slurm import JobState
-from ssbench.run_lock import LOCK, held
 
 Row = dict[str, Any]
 Ask = Callable[[Sequence[str]], Mapping[str, JobState]]
@@ -58,7 +58,7 @@ def row_of(folder: Path, runs: Path) -> Row:
     """One run."""
     told, below = progress_file.read(folder), folder.relative_to(runs)
     row = {**EMPTY, **_from_path(below), **{name: told[name] for name in EMPTY if name in told}, "folder": str(below)}
-    if held(folder / LOCK):
+    if is_locked(folder / LOCK):
         return {**row, "state": "running", "why": ""}
     if not told:
         return {**row, "state": "done" if (folder / "record.json").is_file() else "stopped", "why": ""}

@@ -19,6 +19,7 @@ from ssbench.errors import (
     Stopped,
     UsageError,
 )
+from ssbench.files import LOCK, is_locked
 from ssbench.jobs import progress as progress_file
 from ssbench.jobs import queue_file as board
 from ssbench.jobs import slurm
@@ -28,7 +29,6 @@ from ssbench.jobs.run import Order
 from ssbench.jobs.slurm_job import outcome_file
 from ssbench.jobs.status import survey
 from ssbench.jobs.status_view import View
-from ssbench.run_lock import LOCK, held
 
 SOON, SELDOM = 2.0, 30.0
 """Seconds between two questions to Slurm: after news, and in the long run."""
@@ -107,7 +107,7 @@ def _end(cell: Cell, place: Placed, places: Places, asked: Asked) -> Done | None
     record = Order.of(cell.loaded(places), cell.split, cell.seed, places).recorded()
     if record is not None:
         return Done(cell, record, repeated=told.get("state") in ("was done", "elsewhere"))
-    if told.get("state") == "elsewhere" and held(place.folder / LOCK):
+    if told.get("state") == "elsewhere" and is_locked(place.folder / LOCK):
         return None
     return Done(cell, error=_lost(place, asked.states.get(place.job)))
 

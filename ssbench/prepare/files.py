@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,29 +13,16 @@ from pathlib import Path
 from PIL import Image
 
 from ssbench.errors import DataError
+from ssbench.files import locked as file_lock
+from ssbench.files import write_bytes
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TAILS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
 
 
 def put(path: Path, data: bytes) -> None:
-    """`data` as the whole of `path`, by a temporary file and a rename.
-
-    Not flushed to disk one by one, as `ssbench.files` does: a preparation writes 100,000 small files, and its ledger,
-    written after one `os.sync`, says which are good.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), 0o644)
-        Path(name).replace(path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # which disk is full? not that of the source
-            error.filename = str(path)
-        raise
+    """`write_bytes` without waiting for the disk; see its `flush`."""
+    write_bytes(path, data, flush=False)
 
 
 def put_png(path: Path, image: Image.Image) -> None:
@@ -121,16 +106,11 @@ def size(count: int) -> str:
 @contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
     """Only one process works on `folder/name` at a time; the second gets a DataError at once, naming the first."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            what = f"{name} is being prepared by another process ({file.read().strip() or 'just started'})"
-            raise DataError(what, str(path), f"wait until it ends, then: ssbench prepare {name}") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
+
+    def busy(holder: str) -> DataError:
+        what = f"{name} is being prepared by another process ({holder})"
+        return DataError(what, str(path), f"wait until it ends, then: ssbench prepare {name}")
+
+    with file_lock(path, busy, f"process {os.getpid()} on {os.uname().nodename}"):
         yield

@@ -17,14 +17,13 @@ of it: no ledger names them, no check minds them.
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import ssbench.data
+from ssbench import find
 from ssbench.data import cache
 from ssbench.data.dataset import Dataset
 from ssbench.data.folder import CARD
@@ -79,8 +78,8 @@ class Report:
 
 def known() -> list[str]:
     """Names of the datasets that can be prepared."""
-    modules = (module.name for module in pkgutil.iter_modules(ssbench.data.__path__))
-    return sorted(name.removeprefix("prepare_") for name in modules if name.startswith("prepare_"))
+    modules = {path.stem for path in Path(__file__).parent.glob("*.py")}
+    return sorted(modules & set(find.names("dataset")))  # a dataset's two files share its name
 
 
 def prepare(
@@ -135,7 +134,7 @@ def plan_of(name: str) -> Plan:
     if name not in known():
         what = f"no dataset '{name}' to prepare; {nearest(name, known())}"
         raise UsageError(what, fix="ssbench list datasets")
-    module = importlib.import_module(f"ssbench.data.prepare_{name}")
+    module = importlib.import_module(f"ssbench.prepare.{name}")
     return Plan(module.ARCHIVES, module.MANUAL, module.COUNTS, module.convert)
 
 

@@ -16,6 +16,7 @@ from counting import gpus as seen_gpus
 from counting import once, pids, steps, until, write
 from running import SPLIT, command, start
 
+from ssbench.files import LOCK, is_locked, open_lock, take_lock
 from ssbench.jobs.backlog import Line
 from ssbench.jobs.job import Cell, Places, run_folder
 from ssbench.jobs.local import gpus
@@ -23,7 +24,6 @@ from ssbench.jobs.queue import QUICK_SPLIT, seats, work
 from ssbench.jobs.queue_file import posted, queues
 from ssbench.jobs.status import survey
 from ssbench.recipe.recipe import load
-from ssbench.run_lock import LOCK, held, opened, take
 
 EPOCHS = 3
 
@@ -123,8 +123,8 @@ def test_workers_come_back_to_what_others_held(
     cells = [Cell(write(tmp_path, name, 1), SPLIT, 0) for name in ("held", "free")]
     places = Places(toy, tmp_path / "runs", tmp_path / "results")
     folder = run_folder(load(cells[0].recipe), SPLIT, 0, places)
-    with opened(folder) as lock:
-        assert take(lock) is None
+    with open_lock(folder / LOCK) as lock:
+        assert take_lock(lock) is None
         threading.Thread(target=lambda: (until(lambda: _waits_alone("held", tmp_path)), lock.close())).start()
         done = work(cells, places, None, jobs=2)
     assert [one.state for one in done] == ["done", "done"]
@@ -178,8 +178,8 @@ def test_workers_sit_at_the_gpus_this_process_sees(
 def test_cells_elsewhere_come_back_when_they_are_free(tmp_path: Path) -> None:
     shown: list[list[str]] = []
     line = Line(["a", "b"], shown.append)
-    with opened(tmp_path / "a") as lock:
-        assert take(lock) is None
+    with open_lock(tmp_path / "a" / LOCK) as lock:
+        assert take_lock(lock) is None
         assert line.next() == "a"
         assert line.later("a", tmp_path / "a")
         assert line.next() == "b"
@@ -193,12 +193,12 @@ def test_cells_elsewhere_come_back_when_they_are_free(tmp_path: Path) -> None:
 
 
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
-    with opened(tmp_path) as mine, opened(tmp_path) as other:
-        assert take(mine) is None
-        assert take(other) == str(os.getpid())
-        assert held(tmp_path / LOCK)
-    assert not held(tmp_path / LOCK)
-    assert not held(tmp_path / "no such file")
+    with open_lock(tmp_path / LOCK) as mine, open_lock(tmp_path / LOCK) as other:
+        assert take_lock(mine) is None
+        assert take_lock(other) == str(os.getpid())
+        assert is_locked(tmp_path / LOCK)
+    assert not is_locked(tmp_path / LOCK)
+    assert not is_locked(tmp_path / "no such file")
 
 
 def test_the_board_shows_a_queue_while_it_is_there(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from running import TINY, Job
 
 from ssbench.console import Bars
 from ssbench.errors import DataError, HardwareError, Stopped
+from ssbench.files import open_lock, take_lock
 from ssbench.jobs import progress as progress_file
 from ssbench.jobs import status
 from ssbench.jobs.progress import ProgressFile
@@ -22,7 +23,6 @@ from ssbench.jobs.queue_file import post_slurm
 from ssbench.jobs.slurm import JobState
 from ssbench.jobs.status import EMPTY, counts, survey
 from ssbench.jobs.status_view import View, cells
-from ssbench.run_lock import opened, take
 
 ABOUT = {"key": "k", "recipe": "r", "split": "toy/ours/1_8", "seed": 0, "quick": False, "device": "cpu"}
 
@@ -39,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def told(folder: Path, name: str) -> ProgressFile:
     """The file of a run whose folder is there."""
     path = folder / name / "toy-ours-1_8" / "seed0"
-    opened(path).close()
+    open_lock(path / "lock").close()
     return ProgressFile(path, {**ABOUT, "recipe": name})
 
 
@@ -141,8 +141,8 @@ def runs(tmp_path: Path) -> Iterator[Path]:
         (tmp_path / name / "voc-classic-1_8" / "seed7" / "lock").touch()
     (tmp_path / "old/voc-classic-1_8/seed7/record.json").touch()
     (tmp_path / "old/voc-classic-1_8/seed7/stages/lock").touch()
-    with opened(tmp_path / "working/toy-ours-1_8/seed0") as lock:
-        take(lock)
+    with open_lock(tmp_path / "working/toy-ours-1_8/seed0" / "lock") as lock:
+        take_lock(lock)
         yield tmp_path
 
 

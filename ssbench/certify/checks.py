@@ -22,7 +22,7 @@ from torch import Tensor
 from ssbench.certify.pair import Look, Pair, alone, tensors
 from ssbench.find import own_name
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Pace, Plugin
+from ssbench.plugins.base import LossScale, MixedView, Plugin
 from ssbench.train.checkpoint import to_bytes
 
 BEFORE, AFTER, ZERO_STEPS = 3, 3, 10
@@ -193,7 +193,7 @@ def _form(hook: str, answer: Any) -> str:
 
 
 def _pace(answer: Any) -> str:
-    return "" if isinstance(answer, Pace) else f"`pace` returns {type(answer).__name__}, no Pace"
+    return "" if isinstance(answer, LossScale) else f"`scale` returns {type(answer).__name__}, no LossScale"
 
 
 def _refine(answer: Any) -> str:
@@ -203,8 +203,8 @@ def _refine(answer: Any) -> str:
 
 
 def _mix(answer: Sequence[Any]) -> str:
-    if not answer or not all(isinstance(one, Mixed) for one in answer):
-        return "`mix` returns no list of Mixed"
+    if not answer or not all(isinstance(one, MixedView) for one in answer):
+        return "`mix` returns no list of MixedView"
     for one in answer:
         if one.images.shape != one.weak.shape or one.images[:, 0].shape != one.pseudo.label.shape:
             return f"`mix` returns images of {tuple(one.images.shape)}, labels of {tuple(one.pseudo.label.shape)}"
@@ -237,5 +237,5 @@ def _loss(answer: Any) -> str:
 
 
 FORMS: Mapping[str, Callable[[Any], str]] = {
-    "pace": _pace, "refine": _refine, "mix": _mix, "weigh": _weigh, "loss": _loss,
+    "scale": _pace, "refine": _refine, "mix": _mix, "weigh": _weigh, "loss": _loss,
 }  # fmt: skip

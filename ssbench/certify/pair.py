@@ -19,7 +19,7 @@ from ssbench.methods.base import Method, Step
 from ssbench.nets.segnet import Out
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Pace, Plugin, Seen, Stack
+from ssbench.plugins.base import LossScale, MixedView, Plugin, Stack, StepOutputs
 from ssbench.recipe.hosting import fit
 
 Answer = TypeVar("Answer")
@@ -137,23 +137,25 @@ class Probe(Stack):
         super().__init__(parts)
         self.answers: list[tuple[str, Any]] = []
 
-    def pace(self, t: Progress) -> Pace:
+    def scale(self, t: Progress) -> LossScale:
         """Noted."""
-        return self._noted("pace", super().pace(t))
+        return self._noted("scale", super().scale(t))
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         """Noted."""
         return self._noted("refine", super().refine(pseudo, t))
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         """Noted."""
         return self._noted("mix", list(super().mix(host, batch, weak, t)))
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         """Noted."""
         return self._noted("weigh", super().weigh(mixed, teach, t))
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         """Noted."""
         return self._noted("loss", super().loss(seen, t))
 

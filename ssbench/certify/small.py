@@ -22,7 +22,7 @@ from ssbench.methods.base import LossConfig, MakeNet, Method, Step
 from ssbench.nets.deeplabv3plus import DeepLabV3Plus
 from ssbench.nets.segnet import SegNet
 from ssbench.ops.progress import Progress
-from ssbench.plugins.base import Plugin, Prepared
+from ssbench.plugins.base import Plugin, PrepareInputs
 from ssbench.views import tensors
 from ssbench.views.sample import Draw
 from ssbench.views.settings import ViewsConfig
@@ -66,9 +66,9 @@ def build(
     return made.train()
 
 
-def prepared(folder: Path, side: int = SIDE) -> Prepared:
+def prepared(folder: Path, side: int = SIDE) -> PrepareInputs:
     """What `Plugin.prepare` is given: two labelled and eight unlabelled images of noise."""
-    return Prepared(
+    return PrepareInputs(
         classes=CLASSES,
         labeled=_ids("l", IMAGES),
         unlabeled=_ids("u", UNLABELED),

@@ -55,7 +55,7 @@ from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import global_sum
-from ssbench.plugins.base import Mixed, Seen, View
+from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 from ssbench.views.regions import ael_half
 
 Masks: TypeAlias = NDArray[np.bool_]
@@ -64,7 +64,7 @@ Masks: TypeAlias = NDArray[np.bool_]
 class AEL(Method):
     """L = loss_scale * (L_x + aux_weight L_aux + weight (C(labelled) + C(mixed)))."""
 
-    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
     synchronises = "connected components are found on the host, where the image bank lives: one transfer a step"
 
     class Config(MethodConfig):
@@ -152,27 +152,28 @@ class AEL(Method):
         refined, n = self.plugin.refine(pair.with_carry(**maps), t), len(here.weak)
         first, second = refined.permuted(slice(n)), refined.permuted(slice(n, None))
 
-        def cutmix() -> list[Mixed]:
+        def cutmix() -> list[MixedView]:
             region = self._region(masks, t).to(here.weak.device, non_blocking=True)
             image = paste(here.weak, there.weak, region)
-            return [Mixed(image, first.pasted(second, region), image)]
+            return [MixedView(image, first.pasted(second, region), image)]
 
         mixed, teach = self.plugin.mix(cutmix, batch, first, t), frozen_forward(self.teacher)
         seen = parts(self.net(torch.cat([m.images for m in mixed])), [len(m.images) for m in mixed])
         views = [
-            View(f"s{k}", m.images, o, m.pseudo, m.weak) for k, (m, o) in enumerate(zip(mixed, seen, strict=True), 1)
+            StudentView(f"s{k}", m.images, o, m.pseudo, m.weak)
+            for k, (m, o) in enumerate(zip(mixed, seen, strict=True), 1)
         ]
         of_labeled = self._consistency("labeled", out.logits, known, None, self.cfg.group, t)
         weights = [self.plugin.weigh(m, teach, t) for m in mixed]
         each = zip(views, weights, strict=True)
         of_mixed = mean([self._consistency(v.name, v.out.logits, v.pseudo, w, 1, t) for v, w in each])
-        extra, pace = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t), self.plugin.pace(t)
+        extra, scale = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t), self.plugin.scale(t)
         # A warm-up keeps the labelled term.
-        consistency = of_labeled + pace.unlabeled * of_mixed if pace.unlabeled else of_labeled
+        consistency = of_labeled + scale.unlabeled * of_mixed if scale.unlabeled else of_labeled
         host = sup + self.cfg.aux_weight * aux + self.cfg.weight * consistency
         told = quality(pair, torch.cat([here.truth, there.truth]))
         terms = recorded(sup=sup, aux=aux, labeled=of_labeled, mixed=of_mixed, **told, **extra)
-        return Step(summed(host, pace, extra) * self.cfg.loss_scale, terms)
+        return Step(summed(host, scale, extra) * self.cfg.loss_scale, terms)
 
     def after_step(self, t: Progress) -> None:
         """EMA of parameters; the teacher's batch statistics come from its own passes."""

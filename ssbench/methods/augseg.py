@@ -43,13 +43,13 @@ from ssbench.ops import ema, select
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Seen, View
+from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 
 
 class AugSeg(Method):
     """L = L_x + weight * L_u."""
 
-    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
         """Settings."""
@@ -96,11 +96,11 @@ class AugSeg(Method):
         told = {"counted": _counted(views[0].pseudo), **quality(target, here.truth)}
         return self._total(batch, out, views, {"unsup": mean(each), **told}, t)
 
-    def _mixed(self, labeled: Labeled, here: Unlabeled, target: Pseudo, sure: Tensor, t: Progress) -> Mixed:
+    def _mixed(self, labeled: Labeled, here: Unlabeled, target: Pseudo, sure: Tensor, t: Progress) -> MixedView:
         """Labelled boxes into a copy of the batch, boxes of that copy into the batch; one order for both (Sec. 3.3)."""
         strong = here.strong[0]
         if t.chance("augseg mix") >= self.cfg.mix_probability:
-            return Mixed(strong, target, here.weak)
+            return MixedView(strong, target, here.weak)
         if labeled.x.shape != strong.shape:
             what = f"{len(labeled.x)} labelled and {len(strong)} unlabelled images"
             raise RecipeError(what, "schedule", "augseg pastes one into the other: give both batches one size")
@@ -110,7 +110,7 @@ class AugSeg(Method):
         truth = known(labeled.y, target, self.cfg.padding == "ignored").permuted(order)
         pseudo = target.pasted(target.pasted(truth, inner).permuted(order), outer)
         images, weak = (paste(x, paste(x, labeled.x[order], inner)[order], outer) for x in (strong, here.weak))
-        return Mixed(images, pseudo, weak)
+        return MixedView(images, pseudo, weak)
 
     def _injected(self, sure: Tensor, t: Progress) -> Tensor:
         """B bool: images that take a labelled patch, with probability 1 - confidence."""
@@ -142,14 +142,16 @@ class AugSeg(Method):
             raise RecipeError(what, "method.group", "choose a group that divides them")
         return max(images // int(self.cfg.group), 1)
 
-    def _total(self, batch: Batch, out: Out, views: Sequence[View], terms: dict[str, Tensor], t: Progress) -> Step:
+    def _total(
+        self, batch: Batch, out: Out, views: Sequence[StudentView], terms: dict[str, Tensor], t: Progress
+    ) -> Step:
         sup = self.losses.supervised(out.logits, batch.labeled.y)
         if out.aux is not None:
             sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
-        extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
-        pace = self.plugin.pace(t)
-        host = sup + self.cfg.weight * pace.unlabeled * terms["unsup"] if terms and pace.unlabeled else sup
-        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **extra))
+        extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
+        scale = self.plugin.scale(t)
+        host = sup + self.cfg.weight * scale.unlabeled * terms["unsup"] if terms and scale.unlabeled else sup
+        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, **extra))
 
     def after_step(self, t: Progress) -> None:
         """EMA of parameters and buffers, rising to `ema`; a copy at first (specs: augseg 8)."""

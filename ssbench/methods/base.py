@@ -19,7 +19,7 @@ from ssbench.ops import losses
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
-from ssbench.plugins.base import Mixed, Pace, Plugin, View
+from ssbench.plugins.base import LossScale, MixedView, Plugin, StudentView
 from ssbench.recipe.hosting import unhosted
 from ssbench.views.maps import Maps
 
@@ -208,12 +208,12 @@ class Method(nn.Module):
         return encoder, [*head, *self.extras.parameters()]
 
     def _taught(
-        self, mixed: Sequence[Mixed], outs: Sequence[Out], teach: Callable[[Tensor], Out], t: Progress
-    ) -> tuple[list[Tensor], list[View]]:
+        self, mixed: Sequence[MixedView], outs: Sequence[Out], teach: Callable[[Tensor], Out], t: Progress
+    ) -> tuple[list[Tensor], list[StudentView]]:
         """The pseudo-label loss of each strong view under the plug-in's weights, and the views "s1", "s2", ..."""
         pairs = list(zip(mixed, outs, strict=True))
         terms = [self.losses.pseudo(out.logits, m.pseudo, self.plugin.weigh(m, teach, t)) for m, out in pairs]
-        return terms, [View(f"s{k}", m.images, out, m.pseudo, m.weak) for k, (m, out) in enumerate(pairs, 1)]
+        return terms, [StudentView(f"s{k}", m.images, out, m.pseudo, m.weak) for k, (m, out) in enumerate(pairs, 1)]
 
 
 def streams(batch: Batch) -> tuple[Labeled, Unlabeled, Unlabeled]:
@@ -305,9 +305,9 @@ def frozen_forward(net: SegNet) -> Callable[[Tensor], Out]:
     return forward
 
 
-def summed(host: Tensor, pace: Pace, extra: dict[str, Tensor]) -> Tensor:
-    """The host's total at the plug-in's pace plus the plug-in's own terms; exactly `host` for the identity."""
-    loss = host if pace.host == 1.0 else host * pace.host
+def summed(host: Tensor, scale: LossScale, extra: dict[str, Tensor]) -> Tensor:
+    """The host's total times the plug-in's factor, plus the plug-in's own terms; exactly `host` for the identity."""
+    loss = host if scale.host == 1.0 else host * scale.host
     for term in extra.values():
         loss = loss + term
     return loss

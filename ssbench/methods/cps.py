@@ -43,7 +43,7 @@ from ssbench.ops.losses import IGNORE
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Seen, View
+from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 
 PEER = (1, 0)
 """Whose labels each of the two networks learns."""
@@ -52,7 +52,7 @@ PEER = (1, 0)
 class CPS(Method):
     """L = L_x(1) + L_x(2) + weight * (CE(1, labels of 2) + CE(2, labels of 1))."""
 
-    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
     two_students = True
 
     class Config(MethodConfig):
@@ -98,12 +98,12 @@ class CPS(Method):
         told = [self.plugin.refine(one.with_carry(truth=here.truth, **here.maps), t) for one in raw]
         terms, views = [], []
         for k, peer in enumerate(PEER):
-            mixed = Mixed(here.weak, told[peer], here.weak)
+            mixed = MixedView(here.weak, told[peer], here.weak)
             weight = self.plugin.weigh(mixed, frozen_forward(nets[peer]), t)
             target, weight = _joined(labeled, first[peer], told[peer], weight)
             both = torch.cat([first[k].logits, second[k].logits])
             terms.append(self.losses.pseudo(both, self._counted(target), weight))
-            views.append([View("weak", here.weak, second[k], told[peer], here.weak)])
+            views.append([StudentView("weak", here.weak, second[k], told[peer], here.weak)])
         return self._total(batch, first, views, terms, t)
 
     def _cutmix(self, batch: Batch, t: Progress) -> Step:
@@ -116,19 +116,19 @@ class CPS(Method):
             seen = parts(net(torch.cat([m.images for m in looks])), [len(m.images) for m in looks])
             terms.append(mean([self._cross(m, out, teach, t) for m, out in zip(looks, seen, strict=True)]))
             pairs = enumerate(zip(looks, seen, strict=True), 1)
-            views.append([View(f"s{k}", m.images, out, m.pseudo, m.weak) for k, (m, out) in pairs])
+            views.append([StudentView(f"s{k}", m.images, out, m.pseudo, m.weak) for k, (m, out) in pairs])
         first = [net(batch.labeled.x) for net in nets]
         return self._total(batch, first, views, terms, t)
 
-    def _mixed(self, net: SegNet, batch: Batch, t: Progress) -> Sequence[Mixed]:
+    def _mixed(self, net: SegNet, batch: Batch, t: Progress) -> Sequence[MixedView]:
         """What `net` teaches its peer: images and its own labels mixed alike. The partner is labelled if need be."""
         _, here, there = streams(batch)
         told = self._told(net, here, t)
 
-        def cutmix() -> list[Mixed]:
+        def cutmix() -> list[MixedView]:
             box = here.boxes[0]
             image = paste(here.weak, there.weak, box)
-            return [Mixed(image, told.pasted(self._told(net, there, t), box), image)]
+            return [MixedView(image, told.pasted(self._told(net, there, t), box), image)]
 
         return self.plugin.mix(cutmix, batch, told, t)
 
@@ -137,7 +137,7 @@ class CPS(Method):
         raw = labels_of(net, draw.weak, draw.valid, 0.0, net.training)
         return self.plugin.refine(raw.with_carry(truth=draw.truth, **draw.maps), t)
 
-    def _cross(self, mixed: Mixed, out: Out, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
+    def _cross(self, mixed: MixedView, out: Out, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         """A student's loss on its peer's labels; `teach` is the peer."""
         return self.losses.pseudo(out.logits, self._counted(mixed.pseudo), self.plugin.weigh(mixed, teach, t))
 
@@ -146,20 +146,25 @@ class CPS(Method):
         return target if self.cfg.padding == "ignored" else replace(target, valid=torch.ones_like(target.valid))
 
     def _total(
-        self, batch: Batch, first: Sequence[Out], views: Sequence[Sequence[View]], terms: Sequence[Tensor], t: Progress
+        self,
+        batch: Batch,
+        first: Sequence[Out],
+        views: Sequence[Sequence[StudentView]],
+        terms: Sequence[Tensor],
+        t: Progress,
     ) -> Step:
         """The printed sum, with the plug-in's terms of both networks."""
         nets = self.students()
         sup = [self.losses.supervised(out.logits, batch.labeled.y) for out in first]
         extra: dict[str, Tensor] = {}
         for k, (net, peer) in enumerate(zip(nets, PEER, strict=True)):
-            seen = Seen(batch, first[k], tuple(views[k]), net, frozen_forward(nets[peer]))
+            seen = StepOutputs(batch, first[k], tuple(views[k]), net, frozen_forward(nets[peer]))
             found = self.plugin.loss(seen, t)
             extra |= {name if k == 0 else f"{name}_2": value for name, value in found.items()}
-        pace, cross = self.plugin.pace(t), terms[0] + terms[1]
-        host = sup[0] + sup[1] + self.cfg.weight * pace.unlabeled * cross if pace.unlabeled else sup[0] + sup[1]
+        scale, cross = self.plugin.scale(t), terms[0] + terms[1]
+        host = sup[0] + sup[1] + self.cfg.weight * scale.unlabeled * cross if scale.unlabeled else sup[0] + sup[1]
         told = quality(views[0][0].pseudo)
-        return Step(summed(host, pace, extra), recorded(sup=sup[0], sup_2=sup[1], cps=cross, **told, **extra))
+        return Step(summed(host, scale, extra), recorded(sup=sup[0], sup_2=sup[1], cps=cross, **told, **extra))
 
 
 def _joined(labeled: Labeled, known: Out, told: Pseudo, weight: Tensor | None) -> tuple[Pseudo, Tensor | None]:

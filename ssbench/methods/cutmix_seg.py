@@ -42,13 +42,13 @@ from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import global_sum, mean_of, mean_one, world_size
-from ssbench.plugins.base import Mixed, Seen, View
+from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 
 
 class CutMixSeg(Method):
     """L = L_x + L_u."""
 
-    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
         """Settings."""
@@ -114,17 +114,17 @@ class CutMixSeg(Method):
             judged = replace(m.pseudo, probs=probs, logits=teacher.logits, conf=probs.amax(1), feats=teacher.feats)
             pseudo = self.plugin.refine(judged, t)
             weight = self.plugin.weigh(replace(m, pseudo=pseudo), teach, t)
-            views.append(View(f"s{k}", m.images, student, pseudo, m.weak))
+            views.append(StudentView(f"s{k}", m.images, student, pseudo, m.weak))
             terms.append(_scaled_ce(student.logits, pseudo, weight, self.plugin.absolute))
         return self._total(batch, out, views, mean(terms), t)
 
-    def _cutmix(self, here: Unlabeled, target: Pseudo, t: Progress) -> Mixed:
+    def _cutmix(self, here: Unlabeled, target: Pseudo, t: Progress) -> MixedView:
         """With probability `mix_probability`, each image with a box of the next one; else the images as they are."""
         if t.chance("cutmix") >= self.cfg.mix_probability:
-            return Mixed(here.weak, target, here.weak)
+            return MixedView(here.weak, target, here.weak)
         order = torch.arange(len(here.weak), device=here.weak.device).roll(-1)
         image = paste(here.weak, here.weak[order], here.boxes[0])
-        return Mixed(image, target.pasted(target.permuted(order), here.boxes[0]), image)
+        return MixedView(image, target.pasted(target.permuted(order), here.boxes[0]), image)
 
     def _original(self, batch: Batch, t: Progress) -> Step:
         """Squared error to the mixed teacher probabilities, scaled by the confident share (specs: cutmix_seg 1)."""
@@ -140,19 +140,21 @@ class CutMixSeg(Method):
         gap = (seen.logits.softmax(1) - paste(first.soft, second.soft, box)).square().sum(1) * pseudo.valid
         kept = pseudo.keep.to(gap.dtype)
         gap = gap * (kept if self.cfg.confidence == "pixel" else global_sum(kept.mean()) / world_size())
-        mixed = Mixed(image, pseudo, paste(here.weak, there.weak, box))
+        mixed = MixedView(image, pseudo, paste(here.weak, there.weak, box))
         weight = self.plugin.weigh(mixed, frozen_forward(self.teacher), t)
         gap = gap if weight is None else gap * (weight if self.plugin.absolute else mean_one(weight))
-        views = [View("s1", image, seen, pseudo, mixed.weak)]
+        views = [StudentView("s1", image, seen, pseudo, mixed.weak)]
         return self._total(batch, out, views, mean_of(gap.sum(), gap.numel()), t)
 
-    def _total(self, batch: Batch, out: Out, views: Sequence[View], term: torch.Tensor | None, t: Progress) -> Step:
+    def _total(
+        self, batch: Batch, out: Out, views: Sequence[StudentView], term: torch.Tensor | None, t: Progress
+    ) -> Step:
         sup = self.losses.supervised(out.logits, batch.labeled.y)
-        extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
-        pace = self.plugin.pace(t)
-        host = sup if term is None or not pace.unlabeled else sup + self.cfg.weight * pace.unlabeled * term
+        extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
+        scale = self.plugin.scale(t)
+        host = sup if term is None or not scale.unlabeled else sup + self.cfg.weight * scale.unlabeled * term
         terms = {} if term is None else {"unsup": term, **quality(views[0].pseudo)}
-        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **extra))
+        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, **extra))
 
     def after_step(self, t: Progress) -> None:
         """EMA: of parameters, decay rising from the end of the warm-up (S4MC); of buffers too, constant (original)."""

@@ -33,13 +33,13 @@ from ssbench.ops import ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Seen
+from ssbench.plugins.base import MixedView, StepOutputs
 
 
 class FixMatch(Method):
     """L = (L_x + L_s) / 2."""
 
-    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
         """Settings."""
@@ -74,18 +74,18 @@ class FixMatch(Method):
             out = self.net(labeled.x)
         target = self.plugin.refine(target.with_carry(**here.maps), t)
 
-        def cutmix() -> list[Mixed]:
+        def cutmix() -> list[MixedView]:
             box = here.boxes[0]
             image, weak = paste(here.strong[0], there.strong[0], box), paste(here.weak, there.weak, box)
-            return [Mixed(image, target.pasted(pasted, box), weak)]
+            return [MixedView(image, target.pasted(pasted, box), weak)]
 
         mixed, teach = self.plugin.mix(cutmix, batch, target, t), frozen_forward(teacher)
         each, views = self._taught(mixed, [self.net(m.images) for m in mixed], teach, t)
         sup, strong = self.losses.supervised(out.logits, labeled.y), mean(each)
-        extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
-        pace = self.plugin.pace(t)
-        host = (sup + pace.unlabeled * strong) / 2 if pace.unlabeled else sup / 2
-        return Step(summed(host, pace, extra), recorded(sup=sup, s=strong, **quality(target, here.truth), **extra))
+        extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t)
+        scale = self.plugin.scale(t)
+        host = (sup + scale.unlabeled * strong) / 2 if scale.unlabeled else sup / 2
+        return Step(summed(host, scale, extra), recorded(sup=sup, s=strong, **quality(target, here.truth), **extra))
 
     def after_step(self, t: Progress) -> None:
         """Moving average of parameters; the teacher's batch-norm statistics follow by buffer averaging."""

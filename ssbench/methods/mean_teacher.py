@@ -35,13 +35,13 @@ from ssbench.nets.segnet import Out
 from ssbench.ops import ema
 from ssbench.ops.progress import Progress
 from ssbench.ops.reduce import mean_of, mean_one
-from ssbench.plugins.base import Mixed, Seen, View
+from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 
 
 class MeanTeacher(Method):
     """L = L_x + weight * L_consistency."""
 
-    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
         """Settings."""
@@ -83,31 +83,33 @@ class MeanTeacher(Method):
         target = self.plugin.refine(raw.with_carry(truth=here.truth, **here.maps), t)
         known = (first.logits.softmax(1) - told.soft).square().mean(1)
         gap = (second.logits.softmax(1) - target.soft).square().mean(1) * target.keep
-        weight = self.plugin.weigh(Mixed(here.weak, target, here.weak), frozen_forward(self.teacher), t)
+        weight = self.plugin.weigh(MixedView(here.weak, target, here.weak), frozen_forward(self.teacher), t)
         gap = gap if weight is None else gap * (weight if self.plugin.absolute else mean_one(weight))
         consistency = mean_of(known.sum() + gap.sum(), known.numel() + gap.numel())
-        views = [View("weak", here.weak, second, target, here.weak)]
+        views = [StudentView("weak", here.weak, second, target, here.weak)]
         return self._total(batch, first, views, consistency, 100.0, t)
 
     def _hard(self, batch: Batch, labeled: Labeled, here: Unlabeled, t: Progress) -> Step:
         """Confident labels of the eval-mode teacher for the strong view."""
         raw = labels_of(self.teacher, here.weak, here.valid, self.cfg.threshold, train_mode=False)
         target = self.plugin.refine(raw.with_carry(truth=here.truth, **here.maps), t)
-        mixed = self.plugin.mix(lambda: [Mixed(here.strong[0], target, here.weak)], batch, target, t)
+        mixed = self.plugin.mix(lambda: [MixedView(here.strong[0], target, here.weak)], batch, target, t)
         out = self.net(torch.cat([labeled.x, *(m.images for m in mixed)]))
         first, *seen = parts(out, [len(labeled.x), *(len(m.images) for m in mixed)])
         each, views = self._taught(mixed, seen, frozen_forward(self.teacher), t)
         return self._total(batch, first, views, mean(each), 1.0, t)
 
     def _total(
-        self, batch: Batch, first: Out, views: Sequence[View], term: torch.Tensor, default: float, t: Progress
+        self, batch: Batch, first: Out, views: Sequence[StudentView], term: torch.Tensor, default: float, t: Progress
     ) -> Step:
         sup = self.losses.supervised(first.logits, batch.labeled.y)
-        extra = self.plugin.loss(Seen(batch, first, tuple(views), self.net, frozen_forward(self.teacher)), t)
-        pace = self.plugin.pace(t)
+        extra = self.plugin.loss(StepOutputs(batch, first, tuple(views), self.net, frozen_forward(self.teacher)), t)
+        scale = self.plugin.scale(t)
         weight = default if self.cfg.weight is None else self.cfg.weight
-        host = sup + weight * pace.unlabeled * term if pace.unlabeled else sup
-        return Step(summed(host, pace, extra), recorded(sup=sup, consistency=term, **quality(views[0].pseudo), **extra))
+        host = sup + weight * scale.unlabeled * term if scale.unlabeled else sup
+        return Step(
+            summed(host, scale, extra), recorded(sup=sup, consistency=term, **quality(views[0].pseudo), **extra)
+        )
 
     def after_step(self, t: Progress) -> None:
         """EMA of parameters: constant decay for soft, capped for hard, whose teacher also takes the statistics."""

@@ -49,7 +49,7 @@ from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import global_sum
 from ssbench.ops.reliability import halves, reliability
-from ssbench.plugins.base import Mixed, Seen, View
+from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 
 Scale = Annotated[float, Field(gt=0)]
 
@@ -57,7 +57,7 @@ Scale = Annotated[float, Field(gt=0)]
 class STPlusPlus(Method):
     """L = mean cross-entropy of labelled and pseudo-labelled pixels together."""
 
-    honours = frozenset({"prepare", "extras", "pace", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "mix", "weigh", "loss"})
     synchronises = "with a plug-in that mixes, mixed pictures are coloured on the host: a transfer each way"
 
     class Config(MethodConfig):
@@ -160,19 +160,19 @@ class STPlusPlus(Method):
         weights = [self.plugin.weigh(m, teach, t) for m in mixed]
         both = self.net(torch.cat([labeled.x, *(m.images for m in mixed)]))
         out, *outs = parts(both, [len(labeled.x), *(len(m.images) for m in mixed)])
-        pace = self.plugin.pace(t)
-        if pace.unlabeled:
+        scale = self.plugin.scale(t)
+        if scale.unlabeled:
             target = torch.cat([labeled.y, *(_target(m.pseudo) for m in mixed)])
-            host = _mean_ce(both.logits, target, _joined(labeled.y, mixed, weights, pace.unlabeled))
+            host = _mean_ce(both.logits, target, _joined(labeled.y, mixed, weights, scale.unlabeled))
         else:
             host = losses.cross_entropy(out.logits, labeled.y)
         pairs = enumerate(zip(mixed, outs, strict=True), 1)
-        views = tuple(View(f"s{k}", m.images, seen, m.pseudo, m.weak) for k, (m, seen) in pairs)
-        extra = self.plugin.loss(Seen(batch, out, views, self.net, teach), t)
+        views = tuple(StudentView(f"s{k}", m.images, seen, m.pseudo, m.weak) for k, (m, seen) in pairs)
+        extra = self.plugin.loss(StepOutputs(batch, out, views, self.net, teach), t)
         told = quality(mixed[0].pseudo) if mixed else {}
-        return Step(summed(host, pace, extra), recorded(ce=host, **told, **extra))
+        return Step(summed(host, scale, extra), recorded(ce=host, **told, **extra))
 
-    def _mixed(self, batch: Batch, t: Progress) -> list[Mixed]:
+    def _mixed(self, batch: Batch, t: Progress) -> list[MixedView]:
         """What the student sees of the unlabelled images; nothing where the batch has none."""
         here = batch.unlabeled
         if here is None:
@@ -181,9 +181,9 @@ class STPlusPlus(Method):
         carry = {"truth": here.truth, **{name: here.maps[name] for name in self._map_names[1:]}}
         told = Pseudo(label, everywhere.to(here.weak.dtype), everywhere, here.valid, carry=carry)
         if here.colour is None or batch.donor is None:
-            return list(self.plugin.mix(lambda: [Mixed(here.strong[0], told, here.weak)], batch, told, t))
+            return list(self.plugin.mix(lambda: [MixedView(here.strong[0], told, here.weak)], batch, told, t))
         given = replace(batch, labeled=batch.donor)
-        made = self.plugin.mix(lambda: [Mixed(here.weak, told, here.weak)], given, told, t)
+        made = self.plugin.mix(lambda: [MixedView(here.weak, told, here.weak)], given, told, t)
         coloured = [(m, *here.colour(m.images, k)) for k, m in enumerate(made)]
         return [replace(m, images=x, pseudo=_without(m.pseudo, erased)) for m, x, erased in coloured]
 
@@ -234,7 +234,9 @@ def _without(pseudo: Pseudo, erased: Tensor) -> Pseudo:
     return replace(pseudo, valid=pseudo.valid & ~erased)
 
 
-def _joined(known: Tensor, mixed: Sequence[Mixed], weights: Sequence[Tensor | None], factor: float) -> Tensor | None:
+def _joined(
+    known: Tensor, mixed: Sequence[MixedView], weights: Sequence[Tensor | None], factor: float
+) -> Tensor | None:
     """B H W weights of all rows: 1 on labelled ones, factor / copies on average on others; None = all 1."""
     if not mixed or (factor == 1 and len(mixed) == 1 and weights[0] is None):
         return None

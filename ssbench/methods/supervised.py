@@ -16,13 +16,13 @@ from typing import Any, ClassVar, Literal
 from ssbench.data.batch import Batch, Needs
 from ssbench.methods.base import Method, MethodConfig, Step, frozen_forward, recorded, summed
 from ssbench.ops.progress import Progress
-from ssbench.plugins.base import Seen
+from ssbench.plugins.base import StepOutputs
 
 
 class Supervised(Method):
     """L = L_x, and aux_weight times the same of an auxiliary head."""
 
-    honours = frozenset({"prepare", "extras", "pace", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "loss"})
 
     class Config(MethodConfig):
         """Settings."""
@@ -43,5 +43,5 @@ class Supervised(Method):
         sup = self.losses.supervised(out.logits, batch.labeled.y)
         if out.aux is not None:
             sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
-        extra = self.plugin.loss(Seen(batch, out, (), self.net, frozen_forward(self.net)), t)
-        return Step(summed(sup, self.plugin.pace(t), extra), recorded(sup=sup, **extra))
+        extra = self.plugin.loss(StepOutputs(batch, out, (), self.net, frozen_forward(self.net)), t)
+        return Step(summed(sup, self.plugin.scale(t), extra), recorded(sup=sup, **extra))

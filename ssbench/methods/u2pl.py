@@ -46,7 +46,7 @@ from ssbench.ops import contrast, ema, select
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Seen, View
+from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 
 Teach: TypeAlias = Callable[[Tensor], Out]
 
@@ -54,7 +54,7 @@ Teach: TypeAlias = Callable[[Tensor], Out]
 class U2PL(Method):
     """L = L_x + weight * L_u + contrastive_weight * L_c."""
 
-    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
         """Settings."""
@@ -120,7 +120,7 @@ class U2PL(Method):
         for k, (m, student, teacher) in enumerate(zip(mixed, seen, told, strict=True), 1):
             pseudo = self._filtered(m.pseudo, teacher, t)
             weight = self.plugin.weigh(replace(m, pseudo=pseudo), teach, t)
-            views.append(View(f"s{k}", m.images, student, pseudo, m.weak))
+            views.append(StudentView(f"s{k}", m.images, student, pseudo, m.weak))
             unsup.append(self._unsupervised(student.logits, pseudo, weight))
             con.append(self._contrastive(batch.labeled, out, known, views[-1], teacher, t))
         return self._total(batch, out, views, {"unsup": mean(unsup), "contrast": mean(con)}, teach, t)
@@ -140,14 +140,14 @@ class U2PL(Method):
         self.teacher.train(was)
         return out
 
-    def _cutmix(self, here: Unlabeled, target: Pseudo, t: Progress) -> Mixed:
+    def _cutmix(self, here: Unlabeled, target: Pseudo, t: Progress) -> MixedView:
         """With probability `mix_probability`, each image with a box of the next one of its group."""
         if t.chance("cutmix") >= self.cfg.mix_probability:
-            return Mixed(here.weak, target, here.weak)
+            return MixedView(here.weak, target, here.weak)
         order = torch.arange(len(here.weak), device=here.weak.device)
         order = order.view(self._groups(len(order)), -1).roll(-1, 1).flatten()
         image = paste(here.weak, here.weak[order], here.boxes[0])
-        return Mixed(image, target.pasted(target.permuted(order), here.boxes[0]), image)
+        return MixedView(image, target.pasted(target.permuted(order), here.boxes[0]), image)
 
     def _filtered(self, mixed: Pseudo, told: Out, t: Progress) -> Pseudo:
         """The mixed labels, kept where the entropy of the train-mode pass is below its percentile (specs: u2pl 7)."""
@@ -170,7 +170,7 @@ class U2PL(Method):
         total, over, used, every = (x.view(self._groups(len(ce)), -1).sum(1) for x in maps)
         return (total / over.clamp(min=1e-12) * every / used.clamp(min=1)).mean()
 
-    def _contrastive(self, labeled: Labeled, out: Out, known: Out, view: View, told: Out, t: Progress) -> Tensor:
+    def _contrastive(self, labeled: Labeled, out: Out, known: Out, view: StudentView, told: Out, t: Progress) -> Tensor:
         """Mean over groups of their InfoNCE, once the step's keys of all groups are in the banks (specs: u2pl 8)."""
         sure, count = labeled.y != 255, self._groups(len(view.images), len(labeled.y))
         given = _grid(labeled.y, sure, sure, out, known)
@@ -212,20 +212,20 @@ class U2PL(Method):
         return count
 
     def _total(
-        self, batch: Batch, out: Out, views: Sequence[View], terms: dict[str, Tensor], teach: Teach, t: Progress
+        self, batch: Batch, out: Out, views: Sequence[StudentView], terms: dict[str, Tensor], teach: Teach, t: Progress
     ) -> Step:
         sup = self.losses.supervised(out.logits, batch.labeled.y)
         if out.aux is not None:
             sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
-        extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
-        pace = self.plugin.pace(t)
-        if terms and pace.unlabeled:
-            unsup, con = self.cfg.weight * pace.unlabeled, self.cfg.contrastive_weight * pace.unlabeled
+        extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t)
+        scale = self.plugin.scale(t)
+        if terms and scale.unlabeled:
+            unsup, con = self.cfg.weight * scale.unlabeled, self.cfg.contrastive_weight * scale.unlabeled
             host = sup + unsup * terms["unsup"] + con * terms["contrast"]
         else:
             host = sup + 0 * _representation(out).sum()  # release: every parameter has a gradient in every step
         told = quality(views[0].pseudo) if views else {}
-        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, **told, **extra))
+        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, **told, **extra))
 
     def after_step(self, t: Progress) -> None:
         """EMA of parameters alone; a copy for one epoch (Q2); nothing during the warm-up."""

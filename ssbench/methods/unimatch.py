@@ -31,13 +31,13 @@ from ssbench.nets.segnet import Out
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Seen, View
+from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 
 
 class UniMatch(Method):
     """L = (L_x + 0.25 L_s1 + 0.25 L_s2 + 0.5 L_fp) / 2."""
 
-    honours = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
         """Settings."""
@@ -67,10 +67,10 @@ class UniMatch(Method):
             target = Pseudo.of(weak.logits, here.valid, cfg.threshold, weak.feats)
         target = self.plugin.refine(target.with_carry(**here.maps), t)
 
-        def cutmix() -> list[Mixed]:
+        def cutmix() -> list[MixedView]:
             pairs = zip(here.strong, there.strong, here.boxes, strict=True)
             return [
-                Mixed(paste(a, b, box), target.pasted(pasted, box), paste(here.weak, there.weak, box))
+                MixedView(paste(a, b, box), target.pasted(pasted, box), paste(here.weak, there.weak, box))
                 for a, b, box in pairs
             ]
 
@@ -79,16 +79,16 @@ class UniMatch(Method):
         sup = self.losses.supervised(out.logits, labeled.y)
         each, views = self._taught(mixed, parts(strong, [len(m.images) for m in mixed]), teach, t)
         assert weak.perturbed is not None  # noqa: S101  `_joint` perturbs
-        weight = self.plugin.weigh(Mixed(here.weak, target, here.weak), teach, t)
+        weight = self.plugin.weigh(MixedView(here.weak, target, here.weak), teach, t)
         fp = self.losses.pseudo(weak.perturbed, target, weight)
-        views.append(View("fp", here.weak, Out(weak.perturbed, feats=weak.feats), target, here.weak))
-        extra = self.plugin.loss(Seen(batch, out, tuple(views), self.net, teach), t)
-        pace = self.plugin.pace(t)
+        views.append(StudentView("fp", here.weak, Out(weak.perturbed, feats=weak.feats), target, here.weak))
+        extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t)
+        scale = self.plugin.scale(t)
         unlabeled = cfg.strong_weight * mean(each) + cfg.feature_weight * fp
-        host = (sup + pace.unlabeled * unlabeled) / 2 if pace.unlabeled else sup / 2
+        host = (sup + scale.unlabeled * unlabeled) / 2 if scale.unlabeled else sup / 2
         terms = {f"s{k}": s for k, s in enumerate(each, 1)}
         told = quality(target, here.truth)
-        return Step(summed(host, pace, extra), recorded(sup=sup, **terms, fp=fp, **told, **extra))
+        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, fp=fp, **told, **extra))
 
     def _joint(self, x: torch.Tensor, weak: torch.Tensor, t: Progress) -> tuple[Out, Out]:
         """One pass over labelled and weak images, the decoder also on perturbed features of both."""

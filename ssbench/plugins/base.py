@@ -37,7 +37,7 @@ class PluginConfig(BaseModel):
 
 
 @dataclass
-class Prepared:
+class PrepareInputs:
     """What `prepare` is given: the split, its data, a folder to keep artefacts in, and where maps are handed on.
 
     maps: functions id -> named PIL maps ("L" nearest, "F" bilinear), loaded with every training image and cropped,
@@ -56,7 +56,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class View:
+class StudentView:
     """One student view of the unlabelled batch: its name ("s1", "fp"), images, the student's output, the targets.
 
     weak: the weak images mixed exactly like `images` (B 3 H W), for a teacher pass on the mixed image.
@@ -70,18 +70,18 @@ class View:
 
 
 @dataclass(frozen=True)
-class Seen:
+class StepOutputs:
     """All a step saw, for `loss`. labeled: the student's output on the labelled images; teach: a teacher forward."""
 
     batch: Batch
     labeled: Out
-    views: tuple[View, ...]
+    views: tuple[StudentView, ...]
     net: SegNet
     teach: Callable[[Tensor], Out]
 
 
 @dataclass(frozen=True)
-class Pace:
+class LossScale:
     """What a plug-in asks of the host's total this step: a factor on it, and one on its unlabelled terms.
 
     unlabeled: 0 (or False) leaves these terms out.
@@ -92,7 +92,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Mixed:
+class MixedView:
     """What the student is trained on for one strong view: images, targets, and the weak images mixed alike."""
 
     images: Tensor
@@ -137,16 +137,16 @@ class Plugin(nn.Module):
         """The hooks a host must call under these settings: `needs`, less those that some settings leave idle."""
         return cls.needs
 
-    def prepare(self, run: Prepared) -> None:
+    def prepare(self, run: PrepareInputs) -> None:
         """Before training, resumable: estimate statistics, train a detector, hand on maps."""
 
     def extras(self, net: SegNet) -> nn.ModuleDict:
         """Modules trained with the student in the head's parameter group."""
         return nn.ModuleDict()
 
-    def pace(self, t: Progress) -> Pace:
+    def scale(self, t: Progress) -> LossScale:
         """Factors on the host's loss and on its unlabelled terms."""
-        return Pace()
+        return LossScale()
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         """After a teacher pass and before any mixing: replace `keep`, attach maps that follow the mix. No gradient.
@@ -155,26 +155,28 @@ class Plugin(nn.Module):
         """
         return pseudo
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         """What the student sees: the host's own mix, or another (which may hold more views, averaged by the host).
 
         The maps `weak` carries go along; where ground truth is pasted they are 0, the hidden labels "truth" 255.
         """
         return host()
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         """B H W weights of the pseudo-labels in a weighted mean over valid pixels; None = plain mean. No gradient.
 
         With `absolute` the mean is that of weight x loss, divided by the number of pixels.
         """
         return None
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         """Extra terms, weighted, added to the host's total; called last, may only record."""
         return {}
 
 
-HOOKS = frozenset({"prepare", "extras", "pace", "refine", "mix", "weigh", "loss"})
+HOOKS = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
 
 class Stack(Plugin):
@@ -195,7 +197,7 @@ class Stack(Plugin):
     def _each(self) -> list[Plugin]:
         return [p for p in self.parts if isinstance(p, Plugin)]
 
-    def prepare(self, run: Prepared) -> None:
+    def prepare(self, run: PrepareInputs) -> None:
         """Each in turn."""
         for part in self._each:
             part.prepare(run)
@@ -205,10 +207,10 @@ class Stack(Plugin):
         made = {f"{i}_{name}": m for i, p in enumerate(self._each) for name, m in p.extras(net).items()}
         return nn.ModuleDict(made)
 
-    def pace(self, t: Progress) -> Pace:
+    def scale(self, t: Progress) -> LossScale:
         """Factors multiply."""
-        paces = [part.pace(t) for part in self._each]
-        return Pace(math.prod(p.host for p in paces), math.prod(p.unlabeled for p in paces))
+        paces = [part.scale(t) for part in self._each]
+        return LossScale(math.prod(p.host for p in paces), math.prod(p.unlabeled for p in paces))
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         """Each sees what the one before left."""
@@ -216,14 +218,16 @@ class Stack(Plugin):
             pseudo = part.refine(pseudo, t)
         return pseudo
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         """The one plug-in that mixes (two are refused when the recipe is read), else the host."""
         for part in self._each:
             if "mix" in part.needs:
                 return part.mix(host, batch, weak, t)
         return host()
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         """Product of the weights given; beside `absolute` ones the others are scaled to a mean of 1."""
         total: Tensor | None = None
         for part in self._each:
@@ -234,7 +238,7 @@ class Stack(Plugin):
                 total = weight if total is None else total * weight
         return total
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         """All terms; equal names are kept apart by position."""
         terms: dict[str, Tensor] = {}
         for i, part in enumerate(self._each):

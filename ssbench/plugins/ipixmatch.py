@@ -20,7 +20,7 @@ from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
 from ssbench.ops.relation import gaussian_ramp, relation_distance
-from ssbench.plugins.base import Plugin, PluginConfig, Seen, View
+from ssbench.plugins.base import Plugin, PluginConfig, StepOutputs, StudentView
 
 _LOGITS = "ipixmatch_logits"
 
@@ -48,7 +48,7 @@ class IPixMatch(Plugin):
         assert pseudo.logits is not None  # noqa: S101  hosts call this on an un-mixed pass or on the mixed image's own
         return pseudo.with_carry(**{_LOGITS: pseudo.logits})
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         """Mean over the streams of Eq. 2, ramped up.
 
         Raises:
@@ -65,12 +65,12 @@ class IPixMatch(Plugin):
         each = [self._of(view) for view in views]
         return {"ipix": self.cfg.alpha * ramp * sum(each[1:], each[0]) / len(each)}
 
-    def _wanted(self, view: View) -> bool:
+    def _wanted(self, view: StudentView) -> bool:
         if self.cfg.streams is not None:
             return view.name in self.cfg.streams
         return view.name != "fp" and _LOGITS in view.pseudo.carry
 
-    def _of(self, view: View) -> Tensor:
+    def _of(self, view: StudentView) -> Tensor:
         teacher = view.pseudo.carry[_LOGITS]
         inside = (teacher.softmax(1).amax(1) > self.cfg.tau) & view.pseudo.valid
         each = relation_distance(teacher, view.out.logits, inside, self.cfg.temperature, self.cfg.distance)

@@ -30,7 +30,7 @@ from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
 from ssbench.ops.windows import patch_labels, patch_shares
-from ssbench.plugins.base import Mixed, Pace, Plugin, PluginConfig, Seen, View
+from ssbench.plugins.base import LossScale, MixedView, Plugin, PluginConfig, StepOutputs, StudentView
 
 STACK = ((1, 0), (3, 256), (1, 256), (3, 256), (3, 256), (1, 128), (3, 128), (3, 128), (1, 64), (3, 64))
 """Release: kernel and width of the ten convolutions; 0 = as wide as the input."""
@@ -124,15 +124,15 @@ class MPMC(Plugin):
             self.teacher = copy.deepcopy(self._made[0]).requires_grad_(False)
         return nn.ModuleDict({"patches": self._made[0]})
 
-    def pace(self, t: Progress) -> Pace:
+    def scale(self, t: Progress) -> LossScale:
         """Labelled images only at first; then the host's half turned into 1 / 3.3 in the code's form."""
         if not self._made:
-            return Pace()
+            return LossScale()
         if t.epoch < self.cfg.warmup_epochs:
-            return Pace(unlabeled=0.0)
-        return Pace(2 / 3.3 if self.cfg.loss_form == "code" else 1.0, self.cfg.alpha)
+            return LossScale(unlabeled=0.0)
+        return LossScale(2 / 3.3 if self.cfg.loss_form == "code" else 1.0, self.cfg.alpha)
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         """lam_s: the teacher's class confidence of the patches around a pixel, at the pixel's pseudo-label (Eq. 4)."""
         if not self.cfg.unlabelled or (self.release and self.cfg.patch_target == "pooled"):
             return None
@@ -150,7 +150,7 @@ class MPMC(Plugin):
             return weight
         return weight.where(~mixed.pseudo.trusted, weight.amax())
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         """L^M_l, and beta L^M_u over the host's views."""
         if not self._made:
             return {}
@@ -191,7 +191,9 @@ class MPMC(Plugin):
         scores = logits if self.cfg.lam == "softmax_logits" else q
         return q, scores if self.cfg.lam == "sigmoid" else scores.softmax(1)
 
-    def _logits(self, module: PatchClassifier, seen: Seen, views: tuple[View, ...], t: Progress) -> list[Tensor]:
+    def _logits(
+        self, module: PatchClassifier, seen: StepOutputs, views: tuple[StudentView, ...], t: Progress
+    ) -> list[Tensor]:
         """Labelled and perturbed features in one pass, strong ones in another; labelled first, then as `views`."""
         perturbed = [v for v in views if v.name == "fp"]
         strong = [v for v in views if v.name != "fp"]
@@ -218,7 +220,7 @@ class MPMC(Plugin):
         each = asymmetric_focal(logits, present)
         return mean_of(each.sum(), each.numel())
 
-    def _unlabelled(self, logits: Tensor, view: View) -> Tensor:
+    def _unlabelled(self, logits: Tensor, view: StudentView) -> Tensor:
         """Binary cross-entropy to the pooled pseudo-labels, weighted by lam_m (Eq. 6)."""
         told = self._seen.get(id(view.pseudo))
         target = self._target(view.pseudo, logits, None if told is None else told[0])

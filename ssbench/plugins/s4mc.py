@@ -24,7 +24,7 @@ from ssbench.errors import RecipeError
 from ssbench.ops import neighbours, select
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Plugin, PluginConfig, Prepared
+from ssbench.plugins.base import Plugin, PluginConfig, PrepareInputs
 
 _SCORES = {"margin": select.margin, "max": select.max_score, "entropy": select.negative_entropy}
 
@@ -80,7 +80,7 @@ class S4MC(Plugin):
         self.agreement: Tensor
         self.pair_agreement: Tensor
 
-    def prepare(self, run: Prepared) -> None:
+    def prepare(self, run: PrepareInputs) -> None:
         """Estimate from the labelled masks how often a neighbour has a pixel's label (App. C)."""
         known = self.joint == "max_joint" and self.cfg.agreement == "published"
         if self.joint == "independent" or known or not self.cfg.refine_scores:

@@ -25,7 +25,7 @@ from ssbench.ops import patches
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Plugin, PluginConfig
+from ssbench.plugins.base import MixedView, Plugin, PluginConfig
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -63,14 +63,16 @@ class UPC(Plugin):
             """How many patches are replaced in each mixed copy."""
             return (self.k,) if self.ras == "off" else self.ras_k
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         """One mixed batch a k, instead of the host's."""
         here = batch.unlabeled
         assert here is not None  # noqa: S101  hosts that mix have unlabelled images
         if self.cfg.mixer == "host":
             return host()
         if self.cfg.mixer == "none":
-            return [Mixed(_strong(here), weak, here.weak)]
+            return [MixedView(_strong(here), weak, here.weak)]
         if self.cfg.mixer == "random_erasing":
             return [self._erased(here, weak, t)]
         regions = self._regions(batch, weak, t)
@@ -102,7 +104,7 @@ class UPC(Plugin):
         unsure = weak.carry["entropy"] if weak.probs is None else patches.entropy(weak.probs)
         return patches.ranked(patches.patch_sums(unsure * weak.valid, self.cfg.grid))
 
-    def _pasted(self, batch: Batch, weak: Pseudo, region: Tensor, copy: int, t: Progress) -> Mixed:
+    def _pasted(self, batch: Batch, weak: Pseudo, region: Tensor, copy: int, t: Progress) -> MixedView:
         here = batch.unlabeled
         assert here is not None  # noqa: S101  checked in `mix`
         donors = _donors(batch, len(weak.label), copy, t)
@@ -112,9 +114,9 @@ class UPC(Plugin):
         kept = Pseudo(weak.label, weak.conf, weak.keep, weak.valid, carry=weak.carry)
         blank = {name: torch.full_like(value, 255 if name == "truth" else 0) for name, value in weak.carry.items()}
         given = replace(given, carry=blank)
-        return Mixed(paste(_strong(here), x, region), kept.pasted(given, region), paste(here.weak, x, region))
+        return MixedView(paste(_strong(here), x, region), kept.pasted(given, region), paste(here.weak, x, region))
 
-    def _erased(self, here: Unlabeled, weak: Pseudo, t: Progress) -> Mixed:
+    def _erased(self, here: Unlabeled, weak: Pseudo, t: Progress) -> MixedView:
         """One noisy rectangle an image with p 0.5, its pixels out of the loss (Table 5, Random Erasing)."""
         generator, images = t.generator("upc erase"), _strong(here)
         share = 0.02 + 0.38 * torch.rand(len(images), generator=generator, device=images.device)
@@ -124,7 +126,7 @@ class UPC(Plugin):
         span = images.amax((2, 3), keepdim=True) - images.amin((2, 3), keepdim=True)
         noisy = paste(images, images.amin((2, 3), keepdim=True) + noise * span, region)
         left = Pseudo(weak.label, weak.conf, weak.keep & ~region, weak.valid & ~region, carry=weak.carry)
-        return Mixed(noisy, left, here.weak)
+        return MixedView(noisy, left, here.weak)
 
 
 def _strong(here: Unlabeled) -> Tensor:

@@ -38,7 +38,7 @@ from ssbench.ops.components import accuracy, component_boxes
 from ssbench.ops.memory import Memory, quota, sample
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Pace, Plugin, PluginConfig, Prepared, Seen
+from ssbench.plugins.base import LossScale, MixedView, Plugin, PluginConfig, PrepareInputs, StepOutputs
 from ssbench.plugins.wpl_detector import Course, Stage, leads
 
 CITYSCAPES = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)  # supplement Sec. 1: lights, signs, people, riders, vehicles
@@ -110,7 +110,7 @@ class WPL(Plugin):
             raise RecipeError(what, "plugin", f"choose from 0 to {self.classes - 1}, or set rppi: false")
         return chosen
 
-    def prepare(self, run: Prepared) -> None:
+    def prepare(self, run: PrepareInputs) -> None:
         """Train the detector on the labelled split, find the boxes of the unlabelled images, hand them on as maps."""
         share = 1.0 if self.classes == 19 else self.classes / 3  # the release has a rule each for Cityscapes and VOC
         self.most = self.cfg.samples or quota(self.cfg.memory_size, len(run.unlabeled), share)
@@ -121,13 +121,13 @@ class WPL(Plugin):
             self._detect(run, stage)
         run.maps.append(BoxMaps(stage.wait(), self.things, self.cfg.box_score, frozenset(run.labeled)))
 
-    def _made_from(self, run: Prepared) -> str:
+    def _made_from(self, run: PrepareInputs) -> str:
         """A digest of all that decides which boxes are found."""
         names = ("min_area", *(n for n in type(self.cfg).model_fields if n.startswith("detector")))
         facts = [{n: getattr(self.cfg, n) for n in names}, self.things, run.seed, [*run.labeled], [*run.unlabeled]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _detect(self, run: Prepared, stage: Stage) -> None:
+    def _detect(self, run: PrepareInputs, stage: Stage) -> None:
         """The detector's training and its look at the unlabelled images; both go on where they were cut off."""
         cfg, boxes = self.cfg, {}
         for id in run.progress(run.labeled, "boxes of labels"):
@@ -147,7 +147,7 @@ class WPL(Plugin):
         stage.survey(model, run.unlabeled, lambda id: tensor(rgb(run.image(id))), self.things)
         self._judge(run, stage)
 
-    def _judge(self, run: Prepared, stage: Stage) -> None:
+    def _judge(self, run: PrepareInputs, stage: Stage) -> None:
         """For people: how many accepted boxes are right by the hidden labels, which nothing else here looks at."""
         found, pairs = stage.wait(), []
         for id in run.progress(run.unlabeled[:JUDGED], "boxes against hidden labels"):
@@ -158,9 +158,9 @@ class WPL(Plugin):
         facts = {"images": len(pairs), "score": self.cfg.box_score, "iou": 0.8, "classes": told}
         write_json(run.folder / "detector" / "accuracy.json", facts)
 
-    def pace(self, t: Progress) -> Pace:
+    def scale(self, t: Progress) -> LossScale:
         """alpha of Eq. 7."""
-        return Pace(unlabeled=self.cfg.alpha)
+        return LossScale(unlabeled=self.cfg.alpha)
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         """What the teacher's features say of every pixel, to be mixed along; boxes come with the batch."""
@@ -169,7 +169,7 @@ class WPL(Plugin):
         return pseudo.with_carry(wpl=self._looked_at(pseudo.feats["penultimate"], pseudo.label.shape[-2:]))
 
     @torch.no_grad()
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         """W of Eq. 6; the largest where pasted ground truth is (specs: wpl 7)."""
         if not self.cfg.ppw:
             return None
@@ -182,7 +182,7 @@ class WPL(Plugin):
         return weight
 
     @torch.no_grad()
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         """No term: the memory takes in labelled pixels, then reliable ones of each strong view (Sec. 3.3)."""
         if not self.cfg.ppw:
             return {}

@@ -20,7 +20,7 @@ from ssbench.keyed import key
 from ssbench.methods.base import Method
 from ssbench.ops.progress import Progress
 from ssbench.ops.schedule import poly
-from ssbench.plugins.base import Prepared
+from ssbench.plugins.base import PrepareInputs
 from ssbench.recipe.recipe import Recipe
 from ssbench.splits.manifest import Partition
 from ssbench.train.build import method_of, optimizer_of
@@ -175,7 +175,7 @@ class Trainer:
             listed = list(items)
             return self.watch(listed, label, len(listed))
 
-        prepared = Prepared(
+        prepared = PrepareInputs(
             classes=len(self.dataset.classes),
             labeled=self.partition.labeled,
             unlabeled=self.partition.unlabeled,

@@ -38,7 +38,7 @@ def test_a_sound_one_passes(host: str, tmp_path: Path) -> None:
         (broken.NotZeroAtZero, "zero", "at zero the loss of step 0"),
         (broken.StirsWeightsAtZero, "zero", "at zero"),
         (broken.Waits, "waits", "item at tests/certify/broken.py:"),
-        (broken.Stray, "gradients", "plugin.parts.0.scale wants a gradient but no optimiser has it"),
+        (broken.Stray, "gradients", "plugin.parts.0.factor wants a gradient but no optimiser has it"),
         (broken.Unused, "gradients", "no gradient reaches extras.0_more"),
         (broken.Infinite, "step, gradients", "the loss is "),
         (broken.Negative, "step", "`weigh` returns a weight that is negative"),

@@ -24,7 +24,7 @@ def test_hooks_called_are_hooks_honoured(method: str) -> None:
     assert HONOURS[method] <= HOOKS
     watch = Watch()
     one_step(build(method, watch))
-    assert set(watch.called) == HONOURS[method] & {"pace", "refine", "weigh", "loss"}
+    assert set(watch.called) == HONOURS[method] & {"scale", "refine", "weigh", "loss"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -37,7 +37,7 @@ def test_whatever_a_setting_is_the_hooks_called_are_those_it_says(method: str) -
                 build(method, WatchMix(), **{name: value})
         watch = WatchMix() if "mix" in calls else Watch()
         one_step(build(method, watch, **{name: value}))
-        assert set(watch.called) == calls & {"pace", "refine", "mix", "weigh", "loss"}, (name, value)
+        assert set(watch.called) == calls & {"scale", "refine", "mix", "weigh", "loss"}, (name, value)
 
 
 @pytest.mark.parametrize("method", honouring("mix"))
@@ -55,7 +55,7 @@ def test_equal_weights_are_no_weights(method: str) -> None:
     assert weighed.loss.item() == pytest.approx(plain.loss.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("method", honouring("pace", "loss"))
+@pytest.mark.parametrize("method", honouring("scale", "loss"))
 def test_pace_scales_the_host_and_not_the_plugins_own_terms(method: str) -> None:
     plain, chosen = one_step(build(method)), hosting(method, Slow)[0]
     slow = one_step(chosen)
@@ -63,7 +63,7 @@ def test_pace_scales_the_host_and_not_the_plugins_own_terms(method: str) -> None
     assert slow.loss.item() == pytest.approx(0.5 * plain.loss.item() + added, rel=1e-5)
 
 
-@pytest.mark.parametrize("method", honouring("pace", "weigh"))
+@pytest.mark.parametrize("method", honouring("scale", "weigh"))
 def test_a_plugins_warm_up_turns_the_unlabelled_terms_off(method: str) -> None:
     """Other unlabelled images leave the loss as it is; in eval mode, where batch statistics hardly carry them over."""
     chosen, t = hosting(method, Labelled)[0].eval(), progress(LATE)

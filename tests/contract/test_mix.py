@@ -19,7 +19,7 @@ from ssbench import find
 from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Plugin
+from ssbench.plugins.base import MixedView, Plugin
 from ssbench.plugins.upc import UPC
 from ssbench.recipe.hosting import fit
 
@@ -32,7 +32,9 @@ HOSTS = [m for m in find.names("method") if "mix" in find.load("method", m).hono
 class Kept(Plugin):
     """Changes nothing and keeps what the host mixed."""
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         self.seen = [*getattr(self, "seen", []), *(made := super().mix(host, batch, weak, t))]
         return made
 
@@ -40,7 +42,9 @@ class Kept(Plugin):
 class KeptUPC(UPC):
     """The same of what UPC mixed instead."""
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         self.seen = [*getattr(self, "seen", []), *(made := super().mix(host, batch, weak, t))]
         return made
 
@@ -60,7 +64,7 @@ def told(given: Labeled | None) -> Labeled | None:
     return replace(given, x=torch.stack([y, (given.y != 255).float(), torch.full_like(y, NOTHING)], 1))
 
 
-def mixed_by(method: str, plugin: Any, seed: int) -> list[Mixed]:
+def mixed_by(method: str, plugin: Any, seed: int) -> list[MixedView]:
     """What the method mixes of a batch that tells what it holds, at a step past all warm-ups."""
     cls = find.load("method", method)
     padding = {"padding": "ignored"} if "padding" in cls.Config.model_fields else {}
@@ -71,11 +75,11 @@ def mixed_by(method: str, plugin: Any, seed: int) -> list[Mixed]:
     assert known is not None
     here, there = telling(batch.unlabeled, g), telling(batch.partner, g)
     chosen(replace(batch, labeled=known, unlabeled=here, partner=there, donor=told(batch.donor)), t)
-    found: list[Mixed] = plugin.seen
+    found: list[MixedView] = plugin.seen
     return found
 
 
-def check(mixed: Mixed) -> Tensor:
+def check(mixed: MixedView) -> Tensor:
     """Every pixel; returns those of ground truth."""
     label, valid, code = mixed.weak.unbind(1)
     given, pseudo = mixed.pseudo.trusted_mask(), mixed.pseudo

@@ -10,10 +10,10 @@ from ssbench import find
 from ssbench.errors import RecipeError
 from ssbench.methods.base import Method
 from ssbench.ops.progress import Progress
-from ssbench.plugins.base import Pace, Plugin
+from ssbench.plugins.base import LossScale, Plugin
 from ssbench.recipe.hosting import fit
 
-HOSTS = [m for m in METHODS if {"pace", "weigh"} <= HONOURS[m]]
+HOSTS = [m for m in METHODS if {"scale", "weigh"} <= HONOURS[m]]
 WEIGHED = {"s", "s1", "s2", "fp", "unsup", "mixed", "cps", "consistency"}
 """Names of terms that are nothing but weighed losses."""
 
@@ -29,8 +29,8 @@ class Factor(Plugin):
 
     factor = 1.0
 
-    def pace(self, t: Progress) -> Pace:
-        return Pace(unlabeled=self.factor)
+    def scale(self, t: Progress) -> LossScale:
+        return LossScale(unlabeled=self.factor)
 
 
 def host(method: str, plugin: Plugin) -> Method:

@@ -22,7 +22,7 @@ from ssbench.methods.base import LossConfig
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Pace, Plugin
+from ssbench.plugins.base import LossScale, MixedView, Plugin
 from ssbench.recipe.recipe import load
 
 
@@ -192,7 +192,7 @@ def test_weights_enter_the_mixed_term_before_it_is_normalised() -> None:
     class Left(Plugin):
         """Nothing but the left half counts."""
 
-        def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+        def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
             return torch.ones_like(mixed.pseudo.conf).where(torch.arange(65) < 33, 0.0)
 
     probe, t = Probe(), progress()
@@ -239,8 +239,8 @@ def test_a_warm_up_keeps_the_labelled_terms() -> None:
     class Off(Plugin):
         """No unlabelled terms."""
 
-        def pace(self, t: Progress) -> Pace:
-            return Pace(unlabeled=False)
+        def scale(self, t: Progress) -> LossScale:
+            return LossScale(unlabeled=False)
 
     method, t = ael(Off(Plugin.Config(), CLASSES)), progress()
     made = method(batch_for(method, t), t)

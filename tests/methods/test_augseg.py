@@ -26,7 +26,7 @@ from ssbench.methods.base import LossConfig
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Pace, Plugin, PluginConfig, Seen
+from ssbench.plugins.base import LossScale, MixedView, Plugin, PluginConfig, StepOutputs
 
 
 def made(**settings: Any) -> AugSeg:
@@ -198,7 +198,7 @@ def test_padding_counts_as_in_the_release_or_not() -> None:
     seen: dict[str, Tensor] = {}
 
     class Look(Plugin):
-        def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+        def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
             seen["valid"] = mixed.pseudo.valid
             return None
 
@@ -283,7 +283,7 @@ def test_unet_with_dice_on_one_channel() -> None:
     loss = LossConfig(supervised="ce_dice", pseudo="dice")
     method = made(net=lambda _: unet(), loss=loss, threshold=0.2)
     batch, t = make_batch(method.needs, side=48, channels=1), progress(11)
-    seen: list[Seen] = []
+    seen: list[StepOutputs] = []
     method.plugin = Watch(seen)
     step = method(batch, t)
     step.loss.backward()
@@ -324,7 +324,7 @@ def test_the_identity_of_every_hook_changes_no_bit() -> None:
 def test_hooks_act_where_the_specifications_say() -> None:
     """`weigh` sees the mixed images with their trusted pixels; its weights make the mean a weighted one (mpmc 9)."""
     batch, t = make_batch(made().needs, images=4), progress(11)
-    seen: list[Seen] = []
+    seen: list[StepOutputs] = []
     method = made(plugin=Watch(seen, weigh=True), threshold=0.3, inject="always", group=4)
     step = method(batch, t)
     view = seen[0].views[0]
@@ -338,8 +338,8 @@ def test_hooks_act_where_the_specifications_say() -> None:
 
 def test_a_plugins_pace_can_switch_the_unlabelled_term_off() -> None:
     class Warm(Plugin):
-        def pace(self, t: Progress) -> Pace:
-            return Pace(0.5, unlabeled=False)
+        def scale(self, t: Progress) -> LossScale:
+            return LossScale(0.5, unlabeled=False)
 
     step = build("augseg", Warm(PluginConfig(), CLASSES))(make_batch(made().needs), progress(11))
     assert step.loss.item() == pytest.approx(0.5 * step.terms["sup"].item())
@@ -423,33 +423,35 @@ class Same(Plugin):
     def extras(self, net: SegNet) -> torch.nn.ModuleDict:
         return torch.nn.ModuleDict()
 
-    def pace(self, t: Progress) -> Pace:
-        return Pace()
+    def scale(self, t: Progress) -> LossScale:
+        return LossScale()
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         return pseudo.with_carry(again=pseudo.conf)
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         return list(host())
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         teach(mixed.weak)
         return None
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         return {}
 
 
 class Watch(Plugin):
     """Keeps what `loss` is shown; may weigh trusted pixels twice."""
 
-    def __init__(self, seen: list[Seen], weigh: bool = False) -> None:
+    def __init__(self, seen: list[StepOutputs], weigh: bool = False) -> None:
         super().__init__(PluginConfig(), CLASSES)
         self.seen, self.twice = seen, weigh
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         return 1 + mixed.pseudo.trusted_mask().float() if self.twice else None
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         self.seen.append(seen)
         return {}

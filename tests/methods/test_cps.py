@@ -22,7 +22,7 @@ from ssbench.methods.cps import CPS
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Pace, Plugin, Seen
+from ssbench.plugins.base import LossScale, MixedView, Plugin, StepOutputs
 from ssbench.splits.manifest import Partition
 
 PLAIN: dict[str, Any] = {"cutmix": False, "weight": 1.5}
@@ -172,29 +172,31 @@ class Probe(Plugin):
     def __init__(self) -> None:
         super().__init__(Plugin.Config(), CLASSES)
         self.refined: list[Pseudo] = []
-        self.mixed: list[Mixed] = []
-        self.weighed: list[tuple[Mixed, Out]] = []
-        self.seen: list[Seen] = []
+        self.mixed: list[MixedView] = []
+        self.weighed: list[tuple[MixedView, Out]] = []
+        self.seen: list[StepOutputs] = []
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         self.refined.append(pseudo)
         return pseudo
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         order = torch.randperm(len(batch.labeled.x), generator=t.generator("probe"))
         region = torch.rand(weak.label.shape, generator=t.generator("region")) < 0.5
         y = batch.labeled.y[order]
         given = Pseudo(y.where(y != 255, 0), torch.ones_like(weak.conf), y != 255, y != 255, trusted=y != 255)
         images = batch.labeled.x[order].where(region[:, None], batch.unlabeled.weak)  # type: ignore[union-attr]
-        made = Mixed(images, Pseudo(weak.label, weak.conf, weak.keep, weak.valid).pasted(given, region), images)
+        made = MixedView(images, Pseudo(weak.label, weak.conf, weak.keep, weak.valid).pasted(given, region), images)
         self.mixed.append(made)
         return [made, made]
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         self.weighed.append((mixed, teach(mixed.weak)))
         return None
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         self.seen.append(seen)
         return {"probe": seen.labeled.logits.mean() * 0}
 
@@ -204,7 +206,9 @@ class Quiet(Probe):
 
     needs = Probe.needs - {"mix"}
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         found = list(host())
         self.mixed += found
         return found
@@ -261,7 +265,7 @@ def test_weights_are_a_weighted_mean_and_labelled_images_weigh_one(settings: dic
     class Half(Plugin):
         """Left half twice as heavy."""
 
-        def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+        def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
             weight = torch.ones_like(mixed.pseudo.conf)
             weight[..., :30] = 2
             return weight
@@ -292,8 +296,8 @@ def test_a_warm_up_leaves_the_two_supervised_terms() -> None:
     class Off(Plugin):
         """No unlabelled terms, half the host."""
 
-        def pace(self, t: Progress) -> Pace:
-            return Pace(0.5, unlabeled=False)
+        def scale(self, t: Progress) -> LossScale:
+            return LossScale(0.5, unlabeled=False)
 
     method = build("cps", Off(Plugin.Config(), CLASSES))
     made = method(make_batch(method.needs), progress())

@@ -23,7 +23,7 @@ from ssbench.methods.base import (
 from ssbench.nets.segnet import Out
 from ssbench.ops import losses
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Pace
+from ssbench.plugins.base import LossScale
 
 G = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(2, 4, 6, 6, generator=G)
@@ -104,8 +104,8 @@ def test_a_frozen_copy_shares_nothing_and_a_frozen_forward_leaves_no_trace() -> 
 
 def test_the_identitys_pace_leaves_the_very_tensor() -> None:
     host = torch.tensor(2.0)
-    assert summed(host, Pace(), {}) is host
-    assert summed(host, Pace(0.5), {"a": torch.tensor(3.0), "b": torch.tensor(4.0)}).item() == 8.0
+    assert summed(host, LossScale(), {}) is host
+    assert summed(host, LossScale(0.5), {"a": torch.tensor(3.0), "b": torch.tensor(4.0)}).item() == 8.0
 
 
 def test_small_helpers() -> None:

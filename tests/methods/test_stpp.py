@@ -26,7 +26,7 @@ from ssbench.methods.stpp import Stored, STPlusPlus
 from ssbench.nets.segnet import Out
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Pace, Plugin
+from ssbench.plugins.base import LossScale, MixedView, Plugin
 from ssbench.recipe.recipe import load, recipe_names
 
 
@@ -96,7 +96,7 @@ def test_a_plain_step_waits_for_nothing() -> None:
 class Weighed(Plugin):
     """Weights 0 to 2 from the left to the right."""
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         return ramp(mixed.pseudo.conf)
 
 
@@ -122,7 +122,9 @@ def test_a_plugins_weights_have_a_mean_of_one_over_the_stored_labels() -> None:
 class Twice(Plugin):
     """Two copies: the left half from a labelled image, and the same with all labels gone from the right one."""
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         here = batch.unlabeled
         assert here is not None
         assert here.strong == (), "mixing comes before colouring"
@@ -133,7 +135,7 @@ class Twice(Plugin):
         known = batch.labeled.y != 255
         given = Pseudo(batch.labeled.y.where(known, torch.zeros_like(weak.label)), weak.conf, known, known)
         pasted = replace(weak, carry={}).pasted(given, left)
-        return [Mixed(x, pasted, here.weak), Mixed(x, replace(pasted, keep=pasted.keep & left), here.weak)]
+        return [MixedView(x, pasted, here.weak), MixedView(x, replace(pasted, keep=pasted.keep & left), here.weak)]
 
 
 def test_copies_of_a_plugin_that_mixes_are_coloured_afterwards_and_share_the_weight_of_one() -> None:
@@ -167,8 +169,8 @@ def test_copies_of_a_plugin_that_mixes_are_coloured_afterwards_and_share_the_wei
 class WarmUp(Plugin):
     """Labelled images alone."""
 
-    def pace(self, t: Progress) -> Pace:
-        return Pace(unlabeled=False)
+    def scale(self, t: Progress) -> LossScale:
+        return LossScale(unlabeled=False)
 
 
 def test_a_warm_up_leaves_the_labelled_pixels() -> None:
@@ -182,7 +184,9 @@ def test_a_warm_up_leaves_the_labelled_pixels() -> None:
 class Mixes(Plugin):
     """As it is; but to have overridden the hook makes the method store entropies."""
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         return host()
 
 

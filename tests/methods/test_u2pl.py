@@ -23,7 +23,7 @@ from ssbench.methods.u2pl import U2PL
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Pace, Plugin, PluginConfig, Seen, Stack
+from ssbench.plugins.base import LossScale, MixedView, Plugin, PluginConfig, Stack, StepOutputs
 
 SMALL: dict[str, Any] = {"anchors": 6, "negatives": 3, "bank": 40, "bank_first": 50, "anchor_above": 0.26}
 """Few draws, small banks, and a threshold that random networks of four classes reach."""
@@ -213,7 +213,7 @@ def test_the_auxiliary_head_learns_the_labelled_images_alone() -> None:
 
 
 def test_unet_with_dice_on_one_channel() -> None:
-    loss, seen = LossConfig(supervised="ce_dice", pseudo="dice"), list[Seen]()
+    loss, seen = LossConfig(supervised="ce_dice", pseudo="dice"), list[StepOutputs]()
     method = made(Watch(seen), net=lambda _: unet(), loss=loss, contrastive_impl="paper", low_rank=1)
     apart(method)
     step = method(make_batch(method.needs, side=48, channels=1), at(2, mixes=True))
@@ -289,7 +289,7 @@ def test_what_refine_keeps_replaces_the_percentile() -> None:
 
 def test_pasted_ground_truth_passes_and_stays_out_of_the_percentile() -> None:
     """UPC's labelled patches (upc A5): kept whatever their entropy, sure in the contrast, not counted below it."""
-    seen = list[Seen]()
+    seen = list[StepOutputs]()
     method = made(Stack([plugin("upc", ras="off", k=6), Watch(seen)]))
     apart(method)
     with torch.no_grad():
@@ -329,8 +329,8 @@ def test_plugins_run_on_it(name: str) -> None:
 
 def test_a_plugins_pace_can_switch_the_unlabelled_terms_off() -> None:
     class Warm(Plugin):
-        def pace(self, t: Progress) -> Pace:
-            return Pace(unlabeled=False)
+        def scale(self, t: Progress) -> LossScale:
+            return LossScale(unlabeled=False)
 
     method = made(Warm(PluginConfig(), CLASSES), net=maker(**U2PL_NET))
     apart(method)
@@ -466,31 +466,33 @@ def as_ring(queue: list[Tensor], size: int) -> list[Tensor]:
 class Same(Plugin):
     """Every hook, changing nothing."""
 
-    def pace(self, t: Progress) -> Pace:
-        return Pace()
+    def scale(self, t: Progress) -> LossScale:
+        return LossScale()
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         return pseudo.with_carry(again=pseudo.conf)
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         return list(host())
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         teach(mixed.weak)
         return None
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         return {}
 
 
 class Watch(Plugin):
     """Keeps what `loss` is shown."""
 
-    def __init__(self, seen: list[Seen]) -> None:
+    def __init__(self, seen: list[StepOutputs]) -> None:
         super().__init__(PluginConfig(), CLASSES)
         self.seen = seen
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         self.seen.append(seen)
         return {}
 
@@ -509,7 +511,7 @@ class Spy(Watch):
         self.refined.append(pseudo)
         return pseudo
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         self.answer = teach(mixed.weak)
         self.weight = torch.rand(mixed.pseudo.conf.shape, generator=torch.Generator().manual_seed(1))
         return self.weight

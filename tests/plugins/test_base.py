@@ -16,15 +16,15 @@ from ssbench.errors import RecipeError
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import HOOKS, Mixed, Pace, Plugin, PluginConfig, Prepared, Seen, Stack
+from ssbench.plugins.base import HOOKS, LossScale, MixedView, Plugin, PluginConfig, PrepareInputs, Stack, StepOutputs
 
 T = progress()
 LOGITS = torch.randn(1, 3, 2, 2)
 PSEUDO = Pseudo.of(LOGITS, torch.ones(1, 2, 2, dtype=torch.bool), 0.5)
 IMAGE = torch.zeros(1, 3, 2, 2)
 BATCH = Batch(Labeled(IMAGE, torch.zeros(1, 2, 2, dtype=torch.int64), ("a",)))
-MIXED = Mixed(IMAGE, PSEUDO, IMAGE)
-SEEN = Seen(BATCH, Out(LOGITS), (), SegNet(), lambda x: Out(x))
+MIXED = MixedView(IMAGE, PSEUDO, IMAGE)
+SEEN = StepOutputs(BATCH, Out(LOGITS), (), SegNet(), lambda x: Out(x))
 
 
 class Weigher(Plugin):
@@ -35,7 +35,7 @@ class Weigher(Plugin):
 
         weight: float = 2.0
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         return torch.full_like(mixed.pseudo.conf, self.cfg.weight)
 
 
@@ -45,10 +45,10 @@ class Keeper(Plugin):
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         return pseudo.with_carry(seen=pseudo.conf + len(pseudo.carry))
 
-    def pace(self, t: Progress) -> Pace:
-        return Pace(0.5, unlabeled=t.epoch > 0)
+    def scale(self, t: Progress) -> LossScale:
+        return LossScale(0.5, unlabeled=t.epoch > 0)
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         return {"term": torch.tensor(1.0)}
 
     def extras(self, net: SegNet) -> nn.ModuleDict:
@@ -58,7 +58,9 @@ class Keeper(Plugin):
 class Mixer(Plugin):
     """Trains on the same view twice."""
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         return [*host(), *host()]
 
 
@@ -74,19 +76,19 @@ def test_the_base_changes_nothing() -> None:
     assert identity.mix(lambda: host, BATCH, PSEUDO, T) is host
     assert identity.weigh(MIXED, lambda x: Out(x), T) is None
     assert identity.loss(SEEN, T) == {}
-    assert identity.pace(T) == Pace(1.0, unlabeled=True)
+    assert identity.scale(T) == LossScale(1.0, unlabeled=True)
     assert len(identity.extras(SegNet())) == 0
     assert not identity.state_dict()
 
 
 def test_a_plugin_needs_the_hooks_it_overrides() -> None:
     assert Weigher.needs == {"weigh"}
-    assert Keeper.needs == {"refine", "pace", "loss", "extras"}
+    assert Keeper.needs == {"refine", "scale", "loss", "extras"}
 
 
 def test_hooks_of_a_parent_are_needed_too() -> None:
     class Child(Weigher):
-        def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+        def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
             return {}
 
     assert Child.needs == {"weigh", "loss"}
@@ -131,17 +133,17 @@ def test_an_empty_stack_changes_nothing() -> None:
     stack = Stack([])
     assert stack.refine(PSEUDO, T) is PSEUDO
     assert stack.weigh(MIXED, lambda x: Out(x), T) is None
-    assert (stack.pace(T), stack.loss(SEEN, T), stack.needs) == (Pace(), {}, frozenset())
+    assert (stack.scale(T), stack.loss(SEEN, T), stack.needs) == (LossScale(), {}, frozenset())
 
 
 def test_a_stack_joins_its_parts() -> None:
     stack = Stack([plain(Weigher), plain(Keeper), plain(Keeper), plain(Weigher)])
-    assert stack.needs == {"weigh", "refine", "pace", "loss", "extras"}
+    assert stack.needs == {"weigh", "refine", "scale", "loss", "extras"}
     weight = stack.weigh(MIXED, lambda x: Out(x), T)
     assert weight is not None
     assert (weight == 4).all()
-    assert stack.pace(T) == Pace(0.25, unlabeled=False)
-    assert stack.pace(progress(step=10)) == Pace(0.25, unlabeled=True)
+    assert stack.scale(T) == LossScale(0.25, unlabeled=False)
+    assert stack.scale(progress(step=10)) == LossScale(0.25, unlabeled=True)
     assert list(stack.loss(SEEN, T)) == ["term", "term_2"]
     assert torch.equal(stack.refine(PSEUDO, T).carry["seen"], PSEUDO.conf + 1)  # the second saw what the first left
     assert sorted(stack.extras(SegNet())) == ["1_head", "2_head"]
@@ -159,10 +161,10 @@ def test_a_stack_prepares_all_and_saves_all(tmp_path: Path) -> None:
             super().__init__(cfg, classes)
             self.register_buffer("count", torch.zeros(()))
 
-        def prepare(self, run: Prepared) -> None:
+        def prepare(self, run: PrepareInputs) -> None:
             self.count += 1
 
     stack = Stack([plain(Counts), plain(Counts)])
-    nothing: Any = Prepared(3, (), (), lambda _: IMAGE, lambda _: IMAGE, tmp_path, 0, lambda items, _: items)
+    nothing: Any = PrepareInputs(3, (), (), lambda _: IMAGE, lambda _: IMAGE, tmp_path, 0, lambda items, _: items)
     stack.prepare(nothing)
     assert {k: v.item() for k, v in stack.state_dict().items()} == {"parts.0.count": 1.0, "parts.1.count": 1.0}

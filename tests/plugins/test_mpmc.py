@@ -13,7 +13,7 @@ from ssbench.nets.segnet import Out, resize
 from ssbench.ops.losses import pseudo_cross_entropy
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.windows import agreement, patch_labels, patch_shares
-from ssbench.plugins.base import Mixed
+from ssbench.plugins.base import MixedView
 from ssbench.plugins.mpmc import MPMC, PatchClassifier, asymmetric_focal
 
 TOY = torch.tensor([[0, 0, 1, 1, 255], [0, 0, 1, 1, 255], [0, 0, 0, 0, 0], [255, 255, 0, 0, 1], [255, 255, 0, 0, 1]])[
@@ -134,10 +134,10 @@ def test_teacher_features_are_reused_for_an_unmixed_view_and_taken_anew_for_a_mi
     valid = torch.ones(1, 9, 9, dtype=torch.bool)
     plain = Pseudo.of(torch.zeros(1, 2, 9, 9), valid, 0.0, {"layer1": torch.zeros(1, 4, 3, 3)})
     images = torch.zeros(1, 3, 9, 9)
-    weight = plugin.weigh(Mixed(images, plain, images), teach, t)
+    weight = plugin.weigh(MixedView(images, plain, images), teach, t)
     assert asked == []
     assert weight is not None
     assert weight.shape == (1, 9, 9)
     assert not weight.requires_grad
-    plugin.weigh(Mixed(images, plain.pasted(plain, valid), images), teach, t)
+    plugin.weigh(MixedView(images, plain.pasted(plain, valid), images), teach, t)
     assert asked == [1]

@@ -11,7 +11,7 @@ from builders import CLASSES, batch_for, build, plugin, progress, train
 from ran import SMALL
 
 from ssbench.ops.progress import Progress
-from ssbench.plugins.base import Seen
+from ssbench.plugins.base import StepOutputs
 from ssbench.plugins.mpmc import MPMC
 from ssbench.recipe.recipe import load
 
@@ -29,7 +29,7 @@ class Recalling(MPMC):
         super().__init__(cfg, classes)
         self._kept: list[dict[str, torch.Tensor]] = []
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, torch.Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, torch.Tensor]:
         self._kept.append(copy.deepcopy(self._made[0].state_dict()))
         return super().loss(seen, t)
 

@@ -19,7 +19,7 @@ from ssbench.errors import RecipeError
 from ssbench.methods.cutmix_seg import _scaled_ce
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed
+from ssbench.plugins.base import MixedView
 from ssbench.plugins.s4mc import PUBLISHED, S4MC
 
 P0 = [[0.60, 0.55, 0.20], [0.50, 0.42, 0.25], [0.45, 0.30, 0.10]]
@@ -320,7 +320,9 @@ class Watched(S4MC):
 class WatchedMix(Watched):
     """The same, and what the host mixed from it."""
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         self.mixed = host()
         return self.mixed
 

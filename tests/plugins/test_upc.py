@@ -12,7 +12,7 @@ from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.ops import patches
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Stack
+from ssbench.plugins.base import MixedView, Stack
 from ssbench.plugins.upc import UPC
 
 P0 = torch.tensor(
@@ -177,5 +177,5 @@ def test_ipixmatch_on_top_compares_the_pixels_that_were_kept() -> None:
 
 
 def test_zero_strength_is_the_hosts_mix() -> None:
-    own = [Mixed(torch.zeros(1), weak(), torch.zeros(1))]
+    own = [MixedView(torch.zeros(1), weak(), torch.zeros(1))]
     assert UPC(UPC.Config(**UPC.zero), 4).mix(lambda: own, batch(), weak(), T) is own

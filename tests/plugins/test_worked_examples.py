@@ -14,7 +14,7 @@ from ssbench.ops import neighbours, patches
 from ssbench.ops.losses import pseudo_cross_entropy
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.relation import relation_distance, spatial_log_softmax
-from ssbench.plugins.base import Mixed, View
+from ssbench.plugins.base import MixedView, StudentView
 from ssbench.plugins.mpmc import MPMC
 
 
@@ -50,14 +50,14 @@ def weighed(plugin: MPMC, *labels: int) -> tuple[Pseudo, Tensor | None]:
     sure = torch.ones(1, 2, 2, dtype=torch.bool)
     pseudo = Pseudo(label, sure.float(), sure, sure, feats={"layer1": torch.zeros(1, 1, 1, 1)})
     images = torch.zeros(1, 3, 2, 2)
-    return pseudo, plugin.weigh(Mixed(images, pseudo, images), lambda x: Out(x), progress())
+    return pseudo, plugin.weigh(MixedView(images, pseudo, images), lambda x: Out(x), progress())
 
 
 def patch_loss(plugin: MPMC, *student: float) -> float:
     """L^M_u of the student's class probabilities for the one patch, where classes 0 and 2 are pseudo-labelled."""
     pseudo, _ = weighed(plugin, 0, 2, 2, 0)
     images = torch.zeros(1, 3, 2, 2)
-    view = View("s1", images, Out(images), pseudo, images)
+    view = StudentView("s1", images, Out(images), pseudo, images)
     return plugin._unlabelled(Told(*student).logits, view).item()
 
 

@@ -16,7 +16,7 @@ from ssbench.errors import RecipeError
 from ssbench.methods.base import LossConfig, Losses
 from ssbench.nets.segnet import Out
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Pace, Seen, Stack, View
+from ssbench.plugins.base import LossScale, MixedView, Stack, StepOutputs, StudentView
 from ssbench.plugins.wpl import CITYSCAPES, WPL
 from ssbench.recipe.recipe import load
 
@@ -49,7 +49,7 @@ def four(conf: tuple[float, ...] = CONF) -> Pseudo:
 def weights(one: WPL, pseudo: Pseudo | None = None) -> Tensor | None:
     blank = torch.zeros(1, 3, 1, 4)
     pseudo = one.refine(pseudo or four(), progress())
-    return one.weigh(Mixed(blank, replace(pseudo, feats={}), blank), lambda _: Out(blank), progress())
+    return one.weigh(MixedView(blank, replace(pseudo, feats={}), blank), lambda _: Out(blank), progress())
 
 
 def values(one: WPL, pseudo: Pseudo | None = None) -> list[float]:
@@ -100,14 +100,14 @@ def test_what_the_teacher_said_is_mixed_along() -> None:
     turned = Pseudo(*(x.flip(-1) for x in (second.label, second.conf, second.keep, second.valid)))
     turned = turned.with_carry(**{name: value.flip(-1) for name, value in second.carry.items()})
     mixed, blank = first.pasted(turned, region), torch.zeros(1, 3, 1, 4)
-    found = one.weigh(Mixed(blank, mixed, blank), lambda _: Out(blank), progress())
+    found = one.weigh(MixedView(blank, mixed, blank), lambda _: Out(blank), progress())
     assert found is not None
     assert found.flatten().tolist() == [1, 0.5, 1, 0.5]  # places 1 and 2 hold pixels 2 and 1
 
 
 def test_a_mix_that_lost_it_is_looked_at_anew() -> None:
     one, blank, out = filled(), torch.zeros(1, 3, 1, 4), Out(torch.zeros(1), feats=dict(four().feats))
-    found = one.weigh(Mixed(blank, replace(four(), feats={}), blank), lambda _: out, progress())
+    found = one.weigh(MixedView(blank, replace(four(), feats={}), blank), lambda _: out, progress())
     assert found is not None
     assert found.flatten().tolist() == [1, 1, 0.5, 0.5]
 
@@ -133,7 +133,7 @@ def test_the_variants() -> None:
 
 
 def test_alpha_scales_unlabelled_terms() -> None:
-    assert made(alpha=0.4).pace(progress()) == Pace(1.0, 0.4)
+    assert made(alpha=0.4).scale(progress()) == LossScale(1.0, 0.4)
     losses = {}
     for alpha in (0.0, 0.5, 1.0):
         host = build("unimatch", made(CLASSES, alpha=alpha, k=5), threshold=0.0)
@@ -162,11 +162,11 @@ def test_which_classes_have_boxes() -> None:
     assert made(4, box_classes=(0, 3)).things == (0, 3)
 
 
-def seen(logits: Tensor, y: Tensor, feats: Tensor, views: tuple[View, ...] = ()) -> Seen:
+def seen(logits: Tensor, y: Tensor, feats: Tensor, views: tuple[StudentView, ...] = ()) -> StepOutputs:
     host = build("unimatch")
     batch = make_batch(host.needs, side=y.shape[-1], images=len(y))
     batch = replace(batch, labeled=replace(batch.labeled, y=y))
-    return Seen(batch, Out(logits, feats={"penultimate": feats}), views, host.net, lambda x: Out(x))
+    return StepOutputs(batch, Out(logits, feats={"penultimate": feats}), views, host.net, lambda x: Out(x))
 
 
 def told(label: Tensor, conf: float, classes: int = CLASSES) -> Tensor:
@@ -192,9 +192,9 @@ def test_labelled_pixels_go_in_where_they_are_predicted_right_and_sure() -> None
     assert not one.memory.rows.requires_grad
 
 
-def view(name: str, pseudo: Pseudo, first: float) -> View:
+def view(name: str, pseudo: Pseudo, first: float) -> StudentView:
     blank, feats = torch.zeros(1, 3, 1, 4), torch.arange(4.0).view(1, 1, 1, 4) + first
-    return View(name, blank, Out(blank, feats={"penultimate": feats}), pseudo, blank)
+    return StudentView(name, blank, Out(blank, feats={"penultimate": feats}), pseudo, blank)
 
 
 @pytest.mark.parametrize("memory", ["one", "two"])

@@ -15,7 +15,7 @@ from builders import CLASSES, plugin, prepared
 from ssbench.data.boxmaps import BoxMaps
 from ssbench.errors import RecipeError
 from ssbench.ops.components import component_boxes, right
-from ssbench.plugins.base import Prepared
+from ssbench.plugins.base import PrepareInputs
 from ssbench.plugins.wpl import WPL
 
 
@@ -25,7 +25,7 @@ def small(**chosen: Any) -> WPL:
     return made
 
 
-def noted(folder: Path, **chosen: Any) -> tuple[Prepared, list[str]]:
+def noted(folder: Path, **chosen: Any) -> tuple[PrepareInputs, list[str]]:
     """What `prepare` is given, and the labels of the loops it goes through."""
     labels: list[str] = []
 
@@ -36,7 +36,7 @@ def noted(folder: Path, **chosen: Any) -> tuple[Prepared, list[str]]:
     return replace(prepared(folder, 48), progress=progress, **chosen), labels
 
 
-def boxes(run: Prepared) -> bytes:
+def boxes(run: PrepareInputs) -> bytes:
     return (run.folder / "detector" / "boxes.json").read_bytes()
 
 

@@ -15,7 +15,7 @@ from ssbench.data.batch import Batch
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Plugin, PluginConfig, Seen
+from ssbench.plugins.base import MixedView, Plugin, PluginConfig, StepOutputs
 
 
 class Sound(Plugin):
@@ -37,7 +37,7 @@ class Sound(Plugin):
         self._head = [nn.Conv2d(self.classes, 1, 1)]
         return nn.ModuleDict({"head": self._head[0]} if self.cfg.strength else {})
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         if not self.cfg.strength:
             return None
         return self.weight(mixed, teach, t)
@@ -47,10 +47,10 @@ class Sound(Plugin):
         """What `weigh` answers; a property, because other names than the hooks' are not public methods."""
         return self._weight
 
-    def _weight(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
+    def _weight(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         return torch.rand(mixed.pseudo.conf.shape, generator=t.generator("sound"))
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         if not self.cfg.strength:
             return {}
         self.seen += 1
@@ -60,7 +60,7 @@ class Sound(Plugin):
 class TeachesItself(Sound):
     """Its weights hold on to the graph of the module that made them."""
 
-    def _weight(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
+    def _weight(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         return self._head[0](teach(mixed.weak).logits)[:, 0].sigmoid()
 
 
@@ -78,7 +78,7 @@ class Forgetful(Sound):
         super().__init__(cfg, classes)
         self.count = 0
 
-    def _weight(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
+    def _weight(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         self.count += 1
         return mixed.pseudo.conf ** (1 / self.count)
 
@@ -86,35 +86,35 @@ class Forgetful(Sound):
 class DrawsFromTorch(Sound):
     """Takes from the stream that dropout takes from."""
 
-    def _weight(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
+    def _weight(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         return torch.rand_like(mixed.pseudo.conf)
 
 
 class DrawsFromNumpy(Sound):
     """Takes from numpy's global stream."""
 
-    def _weight(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
+    def _weight(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         return mixed.pseudo.conf ** float(np.random.random())  # noqa: NPY002  what must not be
 
 
 class DrawsFromPython(Sound):
     """Takes from Python's global stream."""
 
-    def _weight(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
+    def _weight(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         return mixed.pseudo.conf ** random.random()  # noqa: S311  what must not be
 
 
 class NotZeroAtZero(Sound):
     """Adds a little whatever the strength is."""
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         return {**super().loss(seen, t), "little": 1e-6 * seen.labeled.logits.square().mean()}
 
 
 class StirsWeightsAtZero(Sound):
     """At strength zero the loss is the host's, the gradient is not."""
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         value = seen.labeled.logits.mean()
         return {**super().loss(seen, t), "nothing": value - value.detach()}
 
@@ -122,7 +122,7 @@ class StirsWeightsAtZero(Sound):
 class Waits(Sound):
     """Asks the device for a number."""
 
-    def _weight(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
+    def _weight(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         return mixed.pseudo.conf * mixed.pseudo.conf.mean().item()
 
 
@@ -131,7 +131,7 @@ class Stray(Sound):
 
     def __init__(self, cfg: Any, classes: int) -> None:
         super().__init__(cfg, classes)
-        self.scale = nn.Parameter(torch.ones(()))
+        self.factor = nn.Parameter(torch.ones(()))
 
 
 class Unused(Sound):
@@ -153,14 +153,14 @@ class Twice(Sound):
 class Infinite(Sound):
     """A loss that is no number."""
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         return {name: value / 0 for name, value in super().loss(seen, t).items()}
 
 
 class Negative(Sound):
     """Weights below zero."""
 
-    def _weight(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
+    def _weight(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         return mixed.pseudo.conf - 2
 
 
@@ -174,14 +174,16 @@ class SoftKeep(Sound):
 class NoViews(Sound):
     """Mixes nothing at all."""
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         return [] if self.cfg.strength else host()
 
 
 class Raises(Sound):
     """Fails."""
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         return {"own": seen.labeled.feats["layer9"].mean()}
 
 

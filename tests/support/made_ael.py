@@ -15,7 +15,7 @@ from ssbench.data.batch import Batch, Labeled
 from ssbench.methods.ael import AEL
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Plugin, Seen
+from ssbench.plugins.base import MixedView, Plugin, StepOutputs
 
 TAU = 0.3
 BANK = [0.1, 0.8, 0.4, 0.95]
@@ -42,19 +42,21 @@ class Probe(Plugin):
 
     def __init__(self) -> None:
         super().__init__(Plugin.Config(), CLASSES)
-        self.mixed: list[Mixed] = []
+        self.mixed: list[MixedView] = []
         self.refined: list[Pseudo] = []
-        self.seen: list[Seen] = []
+        self.seen: list[StepOutputs] = []
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         self.refined.append(pseudo)
         return pseudo
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         self.mixed += host()
         return self.mixed[-1:]
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         self.seen.append(seen)
         return {}
 

@@ -19,7 +19,7 @@ from ssbench.methods.base import Method, Step
 from ssbench.nets.segnet import Out
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import Mixed, Pace, Plugin, Seen
+from ssbench.plugins.base import LossScale, MixedView, Plugin, StepOutputs
 from ssbench.recipe.hosting import fit
 
 METHODS, PLUGINS = find.names("method"), find.names("plugin")
@@ -40,22 +40,22 @@ class Watch(Plugin):
         super().__init__(cfg or Plugin.Config(), classes)
         self.called: list[str] = []
 
-    def pace(self, t: Progress) -> Pace:
-        self.called.append("pace")
-        return super().pace(t)
+    def scale(self, t: Progress) -> LossScale:
+        self.called.append("scale")
+        return super().scale(t)
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         self.called.append("refine")
         assert not pseudo.soft.requires_grad
         return super().refine(pseudo, t)
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         self.called.append("weigh")
         assert mixed.images.shape == mixed.weak.shape
         assert mixed.pseudo.label.shape == mixed.images[:, 0].shape
         return super().weigh(mixed, teach, t)
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         self.called.append("loss")
         assert all(view.out.logits.requires_grad for view in seen.views)
         assert seen.labeled.logits.requires_grad
@@ -65,7 +65,9 @@ class Watch(Plugin):
 class WatchMix(Watch):
     """The same for `mix`, which some settings refuse."""
 
-    def mix(self, host: Callable[[], Sequence[Mixed]], batch: Batch, weak: Pseudo, t: Progress) -> Sequence[Mixed]:
+    def mix(
+        self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
+    ) -> Sequence[MixedView]:
         self.called.append("mix")
         return super().mix(host, batch, weak, t)
 
@@ -73,25 +75,25 @@ class WatchMix(Watch):
 class Constant(Plugin):
     """Weighs all pixels alike: a weighted mean is the mean."""
 
-    def weigh(self, mixed: Mixed, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
+    def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         return 3 * mixed.pseudo.conf.new_ones(mixed.pseudo.conf.shape)
 
 
 class Slow(Plugin):
     """Halves the host's loss and adds 2."""
 
-    def pace(self, t: Progress) -> Pace:
-        return Pace(0.5)
+    def scale(self, t: Progress) -> LossScale:
+        return LossScale(0.5)
 
-    def loss(self, seen: Seen, t: Progress) -> dict[str, Tensor]:
+    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
         return {"two": seen.labeled.logits.sum() * 0 + 2}
 
 
 class Labelled(Plugin):
     """Turns the unlabelled terms off, as a warm-up does."""
 
-    def pace(self, t: Progress) -> Pace:
-        return Pace(unlabeled=False)
+    def scale(self, t: Progress) -> LossScale:
+        return LossScale(unlabeled=False)
 
 
 def hosting(method: str, cls: type[Plugin]) -> tuple[Method, Plugin]:

@@ -125,7 +125,7 @@ class Quick:
         parts = _parts(quick)
         if parts <= self.shown:
             return None
-        with Bars(show=False, tell=lambda _: None) as bars:
+        with Bars(show=False, write_line=lambda _: None) as bars:
             done = do_one(Cell(name, QUICK_SPLIT, 0, quick=True), self.places, join("cpu"), bars)
         if done.error is None:
             self.shown |= parts

@@ -74,7 +74,7 @@ def predict_folder(
                 _one(job, name, dataset, predict, team)
             except DataError as error:
                 wrong.append(str(name))
-                bars.tell(f"error: {error.what}")
+                bars.write_line(f"error: {error.what}")
     if wrong:
         what = f"{len(wrong)} of {len(job.names)} pictures cannot be read: {', '.join(wrong[:5])}"
         raise DataError(what, str(source), "the others are done; mend these and run the same command again")

@@ -165,7 +165,7 @@ def _serve(pipe: Connection[Any, Any], terms: _Terms, seat: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(terms.threads)
     team = join(terms.device)
-    with Bars(show=False, tell=pipe.send) as bars:
+    with Bars(show=False, write_line=pipe.send) as bars:
         while True:
             try:
                 cell: Cell = pipe.recv()

@@ -121,7 +121,7 @@ def _one_by_one(line: Line[Cell], total: int, places: Places, team: Any, since: 
     from ssbench.console import Bars, say
 
     tell, found = say if team.leads else _silent, dict[Cell, Done]()
-    with Bars(show=team.leads, tell=tell) as bars:
+    with Bars(show=team.leads, write_line=tell) as bars:
         while line:
             cell = line.next(lambda folder: team.any(team.leads and let_go(folder)))
             if cell is None:

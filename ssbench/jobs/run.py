@@ -102,14 +102,14 @@ def run(
         _failed_since(order, team, since)
         if recipe.quick and _recorded(order, team):
             _forget(order.folder, team)
-        with _told(order, team, bars):
+        with _told(order, team, bars) as file:
             trainer = Trainer(recipe, order.partition, dataset, seed, order.folder, team, bars)
-            return _trained(trainer, order.store), False
+            return _trained(trainer, order.store, file), False
 
 
-def _trained(trainer: Trainer, store: ResultStore) -> dict[str, Any]:
+def _trained(trainer: Trainer, store: ResultStore, file: ProgressFile | None) -> dict[str, Any]:
     """The run from wherever its folder stands to its end; the record, stored."""
-    team, file = trainer.team, trainer.bars.file
+    team = trainer.team
     if file is not None:
         file.facts = lambda: progress_of(trainer)
     try:
@@ -171,21 +171,22 @@ def _forget(folder: Path, team: Team) -> None:
 
 
 @contextmanager
-def _told(order: Order, team: Team, bars: Bars) -> Iterator[None]:
+def _told(order: Order, team: Team, bars: Bars) -> Iterator[ProgressFile | None]:
     """The run's progress file while it is worked on; the first process writes it."""
     if not team.leads:
-        yield
+        yield None
         return
-    file = bars.file = ProgressFile(order.folder, {**order.named(), "device": str(team.device)})
+    file = ProgressFile(order.folder, {**order.named(), "device": str(team.device)})
+    bars.on_progress = file.tick
     try:
-        yield
+        yield file
     except BaseException as error:
         file.ended_by(error)
         raise
     else:
         file.end("done")
     finally:
-        bars.file = None
+        bars.on_progress = None
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class Stages:
     ) -> None:  # fmt: skip
         """See `methods.base.Stages`."""
         trainer, folder = self._trainer, self._trainer.folder if last else self.folder / name
-        keeper = Keeper(folder, trainer.key, trainer.team, trainer.bars.tell, frozenset(keep))
+        keeper = Keeper(folder, trainer.key, trainer.team, trainer.bars.write_line, frozenset(keep))
         done = folder / "done.json"
         if last or not self._finished(done):
             seed = key(trainer.seed, "stage", name)

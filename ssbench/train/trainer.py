@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssbench.console import Bars, StepBar
+from ssbench.console import Bar, Bars
 from ssbench.data.batch import Batch, Plan, loader, partition_plan, useful_workers
 from ssbench.data.dataset import Dataset
 from ssbench.errors import RunsFailed, Stopped
@@ -65,7 +65,7 @@ class Trainer:
         self.recipe, self.partition, self.dataset, self.seed = recipe, partition, dataset, seed
         self.folder, self.team, self.bars = folder, team, bars
         self.key = recipe.key(partition.sha256, seed)
-        self.keeper = Keeper(folder, self.key, team, bars.tell)
+        self.keeper = Keeper(folder, self.key, team, bars.write_line)
         self.stop = StopRequest()
         self.method = self._method()
         self.plan = self._plan()
@@ -97,14 +97,14 @@ class Trainer:
     def train(self) -> None:
         """From where the folder stands to the last step, a score at the end of each epoch."""
         self._resume()
-        bar = self.bars.steps(self._label, self.steps, self.state.step)
+        bar = self.bars.bar(self._label, self.steps, self.state.step)
         self.module.train()
         if self.state.step == self.plan.steps_per_epoch * (len(self.state.history) + 1):
             self._end_epoch(bar)  # the stop came while it was being scored
         saved = time.monotonic()
         for batch in self._timed(self._batches()):
             self._step(batch)
-            bar.to(self.state.step)
+            bar.move_to(self.state.step)
             if self.state.step % self.plan.steps_per_epoch == 0:
                 self._end_epoch(bar)
                 saved = time.monotonic()
@@ -234,7 +234,7 @@ class Trainer:
         in_loss = self.team.least(self._first_bad) == first
         raise Diverged(first, self.plan.ids_at(first), "the loss" if in_loss else "a weight after the update")
 
-    def _end_epoch(self, bar: StepBar) -> None:
+    def _end_epoch(self, bar: Bar) -> None:
         self._guard()
         epoch = self.state.step // self.plan.steps_per_epoch - 1
         entry: dict[str, Any] = {"epoch": epoch, "terms": self._terms()} | ({"stage": self.stage} if self.stage else {})

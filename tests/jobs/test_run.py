@@ -39,7 +39,7 @@ class Faulty(Plugin):
 
 
 def quiet(job: Job) -> tuple[dict[str, Any], bool]:
-    return run(job.loaded, SPLIT, job.seed, job.places, ALONE, Bars(show=False, tell=lambda _: None))
+    return run(job.loaded, SPLIT, job.seed, job.places, ALONE, Bars(show=False, write_line=lambda _: None))
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_a_run_tells_how_far_it_is(toy: Path, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(progress_file, "EVERY", 0.0)
     job = Job(toy, tmp_path, (*TINY, "schedule.epochs=2"))
-    record = job.here(Looking(show=False, tell=lambda _: None))
+    record = job.here(Looking(show=False, write_line=lambda _: None))
     assert [(row["step"], row["epoch"]) for row in seen[:8]] == [(4, 0)] * 3 + [(8, 1)] * 4 + [(8, 2)]
     assert seen[1]["doing"] == "evaluate 1/3"
     assert seen[4]["score"] == record["history"][0]["select"]

@@ -116,7 +116,7 @@ def recorded(job: Job, team: Team) -> Any:
             written.append(f"{event} {arguments[0]}")
 
     sys.addaudithook(hook)
-    record = run(job.loaded, SPLIT, job.seed, job.places, team, Bars(show=False, tell=lambda _: None))[0]
+    record = run(job.loaded, SPLIT, job.seed, job.places, team, Bars(show=False, write_line=lambda _: None))[0]
     watching[0] = False
     return record, written
 
@@ -130,9 +130,9 @@ def stopped(job: Job, team: Team) -> Any:
                 signal.raise_signal(signal.SIGTERM)
             return super().watch(items, label, total)
 
-    return run(job.loaded, SPLIT, job.seed, job.places, team, Impatient(show=False, tell=lambda _: None))[0]
+    return run(job.loaded, SPLIT, job.seed, job.places, team, Impatient(show=False, write_line=lambda _: None))[0]
 
 
 def damaged(job: Job, team: Team) -> Any:
     """The whole run, of data in which one image cannot be read; it is the last process's turn to read it."""
-    return run(job.loaded, SPLIT, job.seed, job.places, team, Bars(show=False, tell=lambda _: None))[0]
+    return run(job.loaded, SPLIT, job.seed, job.places, team, Bars(show=False, write_line=lambda _: None))[0]

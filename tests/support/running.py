@@ -93,7 +93,7 @@ class Job:
 
     def here(self, bars: Bars | None = None) -> dict[str, Any]:
         """The run in this process; its record."""
-        return run(self.loaded, SPLIT, self.seed, self.places, ALONE, bars or Bars(show=False, tell=_silent))[0]
+        return run(self.loaded, SPLIT, self.seed, self.places, ALONE, bars or Bars(show=False, write_line=_silent))[0]
 
     @property
     def log(self) -> Path:

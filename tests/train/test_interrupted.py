@@ -60,7 +60,7 @@ class Impatient(Bars):
 
     def __init__(self, scores: int = 10**9) -> None:
         self.told: list[str] = []
-        super().__init__(show=False, tell=self.told.append)
+        super().__init__(show=False, write_line=self.told.append)
         self.scores = scores
 
     def watch(self, items: Iterable[Any], label: str, total: int) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from PIL import Image
 from running import ALONE, Job, partition_of, wait_until
 from torch import Tensor
 
-from ssbench.console import Bars, StepBar
+from ssbench.console import Bar, Bars
 from ssbench.data.batch import Plan
 from ssbench.data.mixture import Mixture
 from ssbench.data.toy import Toy
@@ -160,7 +160,7 @@ class Noting(Trainer):
 def noted(data: Path, folder: Path, *more: str) -> list[Began]:
     recipe = job_of(data, folder, *more).loaded
     trainer = Noting(
-        recipe, partition_of(recipe, data), Toy(data / "toy"), 0, folder, ALONE, Bars(show=False, tell=silent)
+        recipe, partition_of(recipe, data), Toy(data / "toy"), 0, folder, ALONE, Bars(show=False, write_line=silent)
     )
     trainer.noted = []
     trainer.run()
@@ -211,7 +211,7 @@ class Fatal(Bars):
     """Crashes when a loop of that label, or the training of that name, comes to `at`."""
 
     def __init__(self, label: str, at: int) -> None:
-        super().__init__(show=False, tell=silent)
+        super().__init__(show=False, write_line=silent)
         self.label, self.at = label, at
 
     def watch(self, items: Iterable[Any], label: str, total: int) -> Iterator[Any]:
@@ -220,14 +220,14 @@ class Fatal(Bars):
                 raise DiesError
             yield item
 
-    def steps(self, label: str, total: int, done: int) -> StepBar:
-        return FatalSteps(self, label, total, done)
+    def bar(self, label: str, total: int | None, done: int = 0, *, in_bytes: bool = False) -> Bar:
+        return FatalBar(self, label, total, done)
 
 
-class FatalSteps(StepBar):
+class FatalBar(Bar):
     """The bar of a training."""
 
-    def to(self, step: int) -> None:
+    def move_to(self, step: int) -> None:
         assert isinstance(self.bars, Fatal)
         if self.label.endswith(f" {self.bars.label}") and step == self.bars.at:
             raise DiesError
@@ -274,7 +274,7 @@ class Impatient(Bars):
     """Sends SIGTERM to this process when a loop of that label is at its second round, or its only one."""
 
     def __init__(self, label: str) -> None:
-        super().__init__(show=False, tell=silent)
+        super().__init__(show=False, write_line=silent)
         self.label = label
 
     def watch(self, items: Iterable[Any], label: str, total: int) -> Iterator[Any]:
@@ -332,7 +332,9 @@ def _together(rank: int, meet: str, job: Job) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meet}/meet", rank=rank, world_size=2)
     recipe, team = job.loaded, Team(rank, 2, torch.device("cpu"))
     data = Toy(job.data / "toy")
-    trainer = Trainer(recipe, partition_of(recipe, job.data), data, 0, job.folder, team, Bars(show=False, tell=silent))
+    trainer = Trainer(
+        recipe, partition_of(recipe, job.data), data, 0, job.folder, team, Bars(show=False, write_line=silent)
+    )
     trainer.run()
     assert [stage["stage"] for stage in trainer.earlier] == [
         "supervised", "reliability", "label_reliable", "reliable", "label_rest"

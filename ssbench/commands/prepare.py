@@ -12,7 +12,7 @@ from ssbench.commands.common import DataRoot, Json, print_json
 from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from ssbench.data.cache import Report as CacheReport
+    from ssbench.prepare.cache import CacheReport
     from ssbench.prepare.prepare import Progress, Report
 
 
@@ -31,8 +31,8 @@ def prepare(
     json: Json = False,
 ) -> None:
     """Download (or take from --source), verify, convert and record the digests of datasets."""
-    from ssbench.data import cache as caching
     from ssbench.paths import data_root as data_of
+    from ssbench.prepare import cache as caching
     from ssbench.prepare import prepare as making
 
     root = data_of(data_root)

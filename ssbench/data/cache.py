@@ -1,44 +1,32 @@
-"""The decoded cache of a prepared dataset (`prepare --cache`): every image and mask once decoded, as raw bytes.
+"""Reads the decoded cache: a dataset whose pictures are memory-mapped bytes instead of JPEG and PNG files.
 
 `<root>/.cache/` holds shards `00000.u8` and on, image after image with its mask behind it, and `index.json`, written
 last. The index says which files it was made from (the ledger's digest) and, where JPEGs are among them, with which
-decoder, so a cache of other pixels is refused, never read. Each shard is whole or not there, with its table beside it
-until the index takes it over: a killed run goes on from there. The ledger does not know the folder: its name has a dot.
+decoder. A cache of other pixels is refused, so every pixel is the one the files decode to and only the speed changes.
+`ssbench.prepare.cache` writes it (`ssbench prepare --cache`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import tempfile
-import time
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from PIL import features
-from pydantic import BaseModel, ConfigDict, ValidationError
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+from pydantic import BaseModel, ConfigDict, Field
 
-from ssbench.data.cached import Place, Store, shard_name
 from ssbench.data.dataset import Dataset
+from ssbench.data.ledger import Digest, Ledger
 from ssbench.errors import DataError
-from ssbench.files import sha256, write_json
-from ssbench.prepare import ledger
-from ssbench.prepare.files import locked, put, readable_errors, size, sweep
-from ssbench.prepare.job import Job, Progress, Silent, parallel, processors, stage
-from ssbench.prepare.ledger import Ledger, Problem
-from ssbench.prepare.verify import opened
+from ssbench.files import read_model
 
 NAME = ".cache"
 INDEX = "index.json"
-PLAN = "plan.json"
-SHARD = 64_000_000
-"""Bytes a shard is to have, so that shards are many enough to share among processes and few enough to map."""
-SAMPLED = 64
-"""Pictures decoded beforehand, spread over the dataset, to tell how large the cache will be."""
+Place = tuple[int, int, int, int]
+"""Where a sample is: number of the shard, offset in it, width, height; the image first, then its mask."""
+Size = Annotated[int, Field(ge=0)]
 
 
 class Shard(BaseModel):
@@ -46,9 +34,9 @@ class Shard(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bytes: int
-    sha256: str
-    samples: dict[str, tuple[int, int, int]]
+    bytes: Size
+    sha256: Digest
+    samples: dict[str, tuple[Size, Size, Size]]
 
 
 class Index(BaseModel):
@@ -60,230 +48,165 @@ class Index(BaseModel):
     dataset: str
     ledger: str
     jpeg: str | None
-    channels: int
+    channels: Annotated[int, Field(ge=1, le=3)]
     shards: tuple[Shard, ...]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What `build` did: "built" or "complete"; samples, bytes and shards of the cache, seconds, its folder."""
-
-    state: Literal["built", "complete"]
-    samples: int
-    bytes: int
-    shards: int
-    seconds: float
-    path: str
-
-    def json(self) -> dict[str, Any]:
-        """The report as a JSON object."""
-        return asdict(self)
+def read_index(folder: Path) -> Index | None:
+    """The index of the cache in `folder`; None where no cache was finished, DataError where it is damaged."""
+    path = folder / INDEX
+    return read_model(path, Index, "cache index", rebuild_command(folder.parent)) if path.is_file() else None
 
 
 def load(root: Path, dataset: Dataset) -> Store | None:
-    """The cache of the prepared folder `root`; None when there is none, or none that was finished.
+    """The cache of the prepared folder `root`; None where none was finished.
 
-    DataError when it was made from other files than are there now, or lost a shard.
+    Raises:
+        DataError: its index is damaged, it was made from other files than are there now, or it lost a shard.
     """
     folder = root / NAME
-    if not (folder / INDEX).is_file():
+    index = read_index(folder)
+    if index is None:
         return None
-    book, index = Ledger.read(root), _read_index(folder)
-    if book is None or index is None or (reason := _stale(folder, book, index)):
-        why = reason if book and index else "its index cannot be read"
-        raise DataError(f"the cache of {dataset.name} cannot be used: {why}", str(folder), _again(root))
+    book = Ledger.read(root)
+    reason = why_stale(folder, book, index) if book else "the dataset is not prepared"
+    if reason:
+        what = f"the cache of {dataset.name} cannot be used: {reason}"
+        raise DataError(what, str(folder), rebuild_command(root))
     places: dict[str, Place] = {}
     for number, shard in enumerate(index.shards):
         places |= {id: (number, *place) for id, place in shard.samples.items()}
     return Store(folder, index.channels, places)
 
 
-def build(name: str, data_root: Path, workers: int | None = None, progress: Progress | None = None) -> Report:
-    """Make the cache of the prepared dataset `name`, or see that every byte is right; a wrong one is made anew.
-
-    DataError when the dataset is not prepared or its files changed, when the disk is too small (said before a byte is
-    written), or when another process prepares it. What was done before it ended stays: the same command goes on.
-    """
-    began, data_root = time.monotonic(), data_root.absolute()
-    root = (data_root / name).resolve()
-    job = Job(name, data_root, workers=workers or processors(), progress=progress or Silent())
-    with readable_errors(data_root), locked(data_root, name):
-        book = Ledger.read(root)
-        if book is None:
-            raise ledger.no_ledger(name, root)
-        index = _finished(root / NAME, book, job.progress)
-        state: Literal["built", "complete"] = "complete" if index else "built"
-        if index is None:
-            index = _build(root, book, job)
-    samples, total = sum(len(s.samples) for s in index.shards), sum(s.bytes for s in index.shards)
-    return Report(state, samples, total, len(index.shards), round(time.monotonic() - began, 3), str(root / NAME))
-
-
-def check(root: Path, progress: Progress | None = None) -> list[Problem]:
-    """What is wrong with the cache of `root`, every byte read; empty when it is right, and when there is none."""
-    folder = root / NAME
-    if not (folder / INDEX).is_file():
-        return []
-    book, index = Ledger.read(root), _read_index(folder)
-    if book is None or index is None:
-        return [Problem("changed", f"{NAME}/{INDEX}", f"cannot be read; {_again(root)}")]
-    if reason := _stale(folder, book, index):
-        return [Problem("changed", NAME, f"{reason}; {_again(root)}")]
-    changed = _changed(folder, index, progress or Silent())
-    return [Problem("changed", f"{NAME}/{name}", f"other bytes; {_again(root)}") for name in changed]
-
-
-def _again(root: Path) -> str:
+def rebuild_command(root: Path) -> str:
+    """The command that makes the cache of `root` anew."""
     return f"ssbench prepare {root.name} --cache --data-root {root.parent}"
 
 
-def _read_index(folder: Path) -> Index | None:
-    try:
-        return Index.model_validate_json((folder / INDEX).read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def _stale(folder: Path, book: Ledger, index: Index) -> str:
+def why_stale(folder: Path, book: Ledger, index: Index) -> str:
     """Why the cache must not be read; "" when it may be."""
     if index.ledger != book.digest():
         return "it was made from other files than are there now"
-    if index.jpeg not in (None, _jpeg(book)):
-        return f"it was decoded by libjpeg {index.jpeg}, the files would be by {_jpeg(book)}"
+    if index.jpeg not in (None, jpeg_decoder(book)):
+        return f"it was decoded by libjpeg {index.jpeg}, the files would be by {jpeg_decoder(book)}"
     for number, shard in enumerate(index.shards):
         path = folder / shard_name(number)
         there = path.stat().st_size if path.is_file() else None
         if there != shard.bytes:
             return f"{path.name} is missing" if there is None else f"{path.name} has {there} of {shard.bytes} bytes"
+        planes = index.channels + 1
+        if any(at + width * height * planes > shard.bytes for at, width, height in shard.samples.values()):
+            return f"its index names samples beyond the end of {path.name}"
     return ""
 
 
-def _changed(folder: Path, index: Index, progress: Progress) -> list[str]:
-    """Names of the shards whose bytes are not those that were written."""
-    names = []
-    with stage(progress, len(index.shards), f"digests of the cache of {index.dataset}") as told:
-        for number, shard in enumerate(index.shards):
-            if sha256(folder / shard_name(number)) != shard.sha256:
-                names.append(shard_name(number))
-            told.advance()
-    return names
-
-
-def _jpeg(book: Ledger) -> str | None:
+def jpeg_decoder(book: Ledger) -> str | None:
     """The JPEG decoder in use, when there is a JPEG to decode: decoders may differ in the last bit."""
     if not any(path.endswith(".jpg") for path in book.files):
         return None
     return str(features.version("libjpeg_turbo") or features.version("jpg"))
 
 
-def _finished(folder: Path, book: Ledger, progress: Progress) -> Index | None:
-    index = _read_index(folder)
-    right = index and not _stale(folder, book, index) and not _changed(folder, index, progress)
-    return index if right else None
+class Mapped(Image.Image):
+    """A picture on memory-mapped pixels, uint8 [H, W] or [H, W, 3], of which no more is read than is asked for.
+
+    `crop` reads the rows and columns it needs, numpy sees the mapped bytes themselves, and everything else loads the
+    picture first, as Pillow does with a file it opened (an RGB picture is copied then, a grey one is not).
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        super().__init__()
+        self._mode = "RGB" if pixels.ndim == 3 else "L"
+        self._size = (pixels.shape[1], pixels.shape[0])
+        self._pixels = pixels
+        self.readonly = 1  # Pillow copies before it writes: the bytes are mapped read-only
+
+    def load(self) -> Any:
+        """Give the picture to Pillow, the first time."""
+        if self._im is None:
+            whole = Image.frombuffer(self.mode, self.size, self._pixels, "raw", self.mode, 0, 1)
+            self.im = whole.im
+        return super().load()
+
+    def crop(self, box: tuple[float, float, float, float] | None = None) -> Image.Image:
+        """The part inside `box` (left, upper, right, lower) as a picture of its own."""
+        left, upper, right, lower = (0, 0, *self.size) if box is None else (round(side) for side in box)
+        inside = 0 <= left < right <= self.width and 0 <= upper < lower <= self.height
+        if self._im is not None or not inside:
+            return super().crop(box)
+        return Image.fromarray(np.ascontiguousarray(self._pixels[upper:lower, left:right]))
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return super().__array_interface__ if self._im is not None else self._pixels.__array_interface__
 
 
-def _build(root: Path, book: Ledger, job: Job) -> Index:
-    """All shards, then the index; `root` is prepared, and this process alone is at work in it."""
-    changed = [p for p in ledger.compare(root, book, job.progress, quick=True) if p.kind != "extra"]
-    if changed:
-        what = f"{job.name}: {changed[0].path} is {changed[0].kind} ({len(changed)} such files)"
-        raise DataError(what, str(root / changed[0].path), f"ssbench prepare {job.name} --data-root {job.data_root}")
-    folder, dataset = root / NAME, opened(job.name, str(root))
-    ids = sorted({id for subset in book.counts for id in dataset.ids(subset)})
-    work = _plan(folder, dataset, ids, book)
-    shards = parallel(partial(write_shard, name=job.name, root=str(root)), work, job, f"caching {job.name}")
-    index = Index(
-        dataset=job.name, ledger=book.digest(), jpeg=_jpeg(book), channels=dataset.channels, shards=tuple(shards)
-    )
-    os.sync()
-    put(folder / INDEX, index.model_dump_json().encode())
-    for path in (*folder.glob("*.json"),):
-        if path.name != INDEX:
-            path.unlink()
-    return index
+class Store:
+    """The pixels of a cache folder by id; `samples` says where each is. Files are mapped when first read.
+
+    It pickles without its maps, so a loader worker maps the files itself and copies nothing.
+    """
+
+    def __init__(self, folder: Path, channels: int, samples: Mapping[str, Place]) -> None:
+        self.folder, self.channels, self.samples = folder, channels, samples
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}}
+
+    def __contains__(self, id: str) -> bool:
+        return id in self.samples
+
+    def image(self, id: str) -> Image.Image:
+        """The image, mode RGB or L."""
+        shard, offset, width, height = self.samples[id]
+        shape = (height, width, 3) if self.channels == 3 else (height, width)
+        return self._picture(shard, offset, shape)
+
+    def mask(self, id: str) -> Image.Image:
+        """The mask, mode L."""
+        shard, offset, width, height = self.samples[id]
+        return self._picture(shard, offset + width * height * self.channels, (height, width))
+
+    def _picture(self, shard: int, offset: int, shape: tuple[int, ...]) -> Image.Image:
+        if shard not in self._maps:
+            mapped = np.memmap(self.folder / shard_name(shard), np.uint8, "r")
+            self._maps[shard] = mapped.view(np.ndarray)
+        return Mapped(self._maps[shard][offset : offset + int(np.prod(shape))].reshape(shape))
 
 
-@dataclass(frozen=True)
-class Work:
-    """One shard to write: its path and the samples in it."""
-
-    path: Path
-    ids: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return str(self.path)  # how a pool names the item that failed
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"{number:05d}.u8"
 
 
-def _plan(folder: Path, dataset: Dataset, ids: list[str], book: Ledger) -> list[Work]:
-    """Which samples go into which shard: as an unfinished run of the same files planned, or anew from nothing."""
-    sampled = ids[:: max(1, len(ids) // SAMPLED)]
-    mean = sum(_decoded(dataset, id) for id in sampled) / max(1, len(sampled))
-    plan = {"ledger": book.digest(), "jpeg": _jpeg(book), "samples": max(1, round(SHARD / max(mean, 1)))}
-    if _said(folder / PLAN) != plan:
-        shutil.rmtree(folder, ignore_errors=True)
-    sweep(folder, keep="")
-    (folder / INDEX).unlink(missing_ok=True)
-    _need(folder, round(mean * len(ids)), dataset.name)
-    folder.mkdir(exist_ok=True)
-    write_json(folder / PLAN, plan)
-    step = int(plan["samples"] or 1)
-    starts = range(0, len(ids), step)
-    return [Work(folder / shard_name(n), tuple(ids[at : at + step])) for n, at in enumerate(starts)]
+class Cached(Dataset):
+    """A prepared dataset read through its cache; ids that the cache lacks, and all else, come from the dataset."""
 
+    def __init__(self, dataset: Dataset, store: Store) -> None:
+        super().__init__(dataset.root)
+        self.dataset, self.store = dataset, store
+        self.name, self.classes, self.palette = dataset.name, dataset.classes, dataset.palette
+        self.channels, self.ignore = dataset.channels, dataset.ignore
 
-def _decoded(dataset: Dataset, id: str) -> int:
-    width, height = dataset.image(id).size
-    return width * height * (dataset.channels + 1)
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "dataset" not in self.__dict__:  # not yet there while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
 
+    def ids(self, subset: str) -> tuple[str, ...]:
+        """Those of the dataset."""
+        return self.dataset.ids(subset)
 
-def _said(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    def volumes(self, subset: str) -> dict[str, tuple[str, ...]] | None:
+        """Those of the dataset."""
+        return self.dataset.volumes(subset)
 
+    def image(self, id: str) -> Image.Image:
+        """The image, from the cache; see `Dataset.image`."""
+        return self.store.image(id) if id in self.store else self.dataset.image(id)
 
-def _need(folder: Path, total: int, name: str) -> None:
-    """DataError unless the disk has room for a cache of about `total` bytes, less what is there of it."""
-    missing = total - sum(path.stat().st_size for path in folder.glob("*.u8"))
-    free = shutil.disk_usage(folder.parent).free
-    if missing > free:
-        what = f"the cache of {name} needs about {size(missing)} more, {size(free)} are free"
-        raise DataError(what, str(folder), "free some space, or do without --cache: it is an option")
-
-
-def write_shard(work: Work, name: str, root: str) -> Shard:
-    """Decode the samples of one shard into its file, unless an earlier run did; its table."""
-    table = work.path.with_suffix(".json")
-    if done := _done(work, table):
-        return done
-    samples, digest = {}, hashlib.sha256()
-    dataset = opened(name, root)
-    with tempfile.NamedTemporaryFile(dir=work.path.parent, prefix=f".{work.path.name}.", delete=False) as file:
-        try:
-            for id in work.ids:
-                image, mask = dataset.image(id), dataset.mask(id)
-                if image.size != mask.size:
-                    raise DataError(f"{id}: mask of {mask.size} beside an image of {image.size} pixels", root)
-                samples[id] = (file.tell(), *image.size)
-                for data in (image.tobytes(), mask.tobytes()):
-                    file.write(data)
-                    digest.update(data)
-            shard = Shard(bytes=file.tell(), sha256=digest.hexdigest(), samples=samples)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(work.path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    put(table, shard.model_dump_json().encode())
-    return shard
-
-
-def _done(work: Work, table: Path) -> Shard | None:
-    try:
-        shard = Shard.model_validate_json(table.read_bytes())
-        whole = work.path.stat().st_size == shard.bytes
-    except (OSError, ValidationError):
-        return None
-    return shard if whole and tuple(shard.samples) == work.ids else None
+    def mask(self, id: str) -> Image.Image:
+        """The mask, from the cache; see `Dataset.mask`."""
+        return self.store.mask(id) if id in self.store else self.dataset.mask(id)

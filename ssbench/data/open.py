@@ -7,11 +7,11 @@ from typing import Any
 
 from ssbench import find
 from ssbench.data import cache
-from ssbench.data.cached import Cached
+from ssbench.data.cache import Cached
 from ssbench.data.dataset import Dataset
 from ssbench.data.folder import CARD, Folder
+from ssbench.data.ledger import NAME
 from ssbench.errors import DataError, RecipeError, nearest
-from ssbench.prepare.ledger import NAME
 
 
 def open_dataset(name: str, data_root: Path, where: str = "") -> Dataset:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssbench.console import Bars
+from ssbench.data.ledger import Ledger
 from ssbench.errors import UsageError
 from ssbench.files import LOCK, is_locked
 from ssbench.jobs.cost import Device, Kind, Rate, Work, cost, kind_of, rates_of, speeds
@@ -16,7 +17,6 @@ from ssbench.jobs.progress import read as progress_of
 from ssbench.jobs.run import Places, run_folder
 from ssbench.jobs.wanted import Wanted, What, wanted
 from ssbench.jobs.workload import Workloads
-from ssbench.prepare.ledger import Ledger
 from ssbench.prepare.prepare import known, plan_of
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.results.store import Record, ResultStore, settings_digest

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -16,12 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssbench import __version__
-from ssbench.errors import DataError
+from ssbench.data.ledger import NAME, Ledger
 from ssbench.files import sha256
 from ssbench.prepare.files import readable_errors, walk
 from ssbench.prepare.job import Progress, Silent, processors, stage
 
-NAME = "ledger.json"
 Kind = Literal["missing", "extra", "truncated", "changed", "bad-mask"]
 
 
@@ -32,37 +30,6 @@ class Problem:
     kind: Kind
     path: str
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """What was written: dataset, the settings it was converted with, ids per subset, path -> (bytes, SHA-256)."""
-
-    dataset: str
-    tool: str
-    settings: dict[str, Any]
-    counts: dict[str, int]
-    files: dict[str, tuple[int, str]]
-
-    @classmethod
-    def read(cls, root: Path) -> Ledger | None:
-        """The ledger of `root`; None when there is none, or none that can be read (both: not prepared)."""
-        try:
-            raw = json.loads((root / NAME).read_text(encoding="utf-8"))
-            files = {path: (int(size), str(digest)) for path, (size, digest) in raw["files"].items()}
-            return cls(raw["dataset"], raw["tool"], raw["settings"], raw["counts"], files)
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-
-    @property
-    def bytes(self) -> int:
-        """Size of all files together."""
-        return sum(size for size, _ in self.files.values())
-
-    def digest(self, below: str = "") -> str:
-        """SHA-256 over the lines "path sha256" of the files whose path begins with `below`, in order of path."""
-        lines = (f"{path} {digest}\n" for path, (_, digest) in sorted(self.files.items()) if path.startswith(below))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def write(
@@ -123,8 +90,3 @@ def _digests(root: Path, paths: Iterable[str], total: int, progress: Progress | 
             for done in pool.map(one, block):
                 told.advance()
                 yield done
-
-
-def no_ledger(dataset: str, root: Path) -> DataError:
-    """The error for a folder that was never prepared to the end."""
-    return DataError(f"{dataset} is not prepared (no {NAME})", str(root), f"ssbench prepare {dataset}")

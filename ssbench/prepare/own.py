@@ -21,11 +21,11 @@ from typing import Any, Literal
 from ssbench import find
 from ssbench.data.dataset import IGNORE
 from ssbench.data.folder import CARD, Card, Folder
+from ssbench.data.ledger import NAME, Ledger
 from ssbench.errors import DataError, UsageError
 from ssbench.prepare import ledger
 from ssbench.prepare.files import disk_full, locked, put, readable_errors
 from ssbench.prepare.job import Job, Progress, Silent, parallel, processors
-from ssbench.prepare.ledger import Ledger
 from ssbench.prepare.own_checks import Seen, bring, findings_of
 from ssbench.prepare.own_classes import ClassMap
 from ssbench.prepare.own_pairs import Finding, Layout, Own, find_pairs
@@ -132,7 +132,7 @@ def import_folder(wish: Wish, data_root: Path, workers: int | None = None, progr
     book = Ledger.read(final)
     assert book is not None  # noqa: S101  written above
     seconds = round(time.monotonic() - began, 3)
-    where = str(final / ledger.NAME)
+    where = str(final / NAME)
     return Report(wish.name, state, book.counts, len(book.files), book.bytes, seconds, where, splits, seen)
 
 

@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssbench import find
-from ssbench.data import cache
 from ssbench.data.dataset import Dataset
 from ssbench.data.folder import CARD
+from ssbench.data.ledger import NAME, Ledger
 from ssbench.errors import DataError, UsageError, nearest
 from ssbench.files import write_json
-from ssbench.prepare import ledger
+from ssbench.prepare import cache, ledger
 from ssbench.prepare.files import intact, locked, put, put_copy, put_png, readable_errors, sweep
 from ssbench.prepare.job import Archive, Bar, Job, Progress, Silent, parallel, processors
-from ssbench.prepare.ledger import Ledger, Problem
+from ssbench.prepare.ledger import Problem
 from ssbench.prepare.sources import Plan, downloads, find_source
 from ssbench.prepare.verify import belongs, ids_if_any, opened, sample_problem, verify
 
@@ -105,7 +105,7 @@ def prepare(
             book = _make(plan, job, final)
         lists = _fetch_lists(job, opened(name, str(final)))
     seconds = round(time.monotonic() - began, 3)
-    path = str(final / ledger.NAME)
+    path = str(final / NAME)
     return Report(name, state, book.counts, len(book.files), book.bytes, seconds, path, lists, book.settings)
 
 
@@ -118,9 +118,12 @@ def check(name: str, data_root: Path, progress: Progress | None = None) -> list[
     root = (data_root / name).absolute()
     if not (root / CARD).is_file():
         plan_of(name)
-    book = Ledger.read(root)
+    try:
+        book = Ledger.read(root)
+    except DataError as error:
+        return [Problem("changed", NAME, error.what)]
     if book is None:
-        return [Problem("missing", ledger.NAME, f"not prepared, or not to the end: ssbench prepare {name}")]
+        return [Problem("missing", NAME, f"not prepared, or not to the end: ssbench prepare {name}")]
     problems = ledger.compare(root, book, progress)
     touched = [Path(p.path).stem for p in problems if p.kind in ("truncated", "changed")]
     ids = {id for subset in book.counts for id in ids_if_any(name, root, subset)} if touched else set()
@@ -142,23 +145,25 @@ def _looked_over(name: str, data_root: Path, progress: Progress) -> Report:
     """The report on an imported folder; DataError when it lost files, which only its owner has."""
     began, root = time.monotonic(), data_root / name
     book = Ledger.read(root)
-    found = ledger.compare(root, book, progress, quick=True) if book else [Problem("missing", ledger.NAME)]
+    found = ledger.compare(root, book, progress, quick=True) if book else [Problem("missing", NAME)]
     problems = [problem for problem in found if problem.kind != "extra"]
     if book is None or problems:
         what = f"{name}, an imported folder: {problems[0].path} is {problems[0].kind} ({len(problems)} such files)"
         fix = f"ssbench import FOLDER --name {name} --replace --data-root {data_root}"
         raise DataError(what, str(root / problems[0].path), fix)
-    seconds, path = round(time.monotonic() - began, 3), str(root / ledger.NAME)
+    seconds, path = round(time.monotonic() - began, 3), str(root / NAME)
     return Report(name, "complete", book.counts, len(book.files), book.bytes, seconds, path, settings=book.settings)
 
 
 def _complete(final: Path, job: Job) -> Ledger | None:
     """The ledger of `final` when all its files are there; otherwise its good files go back to work."""
-    book = Ledger.read(final)
+    try:
+        book = Ledger.read(final)
+    except DataError:
+        shutil.rmtree(final)  # the ledger is damaged, so nothing tells good files from bad ones
+        return None
     if book is None:
-        if (final / ledger.NAME).exists():
-            shutil.rmtree(final)  # the ledger is damaged, so nothing tells good files from bad ones
-        elif final.exists() and any(final.iterdir()):
+        if final.exists() and any(final.iterdir()):
             what = f"{final} holds files that ssbench did not put there"
             fix = f"move it away, and if it is the data: ssbench prepare {job.name} --source WHERE_IT_IS_NOW"
             raise DataError(what, str(final), fix)
@@ -168,7 +173,7 @@ def _complete(final: Path, job: Job) -> Ledger | None:
         return book
     for problem in problems:
         (final / problem.path).unlink(missing_ok=True)
-    (final / ledger.NAME).unlink()
+    (final / NAME).unlink()
     shutil.rmtree(_partial(final), ignore_errors=True)
     final.replace(_partial(final))
     write_json(_partial(final) / MARKER, job.statement(book.settings))

@@ -19,15 +19,15 @@ from made_samples import bytes_of
 from PIL import Image
 
 from ssbench import keyed
-from ssbench.data import cache
-from ssbench.data.cached import Cached, Mapped, Store
+from ssbench.data.cache import Cached, Mapped, Store
 from ssbench.data.camvid import CamVid
 from ssbench.data.dataset import Dataset
+from ssbench.data.ledger import Ledger
 from ssbench.data.open import open_dataset
 from ssbench.data.toy import Toy
 from ssbench.errors import DataError, SsbenchError
+from ssbench.prepare import cache
 from ssbench.prepare.files import locked
-from ssbench.prepare.ledger import Ledger
 from ssbench.prepare.prepare import check, prepare
 from ssbench.views.pipelines import STRONG, ViewsConfig, eval_view, labeled_view, unlabeled_view
 from ssbench.views.sample import Draw, Sample
@@ -220,7 +220,7 @@ def test_a_shard_that_is_missing_or_cut_short_is_refused(prepared):
 def test_an_index_that_cannot_be_read_is_refused(prepared):
     cache.build("camvid", prepared, workers=1)
     (prepared / "camvid" / ".cache" / "index.json").write_text('{"version": 1, ')
-    refused(prepared, "cannot be read")
+    refused(prepared, "this cache index is not JSON")
 
 
 def test_pixels_of_another_jpeg_decoder_are_refused(prepared, monkeypatch):
@@ -339,7 +339,7 @@ def test_nothing_is_cached_while_another_process_prepares(prepared):
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from ssbench.data import cache
+from ssbench.prepare import cache
 flush, left = os.fsync, [int(sys.argv[2])]
 def counted(file):
     left[0] -= 1

@@ -11,13 +11,13 @@ from own_folders import divided_folder, labels, own_folder, wish
 from PIL import Image
 
 from ssbench import find
-from ssbench.data import cache
-from ssbench.data.cached import Cached
+from ssbench.data.cache import Cached
 from ssbench.data.folder import Card, Folder, read_card
 from ssbench.data.open import class_of, imported, open_dataset
 from ssbench.data.voc import Voc
 from ssbench.errors import DataError, RecipeError, UsageError
 from ssbench.paths import shipped
+from ssbench.prepare import cache
 from ssbench.prepare.own import import_folder
 from ssbench.prepare.prepare import check, prepare
 from ssbench.splits.manifest import Partition
@@ -45,7 +45,7 @@ def test_a_folder_is_a_dataset(rooms):
 
 
 def test_an_imported_folder_is_no_kind_of_dataset_of_its_own(rooms):
-    assert not {"folder", "cached"} & set(find.names("dataset"))
+    assert not {"folder", "cache"} & set(find.names("dataset"))
     assert imported(rooms) == ("rooms",)
     assert imported(rooms / "nowhere") == ()
 

@@ -12,9 +12,9 @@ import pytest
 from own_folders import NAMES, divided_folder, labels, own_folder, paletted, picture, wish
 from PIL import Image
 
+from ssbench.data.ledger import Ledger
 from ssbench.data.open import open_dataset
 from ssbench.errors import DataError, SsbenchError, UsageError
-from ssbench.prepare.ledger import Ledger
 from ssbench.prepare.own import Lint, Report, Wish, import_folder, lint
 from ssbench.prepare.own_classes import read_classmap
 from ssbench.prepare.own_pairs import Layout

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ssbench.data.ledger import Ledger
+from ssbench.errors import DataError
 from ssbench.prepare import ledger
-from ssbench.prepare.ledger import Ledger, Problem
+from ssbench.prepare.ledger import Problem
 
 
 @pytest.fixture
@@ -81,10 +83,31 @@ def test_a_quick_look_hashes_only_what_was_written_since(root):
     assert [p.kind for p in ledger.compare(root, book(root), quick=True)] == ["changed"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": {"a": 1}}', '{"files": [], "dataset": "a"}'])
-def test_a_damaged_ledger_is_none(root, text):
+DAMAGED = {
+    "": "not JSON",
+    "{": "not JSON",
+    "[]": "valid dictionary",
+    '{"files": {"a": 1}}': "field 'dataset'",
+    '{"files": [], "dataset": "a"}': "field 'tool'",
+}
+LEAVING = ("../b", "/etc/passwd", "a/../../b")
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_ledger_is_named_with_its_field(root, text):
     (root / "ledger.json").write_text(text)
-    assert Ledger.read(root) is None
+    with pytest.raises(DataError, match=DAMAGED[text]) as caught:
+        Ledger.read(root)
+    assert caught.value.where.startswith(str(root / "ledger.json"))
+    assert caught.value.fix == f"ssbench prepare {root.name} --data-root {root.parent}"
+
+
+@pytest.mark.parametrize("path", LEAVING)
+def test_a_ledger_may_not_name_files_outside_its_folder(root, path):
+    text = (root / "ledger.json").read_text()
+    (root / "ledger.json").write_text(text.replace("images/b.png", path))
+    with pytest.raises(DataError, match="field 'files': the path .* leaves the folder"):
+        Ledger.read(root)
 
 
 def test_no_ledger_is_none(tmp_path):

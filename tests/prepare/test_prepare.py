@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssbench.data.ledger import Ledger
 from ssbench.errors import DataError, SsbenchError, UsageError
 from ssbench.prepare.files import locked
 from ssbench.prepare.job import Archive
-from ssbench.prepare.ledger import Ledger
 from ssbench.prepare.prepare import Report, check, known, prepare
 
 COUNTS = {"train": 5, "val": 2, "test": 3}

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from ssbench import find
-from ssbench.data.batch import Batch, Labeled, Needs, Plan, Unlabeled
-from ssbench.data.mixture import Colour
+from ssbench.data.batch import Batch, Labeled, Unlabeled
+from ssbench.data.loader import Colour
+from ssbench.data.plan import Needs, Plan
 from ssbench.methods.base import LossConfig, MakeNet, Method, Step
 from ssbench.nets.deeplabv3plus import DeepLabV3Plus
 from ssbench.nets.segnet import SegNet

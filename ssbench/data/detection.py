@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ssbench.data.batch import shuffled
+from ssbench.data.plan import shuffled
 from ssbench.keyed import rng
 from ssbench.views.geometry import Boxes, Crop, Flip, Resize, Size, Step, move_boxes
 from ssbench.views.warp import eight_bit, move_picture

@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssbench.data.batch import Plan
-from ssbench.data.mixture import Mixture
+from ssbench.data.plan import Mixture, Plan
 from ssbench.jobs.forward_counts import Passes, counting
 from ssbench.methods.base import Method
 from ssbench.recipe.quick import CROP
-from ssbench.views.maps import Maps
+from ssbench.views.sample import Maps
 
 
 class Rehearsal:

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssbench.data.batch import Batch, Labeled, Needs, Plan, Unlabeled
+from ssbench.data.batch import Batch, Labeled, Unlabeled
+from ssbench.data.plan import Needs, Plan
 from ssbench.methods.base import Method
 from ssbench.nets.segnet import SegNet
 from ssbench.ops.progress import Progress

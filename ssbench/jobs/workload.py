@@ -14,9 +14,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssbench import find
-from ssbench.data.batch import Needs, Plan, partition_plan
 from ssbench.data.dataset import Dataset
 from ssbench.data.open import class_of
+from ssbench.data.plan import Needs, Plan, plan_partition
 from ssbench.data.toy_stacks import ToyStacks
 from ssbench.errors import RecipeError
 from ssbench.files import sha256
@@ -128,7 +128,7 @@ class Workloads:
     def _plan(self, recipe: Recipe, needs: Needs, labeled: int, unlabeled: int) -> Plan:
         ids, few, fit = _ids(labeled, unlabeled), recipe.data.few, recipe.schedule
         lists = Partition("", recipe.data.dataset, ids[0][:few], ids[1][:few], "", custom=False)
-        return partition_plan(lists, needs, fit.labeled_batch, fit.unlabeled_batch, fit.devices, 0)
+        return plan_partition(lists, needs, fit.labeled_batch, fit.unlabeled_batch, fit.devices, 0)
 
     def _scored(self, cfg: EvalConfig, dataset: Dataset, epochs: int, trainings: int) -> int:
         """Images scored: by the choosing subset as often as asked, twice (best, last) by the reported one."""

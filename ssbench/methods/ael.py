@@ -30,7 +30,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssbench.data.batch import Batch, Labeled, Needs, Plan
+from ssbench.data.batch import Batch, Labeled
+from ssbench.data.plan import Needs, Plan
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
 from ssbench.methods.base import (

@@ -21,7 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled
+from ssbench.data.batch import Batch, Labeled, Unlabeled
+from ssbench.data.plan import Needs
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
 from ssbench.methods.base import (

@@ -12,7 +12,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from ssbench.data.batch import Batch, Labeled, Needs, Plan, Unlabeled
+from ssbench.data.batch import Batch, Labeled, Unlabeled
+from ssbench.data.plan import Needs, Plan
 from ssbench.errors import RecipeError
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import losses
@@ -21,7 +22,7 @@ from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
 from ssbench.plugins.base import LossScale, MixedView, Plugin, StudentView
 from ssbench.recipe.hosting import unhosted
-from ssbench.views.maps import Maps
+from ssbench.views.sample import Maps
 
 
 class MethodConfig(BaseModel):
@@ -107,7 +108,7 @@ class Stages(Protocol):
         self, name: str, unlabeled: Sequence[str] = (), repeats: int = 1, maps: Maps | None = None,
         keep: Collection[int] = (), last: bool = False,
     ) -> None:  # fmt: skip
-        """Train all epochs from the run's first weights, with a new optimiser, on a mixture (`data.mixture`).
+        """Train all epochs from the run's first weights, with a new optimiser, on a mixture (`data.plan.Mixture`).
 
         Args:
             unlabeled, repeats: the mixture's unlabelled images, and how often the labelled list stands in it.

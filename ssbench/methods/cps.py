@@ -23,7 +23,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled
+from ssbench.data.batch import Batch, Labeled, Unlabeled
+from ssbench.data.plan import Needs
 from ssbench.methods.base import (
     MakeNet,
     Method,

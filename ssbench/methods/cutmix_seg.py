@@ -20,7 +20,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from ssbench.data.batch import Batch, Needs, Unlabeled
+from ssbench.data.batch import Batch, Unlabeled
+from ssbench.data.plan import Needs
 from ssbench.methods.base import (
     MakeNet,
     Method,

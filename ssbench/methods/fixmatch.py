@@ -12,7 +12,8 @@ from typing import Literal
 
 import torch
 
-from ssbench.data.batch import Batch, Needs
+from ssbench.data.batch import Batch
+from ssbench.data.plan import Needs
 from ssbench.methods.base import (
     MakeNet,
     Method,

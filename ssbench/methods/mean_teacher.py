@@ -16,7 +16,8 @@ from typing import Literal
 
 import torch
 
-from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled
+from ssbench.data.batch import Batch, Labeled, Unlabeled
+from ssbench.data.plan import Needs
 from ssbench.methods.base import (
     MakeNet,
     Method,

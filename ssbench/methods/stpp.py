@@ -28,7 +28,8 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from ssbench.data.batch import Batch, Needs, Plan
+from ssbench.data.batch import Batch
+from ssbench.data.plan import Needs, Plan
 from ssbench.errors import DataError, RecipeError
 from ssbench.methods.base import (
     Loop,

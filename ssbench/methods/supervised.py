@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from ssbench.data.batch import Batch, Needs
+from ssbench.data.batch import Batch
+from ssbench.data.plan import Needs
 from ssbench.methods.base import Method, MethodConfig, Step, frozen_forward, recorded, summed
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import StepOutputs

@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled
+from ssbench.data.batch import Batch, Labeled, Unlabeled
+from ssbench.data.plan import Needs
 from ssbench.errors import RecipeError
 from ssbench.methods.base import (
     MakeNet,

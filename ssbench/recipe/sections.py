@@ -78,7 +78,7 @@ class OptimConfig(Section):
 class ScheduleConfig(Section):
     """How long, and with what batches (totals over all processes).
 
-    devices: the authors' process count, which fixes steps per epoch (`data.batch.Plan`).
+    devices: the authors' process count, which fixes steps per epoch (`data.plan.Plan`).
     last: an epoch's last incomplete batch is left out, or filled with the epoch's first images.
     steps: where authors give every split the same number of steps: train the nearest number of whole epochs to it,
     whatever `epochs` says.

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ssbench.data.batch import quiet_worker, useful_workers
 from ssbench.data.dataset import Dataset
+from ssbench.data.loader import quiet_worker, useful_workers
 from ssbench.errors import RecipeError
 from ssbench.ops.confusion import confusion, dice_score, iou, mean_iou
 from ssbench.recipe.recipe import EvalConfig

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssbench.data.mixture import Mixture
+from ssbench.data.plan import Mixture
 from ssbench.errors import RecipeError
 from ssbench.files import write_bytes, write_json, write_text
 from ssbench.keyed import key
@@ -35,8 +35,8 @@ from ssbench.methods.base import Method
 from ssbench.ops.confusion import confusion, mean_iou
 from ssbench.train import checkpoint
 from ssbench.train.keeper import Keeper
-from ssbench.views.maps import Maps, Together
 from ssbench.views.pipelines import eval_view
+from ssbench.views.sample import Maps, Together
 
 if TYPE_CHECKING:
     from ssbench.train.trainer import Trainer

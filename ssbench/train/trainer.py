@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from ssbench.console import Bar, Bars
-from ssbench.data.batch import Batch, Plan, loader, partition_plan, useful_workers
+from ssbench.data.batch import Batch
 from ssbench.data.dataset import Dataset
+from ssbench.data.loader import loader, make_steps, useful_workers
+from ssbench.data.plan import Plan, plan_partition
 from ssbench.errors import RunsFailed, Stopped
 from ssbench.keyed import key
 from ssbench.methods.base import Method
@@ -31,7 +33,7 @@ from ssbench.train.machine import repeatable
 from ssbench.train.stages import Stages
 from ssbench.train.state import State, Timing
 from ssbench.train.stopping import StopRequest
-from ssbench.views.maps import Maps, Together
+from ssbench.views.sample import Maps, Together
 
 NEVER = 2**62
 SAVE, STOP = 1, 2  # the larger wins among processes
@@ -157,13 +159,15 @@ class Trainer:
     def _plan(self) -> Plan:
         needs, s = self.method.needs, self.recipe.schedule
         batches = (s.labeled_batch, s.unlabeled_batch)
-        return partition_plan(self.partition, needs, *batches, s.devices, self.seed, s.last)
+        return plan_partition(self.partition, needs, *batches, s.devices, self.seed, s.last)
 
     def _batches(self) -> Iterator[Batch]:
-        steps = self.plan.steps(self.dataset, self.recipe.views, self.maps, self.team.rank, self.team.world)
+        steps = make_steps(self.plan, self.dataset, self.recipe.views, self.maps, self.team.rank, self.team.world)
         pin = self.team.device.type == "cuda"
-        made = loader(steps, self.state.step, self.steps, useful_workers(self.recipe.data.workers), pin)
-        return (steps.completed(b, self.method.wants(b, self.progress(self.state.step)), self.state.step) for b in made)
+        workers = useful_workers(self.recipe.data.workers)
+        batches = loader(steps, self.state.step, self.steps, workers, pin)  # now: its workers begin before the step
+        at = self.state
+        return (steps.with_partner(b, self.method.wants(b, self.progress(at.step)), at.step) for b in batches)
 
     def _wrapped(self) -> torch.nn.Module:
         self.method.to(self.team.device)

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Draw",
-    "Labeled",
+    "LabeledView",
     "Sample",
-    "Unlabeled",
+    "UnlabeledView",
     "ViewsConfig",
     "eval_view",
     "finish",
@@ -61,7 +61,7 @@ STRONG: dict[str, tuple[weak.Piece, ...]] = {
 
 
 @dataclass(frozen=True)
-class Labeled:
+class LabeledView:
     """x: float32 [C,H,W]; y: int64 [H,W], train ids, 255 = ignore; valid: bool [H,W], False in padding.
 
     maps: the sample's maps by name, [H,W] bool, uint8 or float32; geometry: what was done, for `geometry.move_boxes`.
@@ -75,12 +75,12 @@ class Labeled:
 
 
 @dataclass(frozen=True)
-class Unlabeled:
+class UnlabeledView:
     """weak: float32 [C,H,W]; strong: that many [C,H,W], same crop as weak, colours differ.
 
     boxes: bool [H,W] per strong view, True where the partner's pixels go; erased: bool [H,W] per strong view, True
     where cutout put noise (the label there is to be ignored); valid: bool [H,W], False in padding; truth: int64 [H,W],
-    the hidden labels (255 in padding), for analysis only; maps and geometry as in `Labeled`. A strong view in which
+    the hidden labels (255 in padding), for analysis only; maps and geometry as in `LabeledView`. A strong view in which
     nothing happened (pipeline "none", or all coins fell so) is the weak tensor itself: copy before writing into it.
     """
 
@@ -108,9 +108,9 @@ def strengthen(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Sample:
     return sample
 
 
-def finish(sample: Sample, cfg: ViewsConfig) -> Labeled:
+def finish(sample: Sample, cfg: ViewsConfig) -> LabeledView:
     """A settled sample as tensors with its own mask; `weaken`, something of one's own, `finish` makes a new view."""
-    return Labeled(
+    return LabeledView(
         x=tensors.view(sample, cfg),
         y=tensors.labels(sample, cfg.label_padding),
         valid=tensors.layer(sample.valid).bool(),
@@ -119,17 +119,17 @@ def finish(sample: Sample, cfg: ViewsConfig) -> Labeled:
     )
 
 
-def labeled_view(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Labeled:
+def labeled_view(sample: Sample, cfg: ViewsConfig, draw: Draw) -> LabeledView:
     """The weak view of a labelled sample with its labels; padding is labelled `cfg.label_padding`."""
     return finish(weaken(sample, cfg, draw), cfg)
 
 
-def strong_view(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Labeled:
+def strong_view(sample: Sample, cfg: ViewsConfig, draw: Draw) -> LabeledView:
     """A strong view with its own mask, for self-training on stored pseudo-labels (stpp 3): cut-out pixels are 255."""
     return finish(strengthen(_as_unlabeled(weaken(sample, cfg, draw)), cfg, draw.of("strong0")), cfg)
 
 
-def unlabeled_view(sample: Sample, cfg: ViewsConfig, draw: Draw, strong: int) -> Unlabeled:
+def unlabeled_view(sample: Sample, cfg: ViewsConfig, draw: Draw, strong: int) -> UnlabeledView:
     """One weak view and `strong` strong views of the same crop, each with its own colours and mixing region."""
     import torch
 
@@ -137,7 +137,7 @@ def unlabeled_view(sample: Sample, cfg: ViewsConfig, draw: Draw, strong: int) ->
     parts = [draw.of(f"strong{k}") for k in range(strong)]
     made = [strengthen(settled, cfg, part) for part in parts]
     plain, shape = tensors.view(settled, cfg), settled.size[::-1]
-    return Unlabeled(
+    return UnlabeledView(
         weak=plain,
         strong=tuple(plain if s is settled else tensors.view(s, cfg) for s in made),
         valid=tensors.layer(settled.valid).bool(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssbench import keyed
+from ssbench.errors import RecipeError
 
 if TYPE_CHECKING:
     from ssbench.views.geometry import Step
 
 Picture: TypeAlias = Image.Image | NDArray[np.float32]
 """An 8-bit PIL image, or float32 [H, W] / [H, W, 3] on the 0-255 scale where a release interpolates in float (U2PL)."""
+
+Maps: TypeAlias = Callable[[str], Mapping[str, Image.Image]]
+"""From an image's id to its maps: named layers that follow the image through its views."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +81,23 @@ class Sample:
     def then(self, *steps: Step) -> Sample:
         """This sample with more geometry to carry out."""
         return replace(self, pending=(*self.pending, *steps))
+
+
+class Together:
+    """Several sources of maps as one; pickles to loader workers."""
+
+    def __init__(self, sources: Sequence[Maps]) -> None:
+        self.sources = tuple(sources)
+
+    def __call__(self, id: str) -> dict[str, Image.Image]:
+        """All maps of the image `id`.
+
+        Raises:
+            RecipeError: two sources have maps of one name (stacked plug-ins, say).
+        """
+        joined: dict[str, Image.Image] = {}
+        for layers in (source(id) for source in self.sources):
+            if twice := sorted(joined.keys() & layers.keys()):
+                raise RecipeError(f"two sources hand on maps called '{twice[0]}'", f"image {id}", "rename one of them")
+            joined |= layers
+        return joined

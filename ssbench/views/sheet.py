@@ -20,7 +20,7 @@ from ssbench.data.dataset import Dataset
 from ssbench.errors import UsageError
 from ssbench.files import write_bytes
 from ssbench.views.geometry import Crop, Flip, Resize, Rotate, Step, Turn
-from ssbench.views.pipelines import Unlabeled, ViewsConfig, unlabeled_view
+from ssbench.views.pipelines import UnlabeledView, ViewsConfig, unlabeled_view
 from ssbench.views.sample import Draw, Sample
 from ssbench.views.tensors import MEAN, STD
 from ssbench.views.warp import trace
@@ -164,7 +164,7 @@ def page(title: str, rows: Sequence[Row], dataset: Dataset) -> Image.Image:
     return out
 
 
-def _mixed(here: Unlabeled, there: Unlabeled, cfg: ViewsConfig, paint: Paint, partner: str) -> list[Panel]:
+def _mixed(here: UnlabeledView, there: UnlabeledView, cfg: ViewsConfig, paint: Paint, partner: str) -> list[Panel]:
     """The first strong view that has a region, pasted, and its labels; nothing when no region is configured."""
     if cfg.box == "none":
         return []

@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data"))
 import numpy as np
 from small_sources import SOURCES
 
-from ssbench.data.batch import Needs, Plan, Steps
 from ssbench.data.dataset import Dataset
+from ssbench.data.loader import Steps
 from ssbench.data.open import open_dataset
+from ssbench.data.plan import Needs, Plan
 from ssbench.prepare import cache, ledger
 from ssbench.prepare.job import Job
 from ssbench.prepare.sources import Plan as Making

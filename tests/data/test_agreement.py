@@ -19,7 +19,7 @@ from torch import Tensor
 from ssbench.ops.mixing import paste
 from ssbench.ops.pseudo import Pseudo
 from ssbench.views.geometry import move_boxes, rasterise
-from ssbench.views.pipelines import Unlabeled, ViewsConfig, unlabeled_view
+from ssbench.views.pipelines import UnlabeledView, ViewsConfig, unlabeled_view
 from ssbench.views.sample import Draw, Sample
 from ssbench.views.settings import NEEDS_BASE
 
@@ -50,7 +50,7 @@ def scene(size: tuple[int, int], seed: int) -> Scene:
     return Scene(Sample.of(f"s{seed}", image, Image.fromarray(mask), layers), np.array([[x, y, right, low]]))
 
 
-def seen(made: Scene, weak: str, crop: int, epoch: int) -> Unlabeled:
+def seen(made: Scene, weak: str, crop: int, epoch: int) -> UnlabeledView:
     base = {"base": 90} if weak in NEEDS_BASE else {}
     cfg = ViewsConfig.model_validate({"weak": weak, "crop": crop, "normalise": "none", "box": "unimatch", **base})
     return unlabeled_view(made.sample, cfg, Draw(1, epoch, made.sample.id, "unlabeled0"), 1)

@@ -14,8 +14,10 @@ from batches import same, tensors
 from PIL import Image
 
 from ssbench import keyed
-from ssbench.data.batch import Batch, Needs, Plan, Steps, loader
+from ssbench.data.batch import Batch
 from ssbench.data.dataset import Dataset
+from ssbench.data.loader import Steps, loader
+from ssbench.data.plan import Needs, Plan
 from ssbench.errors import RecipeError
 from ssbench.views.settings import ViewsConfig
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ssbench.data.batch import Batch, Labeled, Needs, Unlabeled, loader, partition_plan
+from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.data.dataset import Dataset
-from ssbench.data.mixture import Mixture
+from ssbench.data.loader import loader, make_steps
+from ssbench.data.plan import Mixture, Needs, plan_partition
 from ssbench.errors import RecipeError
 from ssbench.splits.manifest import Partition
 from ssbench.views import tensors
@@ -67,7 +68,7 @@ def mixture(batch: int = 4, repeats: int = 2, unlabeled: tuple[str, ...] = UNLAB
 
 
 def of(plan: Mixture, step: int, rank: int = 0, world: int = 1) -> Batch:
-    return plan.steps(DATA, VIEWS, stored, rank, world)[step]
+    return make_steps(plan, DATA, VIEWS, stored, rank, world)[step]
 
 
 def told(batch: Batch) -> Unlabeled:
@@ -94,7 +95,7 @@ def test_steps_an_epoch_are_those_tablethe_specification(whole: int, labeled: in
     """Specs: stpp 5: the first training, one on all, one on the reliable half."""
     rest, doubled = whole - labeled, 2 if labeled < 200 else 1
     partition = Partition("a/b/c", "a", named(labeled, "l"), named(rest, "u"), "", custom=False)
-    plan = partition_plan(partition, Needs(mixture="coloured"), 16, 0, 1, 0)
+    plan = plan_partition(partition, Needs(mixture="coloured"), 16, 0, 1, 0)
     assert isinstance(plan, Mixture)
     half = replace(plan, unlabeled=plan.unlabeled[: rest // 2], repeats=-(-(rest // 2) // labeled))
     found = (replace(plan, unlabeled=(), repeats=doubled).steps_per_epoch, plan.steps_per_epoch, half.steps_per_epoch)
@@ -210,7 +211,7 @@ def test_a_batch_may_lack_a_kind() -> None:
 
 
 def test_loader_workers_change_nothing() -> None:
-    steps = mixture(mixture="plain", donor=1.0).steps(DATA, VIEWS, stored, 0, 1)
+    steps = make_steps(mixture(mixture="plain", donor=1.0), DATA, VIEWS, stored, 0, 1)
     for alone, helped in zip(loader(steps, 3, 7, 0), loader(steps, 3, 7, 1), strict=True):
         assert torch.equal(alone.labeled.x, helped.labeled.x)
         assert (alone.unlabeled is None) == (helped.unlabeled is None)

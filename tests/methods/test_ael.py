@@ -15,7 +15,8 @@ from builders import CLASSES, batch_for, build, maker, plugin, progress, train
 from made_ael import BANK, TAU, Probe, ael, chances, measured, own
 from torch import Tensor
 
-from ssbench.data.batch import Batch, Plan
+from ssbench.data.batch import Batch
+from ssbench.data.plan import Plan
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
 from ssbench.methods.base import LossConfig

@@ -14,7 +14,8 @@ from builders import CLASSES, batch_for, build, progress, train
 from made_ael import BANK, TAU, ael, chances, measured, own
 from torch import Tensor
 
-from ssbench.data.batch import Labeled, Plan
+from ssbench.data.batch import Labeled
+from ssbench.data.plan import Plan
 from ssbench.methods.ael import AEL
 
 

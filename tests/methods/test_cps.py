@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from builders import CLASSES, build, make_batch, maker, plugin, progress
 from torch import Tensor, nn
 
-from ssbench.data.batch import Batch, Plan, partition_plan
+from ssbench.data.batch import Batch
+from ssbench.data.plan import Plan, plan_partition
 from ssbench.errors import RecipeError
 from ssbench.methods.base import LossConfig, Method
 from ssbench.methods.cps import CPS
@@ -329,7 +330,7 @@ def test_few_labels_count_the_labelled_images_among_the_unlabelled(pool: str, co
     known, rest = tuple(f"a{i}" for i in range(3)), tuple(f"b{i}" for i in range(9))
     partition = Partition("toy/ours/x", "toy", known, rest, "", True)
     needs = build("cps", unlabeled=pool).needs
-    plan: Plan = partition_plan(partition, needs, 3, 3, 1, 0)
+    plan: Plan = plan_partition(partition, needs, 3, 3, 1, 0)
     assert len(plan.unlabeled) == count
     assert plan.steps_per_epoch == count // 3
     assert set(plan.unlabeled) - set(rest) == (set(known) if pool == "all" else set())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from builders import build
 
-from ssbench.data.batch import Plan
+from ssbench.data.plan import Plan
 from ssbench.recipe.recipe import load
 from ssbench.train.build import optimizer_of
 

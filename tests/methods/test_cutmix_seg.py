@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from builders import CLASSES, build, make_batch, maker, progress, train
 from torch import Tensor
 
-from ssbench.data.batch import Needs
+from ssbench.data.plan import Needs
 from ssbench.errors import RecipeError
 from ssbench.methods.base import Method
 from ssbench.nets.segnet import SegNet

@@ -10,7 +10,8 @@ import pytest
 import torch
 from builders import build, make_batch, maker, progress, train
 
-from ssbench.data.batch import Batch, Needs
+from ssbench.data.batch import Batch
+from ssbench.data.plan import Needs
 from ssbench.methods.base import LossConfig
 from ssbench.nets.segnet import SegNet
 

@@ -10,7 +10,7 @@ import torch
 from builders import CLASSES, build, make_batch, maker, progress, train
 from torch import nn
 
-from ssbench.data.batch import Needs
+from ssbench.data.plan import Needs
 from ssbench.errors import RecipeError
 from ssbench.methods.base import Method
 from ssbench.nets.segnet import SegNet

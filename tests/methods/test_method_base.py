@@ -6,7 +6,8 @@ import pytest
 import torch
 from builders import build, make_batch, tiny_net
 
-from ssbench.data.batch import Batch, Needs
+from ssbench.data.batch import Batch
+from ssbench.data.plan import Needs
 from ssbench.methods.base import (
     LossConfig,
     Losses,

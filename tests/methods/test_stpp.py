@@ -19,7 +19,8 @@ from torch import Tensor
 from watching import waits_of
 
 from ssbench import find
-from ssbench.data.batch import Batch, Plan
+from ssbench.data.batch import Batch
+from ssbench.data.plan import Plan
 from ssbench.errors import DataError, RecipeError
 from ssbench.methods.base import LossConfig, Method
 from ssbench.methods.stpp import Stored, STPlusPlus

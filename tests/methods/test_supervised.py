@@ -11,7 +11,7 @@ import torch
 from builders import build, make_batch, maker, progress, tiny_net, unet
 
 from ssbench import find
-from ssbench.data.batch import Needs, Plan
+from ssbench.data.plan import Needs, Plan
 from ssbench.methods.base import LossConfig
 from ssbench.nets.segnet import SegNet
 from ssbench.recipe.recipe import load

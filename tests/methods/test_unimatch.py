@@ -12,7 +12,8 @@ import torch
 from builders import build, make_batch, maker, progress, unet
 from torch import Tensor
 
-from ssbench.data.batch import Batch, Needs
+from ssbench.data.batch import Batch
+from ssbench.data.plan import Needs
 from ssbench.methods.base import LossConfig, Method
 from ssbench.nets.deeplabv3plus import DeepLabV3Plus
 from ssbench.nets.segnet import SegNet

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from ssbench.views.pipelines import (
-    Labeled,
-    Unlabeled,
+    LabeledView,
+    UnlabeledView,
     ViewsConfig,
 )
 from ssbench.views.sample import Draw, Sample
@@ -38,7 +38,7 @@ def draw(k: int = 0, view: str = "unlabeled0") -> Draw:
     return Draw(1, k, "a", view)
 
 
-def bytes_of(view: Labeled | Unlabeled) -> dict[str, bytes]:
+def bytes_of(view: LabeledView | UnlabeledView) -> dict[str, bytes]:
     """Every tensor of a view as bytes."""
     out: dict[str, bytes] = {}
     for field in fields(view):

@@ -20,8 +20,7 @@ from running import ALONE, Job, partition_of, wait_until
 from torch import Tensor
 
 from ssbench.console import Bar, Bars
-from ssbench.data.batch import Plan
-from ssbench.data.mixture import Mixture
+from ssbench.data.plan import Mixture, Plan
 from ssbench.data.toy import Toy
 from ssbench.errors import DataError, Stopped
 from ssbench.methods.stpp import STPlusPlus
@@ -29,7 +28,7 @@ from ssbench.train import checkpoint
 from ssbench.train.distributed import Team
 from ssbench.train.keeper import Keeper
 from ssbench.train.trainer import Trainer
-from ssbench.views.maps import Maps
+from ssbench.views.sample import Maps
 
 SMALL = (
     "net.encoder=test_resnet",

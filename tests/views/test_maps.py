@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ssbench.errors import RecipeError
-from ssbench.views.maps import Together
+from ssbench.views.sample import Together
 
 ONE, TWO = Image.new("L", (2, 2), 1), Image.new("F", (2, 2), 2.0)
 

@@ -165,9 +165,11 @@ class Trainer:
         steps = make_steps(self.plan, self.dataset, self.recipe.views, self.maps, self.team.rank, self.team.world)
         pin = self.team.device.type == "cuda"
         workers = useful_workers(self.recipe.data.workers)
-        batches = loader(steps, self.state.step, self.steps, workers, pin)  # now: its workers begin before the step
-        at = self.state
-        return (steps.with_partner(b, self.method.wants(b, self.progress(at.step)), at.step) for b in batches)
+        batches = loader(steps, self.state.step, self.steps, workers, pin)
+        return (
+            steps.with_partner(batch, self.method.wants(batch, self.progress(self.state.step)), self.state.step)
+            for batch in batches
+        )
 
     def _wrapped(self) -> torch.nn.Module:
         self.method.to(self.team.device)

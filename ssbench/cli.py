@@ -11,22 +11,21 @@ from typing import Annotated, Any
 import typer
 
 from ssbench import __version__
-from ssbench.commands import (
-    catalogue,
-    certify,
-    demo,
-    doctor,
-    gate,
-    importing,
-    plan,
-    predicting,
-    prepare,
-    report,
-    runs,
-    splits,
-    status,
-    tables,
-)
+from ssbench.commands import data, splits
+from ssbench.commands.certify import certify
+from ssbench.commands.demo import demo
+from ssbench.commands.doctor import doctor
+from ssbench.commands.export import export
+from ssbench.commands.gate import gate
+from ssbench.commands.import_ import import_
+from ssbench.commands.list_ import list_
+from ssbench.commands.plan import plan
+from ssbench.commands.predict import predict
+from ssbench.commands.prepare import prepare
+from ssbench.commands.report import report
+from ssbench.commands.runs import check, evaluate, run
+from ssbench.commands.status import status
+from ssbench.commands.table import table
 from ssbench.errors import HardwareError, Interrupted, SsbenchError, UsageError, nearest
 
 app = typer.Typer(
@@ -37,24 +36,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (
-    prepare,
-    importing,
-    catalogue,
-    certify,
-    plan,
-    runs,
-    status,
-    predicting,
-    tables,
-    report,
-    gate,
-    demo,
-    doctor,
+# In the order of `ssbench --help`: the way from data to a table.
+for name, command in (
+    ("prepare", prepare),
+    ("import", import_),
+    ("list", list_),
+    ("certify", certify),
+    ("plan", plan),
+    ("check", check),
+    ("run", run),
+    ("eval", evaluate),
+    ("status", status),
+    ("predict", predict),
+    ("export", export),
+    ("table", table),
+    ("report", report),
+    ("gate", gate),
+    ("demo", demo),
+    ("doctor", doctor),
 ):
-    module.register(app)
+    app.command(name)(command)
 app.add_typer(splits.app, name="splits")
-app.add_typer(splits.data_app, name="data")
+app.add_typer(data.app, name="data")
 
 # Newer typers carry a click of their own; its errors are no classes of the package `click`.
 BadArguments: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

@@ -26,11 +26,6 @@ SHORT = {"determinism": "determ.", "safe load": "load"}
 STYLES = {"passed": "green", "failed": "bold red", "not seen": "yellow", "not declared": "yellow"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(certify)
-
-
 def certify(
     plugin: Annotated[str, typer.Argument(help="A plug-in: its name, or your file (path/to/mine.py).")],
     host: Annotated[list[str] | None, typer.Option("--host", help="Only on this method; may be repeated.")] = None,
@@ -48,48 +43,50 @@ def certify(
     import torch
 
     from ssbench import find
-    from ssbench.certify.trial import certify as tried
+    from ssbench.certify.trial import certify as certificate_of
     from ssbench.console import Bars
 
     torch.set_num_threads(1)  # nets this small only lose by threads, and sums keep one order
     hosts = tuple(host or find.names("method"))
     with Bars() as bars:
-        found = tried(plugin, bars.watch(hosts, f"certify {plugin}", len(hosts)))
-    if host and (refused := [t for t in found.trials if t.refused]):
+        certificate = certificate_of(plugin, bars.watch(hosts, f"certify {plugin}", len(hosts)))
+    if host and (refused := [t for t in certificate.trials if t.refused]):
         what = "; ".join(f"{t.host} cannot host {plugin}: {t.refused}" for t in refused)
         raise UsageError(what, "--host", "ssbench list plugins --matrix shows who can")
     if json:
-        print_json(found.as_json())
+        print_json(certificate.as_json())
     else:
-        _print(found)
-    if not found.certified:
-        raise GateError(_summary(found), plugin, f"mend it, then: ssbench certify {plugin}")
+        _print(certificate)
+    if not certificate.certified:
+        raise GateError(_summary(certificate), plugin, f"mend it, then: ssbench certify {plugin}")
 
 
-def _print(found: Certificate) -> None:
+def _print(certificate: Certificate) -> None:
     """The checks of each method on stdout; what failed, in words, and the verdict on stderr."""
     from ssbench.console import say
 
-    if found.trials:
-        _draw(found) if sys.stdout.isatty() else _list(found)
-    if found.settings.why:
-        say(f"settings: {found.settings.why}")
-    for trial in found.trials:
+    if certificate.trials:
+        _print_drawn(certificate) if sys.stdout.isatty() else _print_lines(certificate)
+    if certificate.settings.why:
+        say(f"settings: {certificate.settings.why}")
+    for trial in certificate.trials:
         for name, why in trial.failed.items():
             say(f"{trial.host}: {name}: {why}")
-    if found.certified:
-        say(_summary(found))
+    if certificate.certified:
+        say(_summary(certificate))
 
 
-def _draw(found: Certificate) -> None:
-    able = [t for t in found.trials if t.checks]
+def _print_drawn(certificate: Certificate) -> None:
+    able = [t for t in certificate.trials if t.checks]
     rows = [[(t.host, ""), *((WORDS[c.state], STYLES.get(c.state, "dim")) for c in t.checks.values())] for t in able]
-    notes = [f"{t.host}: {_note(t)}" for t in found.trials if _note(t)]
-    print_grid(f"certificate of {found.plugin}", ("host", *(SHORT.get(c, c) for c in CHECKS)), rows, notes)
+    notes = [f"{t.host}: {_note(t)}" for t in certificate.trials if _note(t)]
+    print_grid(f"certificate of {certificate.plugin}", ("host", *(SHORT.get(c, c) for c in CHECKS)), rows, notes)
 
 
-def _list(found: Certificate) -> None:
-    rows = [(t.host, *(t.checks[name].state if t.checks else "" for name in CHECKS), _note(t)) for t in found.trials]
+def _print_lines(certificate: Certificate) -> None:
+    rows = [
+        (t.host, *(t.checks[name].state if t.checks else "" for name in CHECKS), _note(t)) for t in certificate.trials
+    ]
     print_rows("certificate", ("host", *CHECKS, "note"), rows)
 
 
@@ -97,15 +94,15 @@ def _note(trial: Trial) -> str:
     return f"impossible: {trial.refused}" if trial.refused else ", ".join(f"with {s}" for s in trial.settings)
 
 
-def _summary(found: Certificate) -> str:
-    able = [t for t in found.trials if not t.refused]
-    if found.certified:
-        but = "" if found.zero else "; not on zero: it declares no settings at which it is none (`zero`)"
-        return f"{found.plugin} is certified on {len(able)} of {len(found.trials)} methods asked{but}"
-    if found.settings.why:
-        return f"{found.plugin} is not certified: {found.settings.why}"
+def _summary(certificate: Certificate) -> str:
+    able = [t for t in certificate.trials if not t.refused]
+    if certificate.certified:
+        but = "" if certificate.zero else "; not on zero: it declares no settings at which it is none (`zero`)"
+        return f"{certificate.plugin} is certified on {len(able)} of {len(certificate.trials)} methods asked{but}"
+    if certificate.settings.why:
+        return f"{certificate.plugin} is not certified: {certificate.settings.why}"
     if not able:
-        return f"{found.plugin} is not certified: no method can host it"
+        return f"{certificate.plugin} is not certified: no method can host it"
     failed = [t for t in able if t.failed]
     checks = sorted({name for t in failed for name in t.failed})
-    return f"{found.plugin} is not certified: {', '.join(checks)} failed on {', '.join(t.host for t in failed)}"
+    return f"{certificate.plugin} is not certified: {', '.join(checks)} failed on {', '.join(t.host for t in failed)}"

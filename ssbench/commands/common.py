@@ -1,4 +1,4 @@
-"""Options and printing the commands share."""
+"""What several commands share: options, checks of paths, printing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssbench.errors import DataError
+
 if TYPE_CHECKING:
+    from ssbench.prepare.prepare import Progress
     from ssbench.tables.cell import Filled, Format
     from ssbench.tables.claims import Claim
 
@@ -21,7 +24,24 @@ Results = Annotated[
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a constant: optim.lr=0.01.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one).")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes (default: one a core).")]
+Checkpoint = Annotated[Path, typer.Argument(help="Our best.pt / checkpoint.pt, or the authors' released file.")]
+NetworkRecipe = Annotated[str, typer.Option("--recipe", help="The recipe that says what the network is.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def require_paths(*paths: Path) -> None:
+    """DataError for the first file or folder that does not exist."""
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"no file or folder '{path}'", str(path.absolute()), "check the path")
+
+
+def progress_bars() -> Progress:
+    """Progress of a preparation: bars on stderr at a terminal, nothing elsewhere."""
+    from ssbench.prepare.job import Bar, Silent
+
+    return Bar() if sys.stderr.isatty() else Silent()
 
 
 def print_json(value: Any) -> None:
@@ -41,6 +61,7 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
     table = Table(*columns, title=title)
     for row in rows:
+        # Text, because rich would read "[1/8]" in a plain string as markup.
         table.add_row(*(Text(str(cell)) for cell in row))
     Console().print(table)
 

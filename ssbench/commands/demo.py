@@ -1,18 +1,31 @@
-"""`demo`: the whole job on the built-in toy data, on a CPU, offline."""
+"""`demo`: the whole job on the built-in toy data, on a CPU, offline.
+
+Every cell of `toy/table1` is run, then its table is printed and a picture of predictions is drawn.
+"""
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssbench.commands.common import Json, print_json, print_table
+from ssbench.errors import RunsFailed
 
+if TYPE_CHECKING:
+    from ssbench.jobs.job import Places
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(demo)
+TABLE = "toy/table1"
+PICTURED = (
+    ("supervised", "toy/none_supervised"),
+    ("FixMatch", "toy/none_fixmatch"),
+    ("UniMatch", "toy/none_unimatch"),
+    ("UniMatch + S4MC", "toy/s4mc_unimatch"),
+)
+PICTURED_SPLIT = "toy/ours/1_16"
 
 
 def demo(
@@ -21,12 +34,42 @@ def demo(
     json: Json = False,
 ) -> None:
     """Prepare toy data, run a small matrix, print its table, draw predictions: minutes on two cores, resumable."""
-    from ssbench.inspect.demo import run_demo
+    from ssbench.console import say
+    from ssbench.jobs.queue import cells, work
+    from ssbench.jobs.run import Places
+    from ssbench.prepare.prepare import prepare
+    from ssbench.results.store import ResultStore
+    from ssbench.tables.spec import PaperTable
 
-    made = run_demo(out, seed or [0])
+    began, seeds = time.monotonic(), seed or [0]
+    places = Places(out / "data", out / "runs", out / "results")
+    say("1/3 toy data")
+    prepare("toy", places.data)
+    jobs = cells([TABLE], [], seeds, [], False, places)
+    say(f"2/3 {len(jobs)} runs; Ctrl-C stops, the same command goes on")
+    outcomes = work(jobs, places, "cpu", jobs=min(os.cpu_count() or 1, 4))
+    if failed := [outcome for outcome in outcomes if outcome.error]:
+        raise RunsFailed(f"{len(failed)} of {len(outcomes)} runs failed", str(out), "the errors stand above")
+    say("3/3 table and picture")
+    filled = PaperTable.read(TABLE).fill(ResultStore(places.results))
+    picture = out / "predictions.png"
+    _draw_predictions(places, seeds[0], picture)
     if json:
-        cells = made.filled.long()
-        print_json({"table": "toy/table1", "cells": cells, "picture": str(made.picture), "seconds": made.seconds})
+        seconds = round(time.monotonic() - began, 1)
+        print_json({"table": TABLE, "cells": filled.long(), "picture": str(picture), "seconds": seconds})
         return
-    print_table(made.filled)
-    print(f"\npredictions: {made.picture}")
+    print_table(filled)
+    print(f"\npredictions: {picture}")
+
+
+def _draw_predictions(places: Places, seed: int, picture: Path) -> None:
+    """Six test images, labelled by the best network of each recipe in PICTURED."""
+    from ssbench.inspect.pictures import Shown, gallery
+    from ssbench.jobs.run import run_folder
+    from ssbench.recipe.recipe import load
+
+    shown = []
+    for label, name in PICTURED:
+        recipe = load(name)
+        shown.append(Shown(label, recipe, run_folder(recipe, PICTURED_SPLIT, seed, places) / "best.pt"))
+    gallery(shown, "test", 6, places.data, picture)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import typer
-
+from ssbench import paths
 from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(doctor)
+Check = dict[str, Any]
+"""what, state ("ok", "missing", "optional", "note" or "low"), found, mend: one row of the answer."""
+LOW_GIB = 5
 
 
 def doctor(data_root: DataRoot = None, runs: Runs = None, results: Results = None, json: Json = False) -> None:
     """Environment, GPU, data, disk: each with what to do about it."""
-    from ssbench.paths import data_root as data_of
-    from ssbench.paths import results_root, runs_root
-
-    data = data_of(data_root)
-    places = {"data": data, "runs": runs_root(runs), "results": results_root(results)}
-    checks = [*_packages(), _device(), *_data(data), *_disk(places)]
+    data = paths.data_root(data_root)
+    folders = {"data": data, "runs": paths.runs_root(runs), "results": paths.results_root(results)}
+    checks = [*_packages(), _device(), *_data(data), *_disk(folders)]
     if json:
         print_json({"checks": checks})
         return
@@ -32,11 +29,11 @@ def doctor(data_root: DataRoot = None, runs: Runs = None, results: Results = Non
             print(f"{'':23} {check['mend']}")
 
 
-def _check(what: str, found: str, mend: str = "", state: str = "") -> dict[str, Any]:
+def _check(what: str, found: str, mend: str = "", state: str = "") -> Check:
     return {"what": what, "state": state or ("missing" if mend else "ok"), "found": found, "mend": mend}
 
 
-def _packages() -> list[dict[str, Any]]:
+def _packages() -> list[Check]:
     import importlib.metadata
     import platform
 
@@ -46,40 +43,39 @@ def _packages() -> list[dict[str, Any]]:
         try:
             rows.append(_check(name, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
-            wanted = f"pip install 'ssbench[{extras[name]}]'" if name in extras else f"pip install {name}"
-            rows.append(_check(name, "not installed", wanted, "optional" if name in extras else "missing"))
+            install = f"pip install 'ssbench[{extras[name]}]'" if name in extras else f"pip install {name}"
+            rows.append(_check(name, "not installed", install, "optional" if name in extras else "missing"))
     return rows
 
 
-def _device() -> dict[str, Any]:
+def _device() -> Check:
     import torch
 
     if not torch.cuda.is_available():
-        found = f"none; {torch.get_num_threads()} CPU threads"
-        return _check("gpu", found, "papers' recipes need a GPU; toy and camvid run here", "note")
+        threads = f"none; {torch.get_num_threads()} CPU threads"
+        return _check("gpu", threads, "papers' recipes need a GPU; toy and camvid run here", "note")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     free, total = torch.cuda.mem_get_info()
     return _check("gpu", f"{', '.join(names)}; {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
 
 
-def _data(root: Any) -> list[dict[str, Any]]:
+def _data(root: Path) -> list[Check]:
     from ssbench import find
 
     rows = []
     for name in find.names("dataset"):
-        ready = (root / name / "ledger.json").is_file()
+        is_prepared = (root / name / "ledger.json").is_file()
         mend = f"ssbench prepare {name} --data-root {root}"
-        rows.append(_check(name, str(root / name)) if ready else _check(name, "not prepared", mend, "note"))
+        rows.append(_check(name, str(root / name)) if is_prepared else _check(name, "not prepared", mend, "note"))
     return rows
 
 
-def _disk(places: dict[str, Any]) -> list[dict[str, Any]]:
+def _disk(folders: Mapping[str, Path]) -> list[Check]:
     rows = []
-    for name, path in places.items():
-        there = next(p for p in (path.resolve(), *path.resolve().parents) if p.exists())
-        free = shutil.disk_usage(there).free / 2**30
-        found = f"{free:.0f} GiB free at {path}"
-        rows.append(
-            _check(f"disk {name}", found, "free some space", "low") if free < 5 else _check(f"disk {name}", found)
-        )
+    for name, path in folders.items():
+        # A root that does not exist yet lies on the disk of the nearest folder above it.
+        existing = next(p for p in (path.resolve(), *path.resolve().parents) if p.exists())
+        free = shutil.disk_usage(existing).free / 2**30
+        mend, state = ("free some space", "low") if free < LOW_GIB else ("", "ok")
+        rows.append(_check(f"disk {name}", f"{free:.0f} GiB free at {path}", mend, state))
     return rows

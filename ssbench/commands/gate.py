@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssbench import paths
 from ssbench.commands.common import Json, Results, print_json, print_rows
 from ssbench.errors import DataError, GateError, UsageError
 from ssbench.results.gate import ALPHA, SPREAD
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 
 
 FIX = "ssbench gate --against results --results FOLDER_OF_NEW_ONES"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(gate)
 
 
 def gate(
@@ -54,87 +50,89 @@ def gate(
     json: Json = False,
 ) -> None:
     """Compare --results with stored ones within what seeds scatter; exit code 5 when something is worse or missing."""
-    from ssbench.paths import results_root
     from ssbench.results import baseline
 
-    fresh, names = results_root(results), targets or []
+    fresh, names = paths.results_root(results), targets or []
     if save is not None:
-        baseline.save(_found(fresh, names, split or [])[0], save)
+        baseline.save(_select(fresh, names, split or []).entries, save)
         return
     if against is None:
         raise UsageError("gate needs stored results", "--against", FIX)
     if against.resolve() == fresh.resolve():
         raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
-    rule = _Rule(alpha, spread, exact, slower if throughput else None)
-    made = rule.compared(against, fresh, names, split or [])
-    _tell(made, " ".join(names) or str(against), junit, json)
-    if made.failures:
-        what, fix = f"{len(made.failures)} of the gate's tests failed", "look at what changed; if it is right, store it"
-        raise GateError(what, "; ".join(made.failures[:8]), fix)
+    stored = _select(against, names, split or [])
+    places = {entry.place for entry in stored.entries}
+    new = baseline.entries(fresh, places=places) if fresh.exists() else []
+    outcome: Gate | Pace
+    if throughput:
+        from ssbench.results.throughput import compare_pace
+
+        outcome = compare_pace(stored.entries, new, slower)
+    else:
+        from ssbench.results.gate import compare
+
+        outcome = compare(stored.entries, new, alpha=alpha, spread=spread, exact=exact,
+                          seen=stored.every, not_stored=stored.lacking)  # fmt: skip
+    _print(outcome, " ".join(names) or str(against), junit, json)
+    if outcome.failures:
+        what, fix = (
+            f"{len(outcome.failures)} of the gate's tests failed",
+            "look at what changed; if it is right, store it",
+        )
+        raise GateError(what, "; ".join(outcome.failures[:8]), fix)
 
 
 @dataclass(frozen=True)
-class _Rule:
-    """What decides; slower: of images/s, None where scores are compared."""
+class _Selection:
+    """Stored results to compare with.
 
-    alpha: float
-    spread: float
-    exact: bool
-    slower: float | None
+    entries: those of the tables, recipes and splits asked for. lacking: cells of these tables without any result.
+    every: all results of the source; the spread between seeds is learnt from all of them.
+    """
 
-    def compared(self, against: Path, fresh: Path, targets: list[str], splits: list[str]) -> Gate | Pace:
-        """New results below `fresh` with those in `against`."""
-        from ssbench.results.baseline import entries
-        from ssbench.results.gate import compare
-        from ssbench.results.throughput import compare_pace
-
-        stored, lacking, seen = _found(against, targets, splits)
-        new = entries(fresh, places={entry.place for entry in stored}) if fresh.exists() else []
-        if self.slower is not None:
-            return compare_pace(stored, new, self.slower)
-        return compare(
-            stored, new, alpha=self.alpha, spread=self.spread, exact=self.exact, seen=seen, not_stored=lacking
-        )
+    entries: list[Entry]
+    lacking: tuple[Place, ...]
+    every: list[Entry]
 
 
-def _found(source: Path, targets: list[str], splits: list[str]) -> tuple[list[Entry], tuple[Place, ...], list[Entry]]:
-    """Results in `source` of these tables, recipes and splits; cells it has nothing of; all of the same datasets."""
+def _select(source: Path, targets: list[str], splits: list[str]) -> _Selection:
+    """The results in `source` of these tables, recipes and splits (an empty list: all). DataError where it has none."""
     from ssbench.results.baseline import entries
 
-    asked = _places(targets, source)
+    places = _places(targets, source)
     every = entries(source)
-    found = [
+    chosen = [
         entry
         for entry in every
-        if (asked is None or entry.place in asked or (entry.recipe, "") in asked)
+        if (places is None or entry.place in places or (entry.recipe, "") in places)
         and entry.split in (splits or [entry.split])
     ]
-    if not found:
+    if not chosen:
         what = f"no stored result of {', '.join(targets) or 'anything'}" + (" on these splits" if splits else "")
         raise DataError(what, str(source), "run it there first: ssbench run TABLE --results FOLDER")
-    there = {entry.place for entry in found}
-    lacking = (place for place in asked or {} if place[1] and place not in there)
-    return found, tuple(place for place in lacking if place[1] in (splits or [place[1]])), every
+    stored = {entry.place for entry in chosen}
+    lacking = (place for place in places or {} if place[1] and place not in stored)
+    return _Selection(chosen, tuple(place for place in lacking if place[1] in (splits or [place[1]])), every)
 
 
 def _places(targets: list[str], source: Path) -> dict[Place, None] | None:
-    """(stored name, split) of every cell asked for, a recipe with no split for all of its; None: everything."""
+    """(stored name, split) of every cell of the tables; a recipe has "" for all of its splits; None: everything."""
     from ssbench.recipe.recipe import find_recipe, is_table_name
     from ssbench.results.store import ResultStore
     from ssbench.tables.spec import PaperTable
 
-    asked: dict[Place, None] = {}
+    places: dict[Place, None] = {}
     for target in targets:
         if is_table_name(target.rpartition("/")[2].removesuffix(".yaml")):
             cells = PaperTable.read(target).fill(ResultStore(source)).wanted()
-            asked |= {(cell.stored or "", cell.split or ""): None for cell in cells}
+            places |= {(cell.stored or "", cell.split or ""): None for cell in cells}
         else:
-            asked[find_recipe(target)[0], ""] = None
-    return asked if targets else None
+            places[find_recipe(target)[0], ""] = None
+    return places if targets else None
 
 
-def _tell(made: Gate | Pace, suite: str, junit: Path | None, json: bool) -> None:
-    """As XML where asked; as JSON, or a line a cell on stdout and what holds for all of them on stderr."""
+def _print(outcome: Gate | Pace, suite: str, junit: Path | None, json: bool) -> None:
+    """Write JUnit XML if asked for; print JSON, or a line a cell on stdout and a summary on stderr."""
     from ssbench.console import say
     from ssbench.files import write_bytes
     from ssbench.results.gate_words import gate_rows, gate_summary, pace_rows
@@ -142,12 +140,12 @@ def _tell(made: Gate | Pace, suite: str, junit: Path | None, json: bool) -> None
     from ssbench.results.throughput import Pace
 
     if junit is not None:
-        write_bytes(junit, document_of(made, f"{suite} {'images/s' if isinstance(made, Pace) else 'scores'}"))
+        write_bytes(junit, document_of(outcome, f"{suite} {'images/s' if isinstance(outcome, Pace) else 'scores'}"))
     if json:
-        print_json(made.as_json())
-    elif isinstance(made, Pace):
-        print_rows("throughput", *pace_rows(made))
+        print_json(outcome.as_json())
+    elif isinstance(outcome, Pace):
+        print_rows("throughput", *pace_rows(outcome))
     else:
-        print_rows("gate", *gate_rows(made))
-        for line in gate_summary(made):
+        print_rows("gate", *gate_rows(outcome))
+        for line in gate_summary(outcome):
             say(line)

@@ -11,11 +11,6 @@ from ssbench.errors import HardwareError
 from ssbench.jobs.cost import TFLOPS, UTILISATION
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(plan)
-
-
 def plan(
     targets: Annotated[list[str], typer.Argument(help="Tables (paper/table1) and recipes (name or YAML file).")],
     split: Annotated[list[str] | None, typer.Option("--split", help="Of tables, only these; repeatable.")] = None,

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from ssbench.results.store import ResultStore
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(report)
-
-
 def report(
     tables: Annotated[
         list[str] | None, typer.Argument(help="paper/table1, or YAML files (default: all results).")
@@ -62,7 +57,7 @@ def report(
 
 def _collected(names: Sequence[str], store: ResultStore, runs: Path) -> Report:
     """What the report shows besides pictures; UsageError where there is nothing at all."""
-    from ssbench.commands.tables import filled_table
+    from ssbench.commands.table import filled_table
     from ssbench.page.page import Report
     from ssbench.page.runs import collect
     from ssbench.tables.claims import all_claims
@@ -85,8 +80,8 @@ def _illustrated(
         return replace(made, no_gallery="No pictures were asked for (--pictures 0).")
     if not any(True for group in made.runs.groups for _ in group.pairs()):
         return replace(made, no_gallery="No baseline has been run both without and with a plug-in.")
-    from ssbench.inspect.differences import galleries
     from ssbench.jobs.run import Places
+    from ssbench.page.differences import galleries
 
     return replace(made, galleries=galleries(made.runs.groups, Places(data, runs, results), count, look, device))
 

@@ -40,13 +40,6 @@ class Over(StrEnum):
 CLAIMS: dict[Division, Literal["closed", "open"]] = {Division.closed: "closed", Division.open: "open"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(check)
-    app.command()(run)
-    app.command(name="eval")(evaluate)
-
-
 def check(
     recipes: Annotated[list[str] | None, typer.Argument(help="Recipe names or YAML files.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every shipped recipe.")] = False,

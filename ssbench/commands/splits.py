@@ -1,32 +1,27 @@
-"""`splits show|diff|make` and `data show`: lists with their passports, and pictures of what a run reads."""
+"""`splits show|diff|make`: split lists with their passports."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from ssbench import paths
 from ssbench.commands.common import DataRoot, Json, print_json
 from ssbench.errors import UsageError
 
-if TYPE_CHECKING:
-    from ssbench.data.dataset import Dataset
+SHOWN_IDS = 5
+"""Ids of a list that `splits diff` prints before it shortens the list."""
 
 app = typer.Typer(help="Split lists: passports, differences, lists of your own.", no_args_is_help=True)
-data_app = typer.Typer(help="Look at data as a run reads them.", no_args_is_help=True)
 
 
 @app.callback()
-def _splits() -> None:
+def _group() -> None:
     """Split lists: passports, differences, lists of your own."""
-
-
-@data_app.callback()
-def _data() -> None:
-    """Look at data as a run reads them."""
 
 
 @app.command()
@@ -36,16 +31,19 @@ def show(
     json: Json = False,
 ) -> None:
     """A split's passport: digest, counts, share of fine masks, class histogram, overlaps, leak check."""
-    from ssbench.paths import data_root as data_of
+    from ssbench.data.open import open_dataset
     from ssbench.splits.manifest import Partition
     from ssbench.splits.passport import passport
 
-    root = data_of(data_root)
-    found = passport(split, root, _dataset(Partition.read(split, root).dataset, root))
+    root = paths.data_root(data_root)
+    name = Partition.read(split, root).dataset
+    # Without the data a passport still has digests and counts; only its class histogram is missing.
+    dataset = open_dataset(name, root) if (root / name / "ledger.json").is_file() else None
+    page = passport(split, root, dataset)
     if json:
-        print_json(found)
+        print_json(page)
         return
-    for line in _passport_lines(found):
+    for line in _passport_lines(page):
         print(line)
 
 
@@ -57,19 +55,20 @@ def diff(
     json: Json = False,
 ) -> None:
     """What two splits' lists share and do not."""
-    from ssbench.paths import data_root as data_of
     from ssbench.splits.passport import diff as compare
 
-    found = compare(first, second, data_of(data_root))
+    difference = compare(first, second, paths.data_root(data_root))
     if json:
-        print_json(found)
+        print_json(difference)
         return
-    print(f"{found['a']} and {found['b']} ({found['dataset']})")
+    print(f"{difference['a']} and {difference['b']} ({difference['dataset']})")
     for role in ("labeled", "unlabeled"):
-        part = found[role]
-        print(f"{role}: {part['a']} and {part['b']} ids, {part['common']} in common")
-        for name, only in (("a", "only_a"), ("b", "only_b")):
-            print(f"  only in {found[name]}: {_some(part[only])}")
+        ids = difference[role]
+        print(f"{role}: {ids['a']} and {ids['b']} ids, {ids['common']} in common")
+        for name in ("a", "b"):
+            only = ids[f"only_{name}"]
+            first_ids = f": {', '.join(only[:SHOWN_IDS])}{' ...' if len(only) > SHOWN_IDS else ''}" if only else ""
+            print(f"  only in {difference[name]}: {len(only)}{first_ids}")
 
 
 @app.command()
@@ -86,86 +85,22 @@ def make(
     json: Json = False,
 ) -> None:
     """Draw a split of your own: labeled.txt, unlabeled.txt and split.yaml, to be used as --split."""
-    from ssbench.paths import data_root as data_of
+    from ssbench.data.open import open_dataset
     from ssbench.splits.passport import make as draw
 
-    root, parts = data_of(data_root), name.split("/")
+    root, parts = paths.data_root(data_root), name.split("/")
     if out is None and (len(parts) != 3 or parts[1] != "custom" or not all(parts)):
         raise UsageError(
             f"'{name}' is no name for a split of yours", "arguments", "ssbench splits make toy/custom/mine"
         )
     folder, share = out or root / "splits" / name, _share(fraction)
-    said = draw(_prepared(parts[0], root), folder, count=count, fraction=share, seed=seed, stratify=stratify)
+    summary = draw(open_dataset(parts[0], root), folder, count=count, fraction=share, seed=seed, stratify=stratify)
     usable = name if out is None else str(out)
     if json:
-        print_json({"split": usable, "folder": str(folder), **said})
+        print_json({"split": usable, "folder": str(folder), **summary})
         return
-    print(f"{said['labeled']['count']} labelled, {said['unlabeled']['count']} unlabelled: {folder}")
+    print(f"{summary['labeled']['count']} labelled, {summary['unlabeled']['count']} unlabelled: {folder}")
     print(f"use it as --split {usable}")
-
-
-@data_app.command(name="show")
-def show_data(
-    split: Annotated[str, typer.Argument(help="dataset/family/part, or a folder of lists.")],
-    index: Annotated[
-        list[int] | None,
-        typer.Option("--index", min=0, help="Position in the unlabelled list (a full split: the labelled one)."),
-    ] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", help="Whose views to show.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path("views.png"),
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    epoch: Annotated[int, typer.Option("--epoch", min=0)] = 0,
-    data_root: DataRoot = None,
-    json: Json = False,
-) -> None:
-    """A contact sheet of weak, strong and mixed views with masks."""
-    from ssbench.paths import data_root as data_of
-    from ssbench.splits.manifest import Partition
-    from ssbench.views.sheet import sheet
-
-    root = data_of(data_root)
-    partition = Partition.read(split, root)
-    dataset = _prepared(partition.dataset, root)
-    ids = partition.unlabeled or partition.labeled
-    wanted = index or list(range(min(3, len(ids))))
-    if max(wanted) >= len(ids):
-        raise UsageError(f"no image {max(wanted)} in a list of {len(ids)}", "--index", f"0 to {len(ids) - 1}")
-    chosen = [ids[i] for i in wanted]
-    path = sheet(dataset, chosen, _views(recipe, dataset, root), seed, out, len(chosen), epoch)
-    if json:
-        print_json({"picture": str(path), "split": partition.name, "ids": chosen, "seed": seed, "epoch": epoch})
-        return
-    print(path)
-
-
-def _views(recipe: str | None, dataset: Dataset, root: Path) -> Any:
-    """A recipe's views, or UniMatch's where none is named."""
-    from ssbench.views.pipelines import ViewsConfig
-
-    if recipe is None:
-        grey = dataset.channels == 1
-        name = "acdc" if grey else "unimatch"
-        return ViewsConfig.model_validate(
-            {"weak": name, "strong": name, "box": "unimatch", "crop": 256 if grey else 321}
-        )
-    from ssbench.recipe.recipe import load
-
-    found = load(recipe, data_root=root)
-    if found.data.dataset != dataset.name:
-        what = f"recipe '{recipe}' is for {found.data.dataset}, the split for {dataset.name}"
-        raise UsageError(what, "--recipe", "ssbench list recipes shows the dataset of each")
-    return found.views
-
-
-def _dataset(name: str, root: Path) -> Dataset | None:
-    """The dataset where it is prepared, else None: a passport then has no histogram."""
-    return _prepared(name, root) if (root / name / "ledger.json").is_file() else None
-
-
-def _prepared(name: str, root: Path) -> Dataset:
-    from ssbench.data.open import open_dataset
-
-    return open_dataset(name, root)
 
 
 def _share(text: str | None) -> Fraction | None:
@@ -173,10 +108,6 @@ def _share(text: str | None) -> Fraction | None:
         return None if text is None else Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"'{text}' is no fraction", "--fraction", "--fraction 1/16") from None
-
-
-def _some(ids: list[str], most: int = 5) -> str:
-    return f"{len(ids)}" + (f": {', '.join(ids[:most])}{' ...' if len(ids) > most else ''}" if ids else "")
 
 
 def _passport_lines(page: dict[str, Any]) -> Iterator[str]:
@@ -196,8 +127,8 @@ def _passport_lines(page: dict[str, Any]) -> Iterator[str]:
         common = other.get("why") or f"{other['common']} of {page['labeled']['count']} ids in common"
         yield f"  namesake   {other['name']}: {common}"
     for subset, leak in page["leaks"].items():
-        found = leak.get("why") or f"{len(leak['shared'])} of its ids are also in {subset} ({leak['count']} ids)"
-        yield f"  leaks      {found}"
+        shared = leak.get("why") or f"{len(leak['shared'])} of its ids are also in {subset} ({leak['count']} ids)"
+        yield f"  leaks      {shared}"
     yield from _histogram_lines(page["classes"], page["dataset"])
 
 
@@ -205,7 +136,7 @@ def _histogram_lines(classes: dict[str, dict[str, int]] | None, dataset: str) ->
     if classes is None:
         yield f"  classes    counted once the data are there: ssbench prepare {dataset}"
         return
-    total = sum(found["pixels"] for found in classes.values()) or 1
+    total = sum(counts["pixels"] for counts in classes.values()) or 1
     yield f"  {'class':24} {'pixels':>8} {'images':>7}"
-    for name, found in classes.items():
-        yield f"  {name:24} {found['pixels'] / total:8.2%} {found['images']:7}"
+    for name, counts in classes.items():
+        yield f"  {name:24} {counts['pixels'] / total:8.2%} {counts['images']:7}"

@@ -16,11 +16,6 @@ EVERY = 2.0
 """Seconds between two looks of --watch."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(status)
-
-
 def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look on until nothing runs or waits.")] = False,
     runs: Runs = None,

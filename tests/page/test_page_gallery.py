@@ -14,10 +14,10 @@ from PIL import Image
 from ran import Ran
 
 from ssbench.data.toy import Toy
-from ssbench.inspect.differences import galleries
 from ssbench.inspect.scoring import predictor
 from ssbench.jobs.queue import Cell, work
 from ssbench.jobs.run import Places
+from ssbench.page.differences import galleries
 from ssbench.page.gallery import SIDE, label_tile, photo_tile
 from ssbench.page.runs import collect
 from ssbench.recipe.recipe import load

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ssbench import paths
 from ssbench.commands.common import Json, Results, Runs, print_json, print_table
 from ssbench.errors import UsageError
 
@@ -19,34 +19,15 @@ if TYPE_CHECKING:
     from ssbench.tables.claims import Claim
     from ssbench.tables.spec import PaperTable
 
-
-class Format(StrEnum):
-    """How a table is written."""
-
-    rich = "rich"
-    md = "md"
-    csv = "csv"
-    latex = "latex"
-    html = "html"
-
-
-How = Literal["rich", "md", "csv", "latex", "html"]
-FORMATS: dict[Format, How] = {
-    Format.rich: "rich", Format.md: "md", Format.csv: "csv", Format.latex: "latex", Format.html: "html"
-}  # fmt: skip
+Format = Literal["rich", "md", "csv", "latex", "html"]
 LONG = ("paper", "table", "group", "row", "column", "split", "recipe", "metric", "printed", "measured", "sd", "n",
         "difference", "state", "last_epoch", "seeds", "marks", "why", "verdict", "noise", "spread")  # fmt: skip
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(table)
 
 
 def table(
     name: Annotated[str | None, typer.Argument(help="paper/table1, or a YAML file.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every shipped table.")] = False,
-    format: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.rich,
+    format: Annotated[Format, typer.Option("--format", help="How it is written.")] = "rich",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A folder: one file a table, e.g. results/tables.")
     ] = None,
@@ -61,28 +42,27 @@ def table(
     A verdict for each measured cell: reproduced ✓, within noise ≈, short ▼ or better ▲, at 95 % by the spread between
     seeds. The rule in full: python -m pydoc ssbench.tables.verdict
     """
-    from ssbench.paths import results_root, runs_root
     from ssbench.tables.claims import all_claims
 
-    names, root = _names(name, every), results_root(results)
+    names, root = _names(name, every), paths.results_root(results)
     if out is not None:
         if long or json or claims:
             raise UsageError("--out writes the tables alone", "--out", "leave out --long, --json and --claims")
-        _write(names, root, out, FORMATS[format])
+        _write(names, root, out, format)
         return
-    if claims and format in (Format.csv, Format.latex) and not (long or json):
-        raise UsageError(f"--claims has no place in {format.value}", "--format", "rich, md or html; or --long, --json")
-    told = all_claims(root) if claims else None
-    filled = [filled_table(n, root, runs_root(runs)) for n in names]
+    if claims and format in ("csv", "latex") and not (long or json):
+        raise UsageError(f"--claims has no place in {format}", "--format", "rich, md or html; or --long, --json")
+    published = all_claims(root) if claims else None
+    filled = [filled_table(n, root, paths.runs_root(runs)) for n in names]
     if json:
-        objects = [_object(f, told) for f in filled]
+        objects = [_object(f, published) for f in filled]
         print_json({"tables": objects} if every else objects[0])
     elif long:
-        _print_long(filled, told)
+        _print_long(filled, published)
     else:
-        for i, f in enumerate(filled):
-            print(end="\n" if i else "")
-            print_table(f, FORMATS[format], told)
+        for at, f in enumerate(filled):
+            print(end="\n" if at else "")
+            print_table(f, format, published)
 
 
 def _names(name: str | None, every: bool) -> Sequence[str]:
@@ -98,11 +78,11 @@ def filled_table(name: str, results: Path, runs: Path) -> Filled:
     from ssbench.results.store import ResultStore
     from ssbench.tables.spec import PaperTable
 
-    read = PaperTable.read(name)
-    return read.fill(ResultStore(results), running=_running(read, runs))
+    table = PaperTable.read(name)
+    return table.fill(ResultStore(results), running=_running(table, runs))
 
 
-def _write(names: Sequence[str], results: Path, out: Path, how: How) -> None:
+def _write(names: Sequence[str], results: Path, out: Path, how: Format) -> None:
     """Files, and a line on stderr for each that is new or has changed."""
     from ssbench.results.store import ResultStore
     from ssbench.tables.export import write_tables
@@ -116,9 +96,9 @@ def _write(names: Sequence[str], results: Path, out: Path, how: How) -> None:
 def _object(filled: Filled, claims: Sequence[Claim] | None) -> dict[str, Any]:
     from ssbench.tables.claims import claim_rows
 
-    read = filled.table
-    found = {"table": read.name, "title": read.title, "paper": read.paper, "cells": filled.long()}
-    return found if claims is None else found | {"claims": claim_rows(filled, claims)}
+    table = filled.table
+    fields = {"table": table.name, "title": table.title, "paper": table.paper, "cells": filled.long()}
+    return fields if claims is None else fields | {"claims": claim_rows(filled, claims)}
 
 
 def _print_long(tables: Sequence[Filled], claims: Sequence[Claim] | None) -> None:

@@ -1,0 +1,48 @@
+"""`export`: the network of a checkpoint as a file for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ssbench import paths
+from ssbench.commands.common import Checkpoint, DataRoot, Json, NetworkRecipe, print_json, require_paths
+from ssbench.errors import UsageError
+
+
+def export(
+    checkpoint: Checkpoint,
+    recipe: NetworkRecipe,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file; FILE.json beside it says how to use it.")],
+    form: Annotated[
+        Literal["onnx", "torchscript", "pt2"],
+        typer.Option("--form", help="onnx, torchscript, or pt2 (torch.export)."),
+    ] = "onnx",
+    size: Annotated[str | None, typer.Option("--size", help="Input HEIGHTxWIDTH (default: the recipe's crop).")] = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """The network of a checkpoint for other programs, compared with the original before it is written."""
+    from ssbench.inspect.export import export as export_network
+
+    require_paths(checkpoint)
+    summary = export_network(checkpoint, recipe, form, out, _height_width(size), paths.data_root(data_root))
+    if json:
+        print_json(summary)
+        return
+    parity = summary["parity"]
+    megabytes = summary["bytes"] / 2**20
+    print(f"{summary['file']}: {megabytes:.1f} MiB, input {summary['input']}, output {summary['output']}")
+    gap, same = parity["difference"], parity["labels_equal"]
+    print(f"  largest difference {gap:.1e} of the largest logit, labels equal {same:.2%}")
+
+
+def _height_width(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise UsageError(f"--size '{text}' is not HEIGHTxWIDTH", "--size", "--size 512x1024")
+    return int(height), int(width)

@@ -1,0 +1,155 @@
+"""`import`: a user's own images and masks, a released training log, a released checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssbench import paths
+from ssbench.commands.common import DataRoot, Json, Results, Workers, print_json, print_rows, progress_bars
+from ssbench.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from ssbench.prepare.own import Lint, Report, Wish
+
+
+def import_(
+    path: Annotated[Path, typer.Argument(help="A folder with images/ and masks/, or a released log or checkpoint.")],
+    name: Annotated[str | None, typer.Option("--name", help="What the dataset is to be called.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--classes", help="Names with commas, or a .txt or .yaml file (default: FOLDER/classes.txt or .yaml)."
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--map", help="Value to change: 11=255; may be repeated.")
+    ] = None,
+    images: Annotated[str | None, typer.Option("--images", help="Name of the folder of images.")] = None,
+    masks: Annotated[str | None, typer.Option("--masks", help="Name of the folder of masks.")] = None,
+    mask_suffix: Annotated[
+        str, typer.Option("--mask-suffix", help="What masks have behind the image's stem: _mask.")
+    ] = "",
+    grey: Annotated[bool, typer.Option("--grey", help="Keep grey images in one channel.")] = False,
+    unlabeled: Annotated[
+        bool, typer.Option("--unlabeled", help="Keep training images without a mask, unlabelled.")
+    ] = False,
+    val: Annotated[
+        float, typer.Option("--val", help="Share of the labelled images for val, where there is no val folder.")
+    ] = 0.2,
+    labeled: Annotated[
+        list[str] | None, typer.Option("--labeled", help="Draw a split: 1_8, or a count; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws of val and of splits.")] = 0,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an import of this name.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only look: all findings, nothing written.")] = False,
+    workers: Workers = None,
+    split: Annotated[str | None, typer.Option("--split", help="Log or checkpoint: what it was trained on.")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Checkpoint: the recipe that is its network.")] = None,
+    data_root: DataRoot = None,
+    results: Results = None,
+    json: Json = False,
+) -> None:
+    """Bring your own images and masks, from then on a dataset like the others; or what a paper's authors released.
+
+    A training log of UniMatch or AugSeg becomes a claim with its curve (`ssbench table --claims`, `ssbench report`); a
+    checkpoint is scored under its recipe's protocol, and its score kept as a claim.
+    """
+    if path.is_file():
+        _import_released(path, split, recipe, paths.data_root(data_root), paths.results_root(results), json)
+        return
+    from ssbench.prepare.own import Wish, import_folder, lint
+    from ssbench.prepare.own_classes import read_classmap
+    from ssbench.prepare.own_pairs import Layout
+
+    if not path.is_dir():
+        raise DataError(f"no folder '{path}'", str(path.absolute()), "check the path")
+    if name is None:
+        raise UsageError("the dataset needs a name", "--name", f"ssbench import {path} --name mine --classes ...")
+    wish = Wish(
+        path,
+        name,
+        read_classmap(classes, path, changes or ()),
+        Layout(images, masks, mask_suffix),
+        1 if grey else 3,
+        unlabeled,
+        val,
+        tuple(labeled or ()),
+        seed,
+        replace,
+    )
+    if check:
+        _show_lint(wish, lint(wish, workers, progress_bars()), json)
+        return
+    root = paths.data_root(data_root)
+    report = import_folder(wish, root, workers, progress_bars())
+    if json:
+        print_json(report.json())
+    else:
+        _show(report, root)
+
+
+def _import_released(path: Path, split: str | None, recipe: str | None, data: Path, results: Path, json: bool) -> None:
+    """Keep what a released log or checkpoint says as a claim, and print the claim and its file."""
+    from ssbench.tables.claims import write_claim
+    from ssbench.tables.logs import claim_of, read_log
+
+    if recipe is None and path.suffix in (".pth", ".pt", ".pkl"):
+        fix = f"ssbench import {path} --recipe unimatch/unimatch_cityscapes_r50 --split cityscapes/cps/1_16"
+        raise UsageError(f"'{path.name}' looks like a checkpoint: which network is it?", "--recipe", fix)
+    if recipe is None:
+        claim = claim_of(read_log(path), path.name, split)
+    else:
+        from ssbench.inspect.released import scored_claim
+
+        claim = scored_claim(path, recipe, split, data)
+    file = write_claim(results, claim)
+    if json:
+        print_json({**vars(claim), "value": str(claim.value), "file": str(file)})
+        return
+    print(f"{claim.method} on {claim.split}, {claim.backbone}, crop {claim.crop}: {claim.metric} {claim.value}")
+    print(f"  {claim.kind}: {claim.source}; {claim.note}")
+    print(f"  kept: {file}")
+
+
+def _show_lint(wish: Wish, lint: Lint, json: bool) -> None:
+    """Print what `--check` found on stdout; DataError when something is wrong."""
+    from ssbench.prepare.own import refused
+
+    if json:
+        print_json(lint.json())
+    else:
+        _show_summary(lint)
+        for finding in lint.findings:
+            print(f"{finding.kind}: {finding.path}: {finding.detail}")
+    if lint.findings:
+        raise refused(wish, lint)
+
+
+def _show(report: Report, root: Path) -> None:
+    _show_summary(report.lint)
+    counts = ", ".join(f"{n} {subset}" for subset, n in report.counts.items())
+    print(f"{report.name}: {report.state} in {report.seconds:.0f} s: {counts} ({report.bytes / 2**20:.1f} MiB)")
+    print(f"  ledger: {report.ledger}")
+    splits = report.splits or (f"{report.name}/custom/1_8",)
+    for split in report.splits:
+        print(f"  split: {split}")
+    if not report.splits:
+        print(f"  next: ssbench splits make {splits[0]} --fraction 1/8 --data-root {root}")
+    run = f"ssbench run RECIPE --set data.dataset={report.name} --split {splits[0]} --data-root {root}"
+    print(f"  {'then' if not report.splits else 'next'}: {run}")
+
+
+def _show_summary(lint: Lint) -> None:
+    kinds = ", ".join(f"{n} {kind}" for kind, n in lint.masks.items()) or "none"
+    print(f"{len(lint.owns)} images; masks: {kinds}")
+    total = sum(row["pixels"] for row in lint.classes) or 1
+    rows: list[list[Any]] = [
+        [row["label"], row["class"], row["pixels"], f"{100 * row['pixels'] / total:.2f}", row["images"]]
+        for row in lint.classes
+    ]
+    print_rows("labels", ["label", "class", "pixels", "%", "images"], rows)
+    for note in lint.notes:
+        print(f"note: {note}")

@@ -1,0 +1,159 @@
+"""`list`: the catalogue. Only `list plugins --matrix` imports torch, because it asks classes for their hooks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import typer
+
+from ssbench import find, paths
+from ssbench.commands.common import DataRoot, Json, Results, print_grid, print_json, print_rows
+from ssbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssbench.tables.matrix import Matrix, State
+
+CatalogueKind = Literal["datasets", "splits", "methods", "plugins", "recipes", "tables", "runs"]
+STYLES: dict[State, str] = {"published": "bold green", "works": "green", "impossible": "dim"}
+
+
+def list_(
+    what: Annotated[
+        CatalogueKind | None, typer.Argument(help="Part of the catalogue (default: how many of each).")
+    ] = None,
+    matrix: Annotated[bool, typer.Option("--matrix", help="With plugins: each method x plug-in, and why not.")] = False,
+    also: Annotated[list[str] | None, typer.Option("--with", help="With plugins: your own file, too.")] = None,
+    data_root: DataRoot = None,
+    results: Results = None,
+    json: Json = False,
+) -> None:
+    """The catalogue: datasets, splits, methods, plugins, recipes, tables, runs."""
+    if (matrix or also) and what != "plugins":
+        raise UsageError("--matrix and --with are about plug-ins", "arguments", "ssbench list plugins --matrix")
+    if matrix:
+        _show_matrix(also or (), json)
+        return
+    data, records = paths.data_root(data_root), paths.results_root(results)
+    if what is None:
+        rows = [{"kind": kind, "count": _count(kind, data, records)} for kind in get_args(CatalogueKind)]
+    else:
+        rows = _rows(what, data, records)
+    rows += [{"plugin": name, "about": find.summary("plugin", name)} for name in also or ()]
+    title = what or "catalogue"
+    if json:
+        print_json({title: rows})
+    elif rows:
+        print_rows(title, list(rows[0]), [["" if v is None else v for v in row.values()] for row in rows])
+    else:
+        print(f"no {title} yet", file=sys.stderr)
+
+
+def _rows(what: CatalogueKind, data: Path, results: Path) -> list[dict[str, Any]]:
+    if what == "datasets":
+        return _datasets(data)
+    if what == "methods":
+        return [{"method": n, "about": find.summary("method", n)} for n in find.names("method")]
+    if what == "plugins":
+        return [{"plugin": n, "about": find.summary("plugin", n)} for n in find.names("plugin")]
+    if what == "recipes":
+        return _recipes()
+    if what == "tables":
+        from ssbench.tables.spec import table_names
+
+        return [{"table": name} for name in table_names()]
+    if what == "runs":
+        return _runs(results)
+    from ssbench.splits.passport import catalogue
+
+    return catalogue(data)
+
+
+def _count(what: CatalogueKind, data: Path, results: Path) -> int:
+    """How many rows `list WHAT` has, without reading what stands in them."""
+    from ssbench.recipe.compose import recipe_names
+    from ssbench.splits.manifest import manifest
+
+    if what == "methods" or what == "plugins":
+        return len(find.names("method" if what == "methods" else "plugin"))
+    if what == "recipes":
+        return len(recipe_names())
+    return len(manifest().splits) if what == "splits" else len(_rows(what, data, results))
+
+
+def _datasets(data: Path) -> list[dict[str, Any]]:
+    from ssbench.data.open import imported
+
+    shipped = [
+        {
+            "dataset": name,
+            "state": "prepared" if (data / name / "ledger.json").is_file() else "not prepared",
+            "about": find.summary("dataset", name),
+        }
+        for name in find.names("dataset")
+    ]
+    own = [{"dataset": name, "state": "imported", "about": str(data / name)} for name in imported(data)]
+    return [*shipped, *own]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from ssbench.recipe.recipe import find_recipe, read_raw, recipe_names
+
+    rows = []
+    for name in recipe_names():
+        raw = read_raw(find_recipe(name)[1]).data
+        plugin = raw.get("plugin") or {}
+        listed = plugin if isinstance(plugin, list) else [plugin]
+        shown = "+".join(p if isinstance(p, str) else p.get("name", "") for p in listed if p)
+        rows.append({
+            "recipe": name, "dataset": raw["data"]["dataset"], "method": raw["method"]["name"], "plugin": shown,
+            "title": raw.get("title", ""),
+        })  # fmt: skip
+    return rows
+
+
+def _runs(results: Path) -> list[dict[str, Any]]:
+    from ssbench.results.store import ResultStore
+
+    return [
+        {"recipe": r.recipe, "split": r.split, "seed": r.seed, "status": r.status, "metric": r.metric,
+         "best": r.best, "last": r.last, "finished": r.finished}
+        for r in ResultStore(results).records()
+    ]  # fmt: skip
+
+
+def _show_matrix(also: Sequence[str], json: bool) -> None:
+    """Print which methods can host which plug-ins: a grid at a terminal, one line a pair elsewhere, or JSON."""
+    from ssbench.tables.matrix import matrix
+
+    pairs = matrix(also)
+    elsewhere = [{"method": m, "plugin": p, "tables": list(tables)} for (m, p), tables in pairs.elsewhere.items()]
+    if json:
+        print_json({"matrix": [pair.as_json() for pair in pairs.pairs.values()], "elsewhere": elsewhere})
+        return
+    if sys.stdout.isatty():
+        _print_matrix(pairs)
+    else:
+        rows = [(p.method, p.plugin, p.state, " ".join(p.tables), p.note) for p in pairs.pairs.values()]
+        print_rows("matrix", ("method", "plugin", "state", "tables", "note"), rows)
+    if elsewhere:
+        names = ", ".join(f"{pair['plugin']} on {pair['method']}" for pair in elsewhere)
+        print(f"published, but not here yet: {names}", file=sys.stderr)
+
+
+def _print_matrix(matrix: Matrix) -> None:
+    """Methods down, plug-ins across; a letter in a cell is a note below."""
+    letters: dict[str, str] = {}
+    rows = []
+    for method in matrix.methods:
+        cells = [(method, "")]
+        for plugin in matrix.plugins:
+            pair = matrix.pairs[method, plugin]
+            letter = letters.setdefault(pair.note, chr(ord("a") + len(letters))) if pair.note else ""
+            cells.append((f"{pair.state} {letter}".rstrip(), STYLES[pair.state]))
+        rows.append(cells)
+    notes = [f"{letter}  {note}" for note, letter in letters.items()]
+    names = [Path(name).name if name.endswith(".py") else name for name in matrix.plugins]
+    print_grid("method x plug-in", ("", *names), rows, notes)

@@ -1,0 +1,41 @@
+"""`predict`: masks and overlays of a user's own pictures, by a trained checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssbench import paths
+from ssbench.commands.common import (
+    Checkpoint,
+    DataRoot,
+    Device,
+    Json,
+    NetworkRecipe,
+    Overrides,
+    print_json,
+    require_paths,
+)
+
+
+def predict(
+    checkpoint: Checkpoint,
+    images: Annotated[Path, typer.Argument(help="A folder of pictures (folders in it too), or one picture.")],
+    recipe: NetworkRecipe,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks/ and overlays/.")],
+    overrides: Overrides = None,
+    device: Device = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Colour masks (palette PNGs of label values) and overlays for a folder of pictures."""
+    from ssbench.inspect.predict import predict_folder
+
+    require_paths(checkpoint, images)
+    summary = predict_folder(checkpoint, recipe, images, out, paths.data_root(data_root), device, overrides or [])
+    if json:
+        print_json(summary)
+    else:
+        print(f"{summary['pictures']} pictures: {out / 'masks'}, {out / 'overlays'}")

@@ -73,4 +73,5 @@ def _views(recipe: str | None, dataset: Dataset, root: Path) -> ViewsConfig:
     if loaded.data.dataset != dataset.name:
         what = f"recipe '{recipe}' is for {loaded.data.dataset}, the split for {dataset.name}"
         raise UsageError(what, "--recipe", "ssbench list recipes shows the dataset of each")
-    return loaded.views
+    views: ViewsConfig = loaded.views
+    return views

@@ -1,8 +1,12 @@
-"""Neighbouring pixels: shifted maps, the choice of a neighbour, event unions, label agreement of neighbours."""
+"""Neighbouring pixels: shifted maps, unions of a pixel with a chosen neighbour, label agreement of neighbours.
+
+Source: S4MC, Secs. 3.2.1 and App. C. Shapes as in `ssbench.ops`.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -10,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Choice = Literal["max", "min", "random", "two_max"]
+Joint = Callable[[Tensor, Tensor], Tensor]
+"""(p, n) -> the probability that a pixel and its neighbour both have the class; B C H W each."""
 
 
 def offsets(size: int, connectivity: int) -> list[tuple[int, int]]:
@@ -20,7 +26,7 @@ def offsets(size: int, connectivity: int) -> list[tuple[int, int]]:
 
 
 def shift(x: Tensor, dy: int, dx: int) -> Tensor:
-    """The map whose pixel (i, j) is x's pixel (i + dy, j + dx), zero outside the image. x: B C H W."""
+    """The map whose pixel (i, j) is x's pixel (i + dy, j + dx), zero outside the image. x: ... H W."""
     height, width = x.shape[-2:]
     reach_y, reach_x = abs(dy), abs(dx)
     padded = F.pad(x, (reach_x, reach_x, reach_y, reach_y))
@@ -32,43 +38,72 @@ def distance_weight(dy: int, dx: int) -> float:
     return math.exp(-(abs(dy) + abs(dx)) / 2)
 
 
-def chosen(
-    probs: Tensor, size: int, connectivity: int, how: Choice, generator: torch.Generator | None = None
-) -> list[tuple[Tensor, Tensor]]:
-    """The neighbour value(s) taken for each pixel and class, each with its distance weight.
+def union(p: Tensor, n: Tensor, beta: float, joint: Joint) -> Tensor:
+    """p + beta (n - J): the probability that the pixel or its neighbour has the class (S4MC Eqs. 7 and 10)."""
+    return p + beta * (n - joint(p, n))
 
-    "max" takes the largest weighted value beta * n, which maximises the gain beta * n * (1 - p); "two_max" the two
-    largest; "min" the smallest value; "random" one offset per pixel, shared by the classes.
+
+def united(
+    probs: Tensor,
+    valid: Tensor,
+    joint: Joint,
+    size: int,
+    connectivity: int,
+    choice: Choice,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`probs` after the union of each pixel and class with one neighbour, or with two in turn. B C H W.
+
+    "max" takes the neighbour of the largest union (S4MC Eq. 9), "min" that of the smallest; "two_max" unites the result
+    with the best of the remaining neighbours once more (last paragraph of Sec. 3.2.1). "random" draws one offset a
+    pixel, for all classes. Only `valid` pixels inside the image are neighbours; a pixel without any stays as it is.
 
     Args:
-        probs: B C H W in [0, 1].
-    Returns:
-        one or two pairs (n, beta), each B C H W.
+        probs: B C H W in [0, 1]. valid: B H W bool, false on padding.
     """
     window = offsets(size, connectivity)
-    if how == "random":
-        return [_random(probs, window, generator)]
-    keep = 2 if how == "two_max" else 1
-    best: list[tuple[Tensor, Tensor, Tensor]] = []
-    for dy, dx in window:
-        value = shift(probs, dy, dx)
-        beta = torch.full_like(value[:1, :1, :1, :1], distance_weight(dy, dx)).expand_as(value)
-        rank = -value if how == "min" else value * beta
-        best = _insert(best, (rank, value, beta), keep)
-    return [(value, beta) for _, value, beta in best]
+    if choice == "random":
+        return _with_random(probs, valid, joint, window, generator)
+    out, first = _with_best(probs, probs, valid, joint, window, -1.0 if choice == "min" else 1.0)
+    if choice == "two_max":
+        out, _ = _with_best(out, probs, valid, joint, window, 1.0, first)
+    return out
 
 
-def union(p: Tensor, n: Tensor, beta: Tensor | float, agreement: Tensor | None = None) -> Tensor:
-    """p + beta (n - J): the probability that the pixel or its neighbour has the class (S4MC Eqs. 8-10, App. C).
+def _with_best(
+    p: Tensor,
+    probs: Tensor,
+    valid: Tensor,
+    joint: Joint,
+    window: list[tuple[int, int]],
+    sign: float,
+    used: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(p after the union with the neighbour that makes sign x union largest, which one: B C H W int8, -1 = none).
 
-    Args:
-        agreement: C, E_c = probability that a neighbour of a class-c pixel has class c; then the joint term is
-            J = max(p n, p E_c), else independence, J = p n.
+    used: neighbours that may not be taken again. Of equal ones the first of the window is taken.
     """
-    joint = p * n
-    if agreement is not None:
-        joint = torch.maximum(joint, p * agreement.view(1, -1, 1, 1))
-    return p + beta * (n - joint)
+    best = torch.full_like(p, -math.inf)
+    taken = torch.full_like(p, -1, dtype=torch.int8)
+    for k, (dy, dx) in enumerate(window):
+        score = sign * union(p, shift(probs, dy, dx), distance_weight(dy, dx), joint)
+        better = (score > best) & shift(valid, dy, dx)[:, None]
+        if used is not None:
+            better &= used != k
+        best, taken = torch.where(better, score, best), taken.masked_fill(better, k)
+    return torch.where(taken >= 0, sign * best, p), taken
+
+
+def _with_random(
+    probs: Tensor, valid: Tensor, joint: Joint, window: list[tuple[int, int]], generator: torch.Generator | None
+) -> Tensor:
+    batch, _, height, width = probs.shape
+    pick = torch.randint(len(window), (batch, 1, height, width), generator=generator, device=probs.device)
+    out = probs
+    for k, (dy, dx) in enumerate(window):
+        there = (pick == k) & shift(valid, dy, dx)[:, None]
+        out = torch.where(there, union(probs, shift(probs, dy, dx), distance_weight(dy, dx), joint), out)
+    return out
 
 
 def label_agreement(mask: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -87,32 +122,3 @@ def label_agreement(mask: Tensor, classes: int) -> tuple[Tensor, Tensor]:
             pairs += torch.bincount(a[valid].long(), minlength=classes)
             equal += torch.bincount(a[valid & (a == b)].long(), minlength=classes)
     return equal, pairs
-
-
-def _insert(
-    best: list[tuple[Tensor, Tensor, Tensor]], new: tuple[Tensor, Tensor, Tensor], keep: int
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Insert `new` = (rank, value, beta) into the per-pixel list sorted by falling rank, first come first at ties."""
-    out = []
-    for old in best:
-        wins = new[0] > old[0]
-        out.append(_where(wins, new, old))
-        new = _where(wins, old, new)
-    return [*out, new][:keep]
-
-
-def _where(
-    condition: Tensor, yes: tuple[Tensor, Tensor, Tensor], no: tuple[Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    first, second, third = (torch.where(condition, a, b) for a, b in zip(yes, no, strict=True))
-    return first, second, third
-
-
-def _random(probs: Tensor, window: list[tuple[int, int]], generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    batch, _, height, width = probs.shape
-    pick = torch.randint(len(window), (batch, 1, height, width), generator=generator, device=probs.device)
-    value, beta = torch.zeros_like(probs), torch.zeros_like(probs)
-    for k, (dy, dx) in enumerate(window):
-        value = torch.where(pick == k, shift(probs, dy, dx), value)
-        beta = torch.where(pick == k, distance_weight(dy, dx), beta)
-    return value, beta

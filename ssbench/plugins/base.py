@@ -1,8 +1,9 @@
-"""The whole contract of a plug-in: hooks that change nothing, so a host needs no `if plugin`.
+"""The contract between a plug-in and the method that hosts it: seven hooks, which change nothing by default.
 
-A host calls the hooks in the order they stand here; it lists those it calls in `honours`. A plug-in overrides what it
-needs; a public method that is no hook fails at import, so a misspelt hook cannot be silently ignored. `ssbench certify`
-holds a plug-in to all of this; `ssbench.recipe.hosting` decides which host can have it.
+A host calls the hooks in the order in which they stand here, and lists those it calls in `honours`. A plug-in overrides
+the hooks it needs. A public method that is no hook fails at import, so a misspelt hook is never silently ignored.
+`ssbench certify` checks the whole contract; `ssbench.recipe.hosting` decides which host can have which plug-in.
+Letters of shapes as in `ssbench.ops`: B images, C classes, H W pixels of the training crop, h w of a feature map.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ssbench.data.batch import Batch
@@ -24,24 +26,50 @@ from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_one
 
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A probability, a confidence, or a part of a whole."""
+Weight = Annotated[float, Field(ge=0)]
+"""A factor of a loss term; 0 leaves the term out."""
+Count = Annotated[int, Field(ge=1)]
+
 
 class PluginConfig(BaseModel):
-    """Settings of a plug-in, each with a default and its source in a comment; unknown fields are refused.
+    """Settings of a plug-in. Each has a default, a bound from its meaning, and its source in a comment.
 
-    added: fields younger than the first stored records, with the value that changes nothing; at it a run's key leaves
-    them out, so that the records stand.
+    Unknown fields and wrong types are refused (`"0.9"` is no number, `1` is no switch), as are NaN and infinity.
+    Validators refuse settings that contradict each other, so that a recipe which loads can also be built.
+
+    added: fields younger than the first stored records, each with the value at which nothing changes. At that value the
+    field is left out of the run key, so that old records stay valid.
     """
 
     added: ClassVar[Mapping[str, Any]] = {}
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_to_tuples(cls, values: Any) -> Any:
+        """YAML and JSON know lists only; a strict tuple would refuse them."""
+        if not isinstance(values, dict):
+            return values
+        tuples = {n for n, info in cls.model_fields.items() if _is_tuple(info.annotation)}
+        return {n: tuple(v) if n in tuples and isinstance(v, list) else v for n, v in values.items()}
+
+
+def _is_tuple(annotation: Any) -> bool:
+    """Whether a field holds a tuple, perhaps or None, perhaps with bounds."""
+    if (kind := get_origin(annotation)) in (Union, UnionType, Annotated):
+        return any(_is_tuple(part) for part in get_args(annotation))
+    return kind is tuple
 
 
 @dataclass
 class PrepareInputs:
-    """What `prepare` is given: the split, its data, a folder to keep artefacts in, and where maps are handed on.
+    """What `prepare` gets: the images of the split, functions that load them, and a folder that outlives a kill.
 
-    maps: functions id -> named PIL maps ("L" nearest, "F" bilinear), loaded with every training image and cropped,
-    flipped and resized with it; they arrive in `Labeled.maps` and `Unlabeled.maps`.
+    maps: `prepare` may append functions id -> named PIL images (mode "L" moves by nearest neighbour, "F" bilinearly).
+    The loader calls them for every training image and crops, flips and resizes their maps like the image; the batch
+    has them in `Labeled.maps` and `Unlabeled.maps`.
     """
 
     classes: int
@@ -56,10 +84,22 @@ class PrepareInputs:
 
 
 @dataclass(frozen=True)
-class StudentView:
-    """One student view of the unlabelled batch: its name ("s1", "fp"), images, the student's output, the targets.
+class MixedView:
+    """What the student is trained on in one strong view: images (B 3 H W), their pseudo-labels, and the weak images.
 
-    weak: the weak images mixed exactly like `images` (B 3 H W), for a teacher pass on the mixed image.
+    weak: B 3 H W, the weak images mixed exactly like `images`, for a teacher's pass on the mixed image.
+    """
+
+    images: Tensor
+    pseudo: Pseudo
+    weak: Tensor
+
+
+@dataclass(frozen=True)
+class StudentView:
+    """One view of the unlabelled batch after the student's pass: its name, the `MixedView`'s fields, and the output.
+
+    name: "s1", "s2", ... for strong views, "fp" for UniMatch's feature-perturbed weak view.
     """
 
     name: str
@@ -71,7 +111,11 @@ class StudentView:
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """All a step saw, for `loss`. labeled: the student's output on the labelled images; teach: a teacher forward."""
+    """All that a step computed before `loss` is called.
+
+    labeled: the student's output on the labelled images. views: none where the host trains on labels alone (a warm-up).
+    teach: a gradient-free eval-mode pass of the teacher on B 3 H W images.
+    """
 
     batch: Batch
     labeled: Out
@@ -82,51 +126,52 @@ class StepOutputs:
 
 @dataclass(frozen=True)
 class LossScale:
-    """What a plug-in asks of the host's total this step: a factor on it, and one on its unlabelled terms.
+    """Factors on the host's loss in one step: on the whole of it, and on its unlabelled terms besides.
 
-    unlabeled: 0 (or False) leaves these terms out.
+    unlabeled: 0 leaves the unlabelled terms out.
     """
 
     host: float = 1.0
     unlabeled: float = 1.0
 
 
-@dataclass(frozen=True)
-class MixedView:
-    """What the student is trained on for one strong view: images, targets, and the weak images mixed alike."""
-
-    images: Tensor
-    pseudo: Pseudo
-    weak: Tensor
-
-
 class Plugin(nn.Module):
-    """The identity plug-in. State lives in buffers and modules, so it is saved, resumed and moved with the method."""
+    """A plug-in that changes nothing; the parent of all others.
+
+    Keep state in buffers and modules: then it is saved, resumed and moved to the device with the method.
+    """
 
     Config: ClassVar[type[PluginConfig]] = PluginConfig
     needs: frozenset[str] = frozenset()
-    """The hooks a class overrides; of an instance, those it uses under its settings."""
+    """Of a class the hooks it overrides; of an instance those it uses under its settings."""
     zero: ClassVar[Mapping[str, Any]] = {}
-    """Settings at which the plug-in must equal none, bit for bit."""
+    """Settings of strength zero: under them a run equals one without the plug-in, bit for bit."""
     quick: ClassVar[Mapping[str, Any]] = {}
-    """Settings of a run of seconds, for `--quick` and tests."""
+    """Settings for a run of seconds (`--quick`, tests) in which the plug-in still changes something."""
     one_student: ClassVar[bool] = False
-    """Whether it keeps what one student's features look like, so that a host may not train two."""
+    """Whether it remembers one student's features, so that a host of two students cannot have it."""
+    behaviour: ClassVar[int] = 1
+    """Version of the computation. Raise it when the computation changes: above 1 it enters the run key."""
     absolute: bool = False
-    """Whether its weights scale the loss: they then stay out of the divisor of the host's mean."""
+    """`is_absolute` under its settings."""
 
     def __init__(self, cfg: Any, classes: int) -> None:
         super().__init__()
+        self.check(cfg, classes)
         self.cfg, self.classes = cfg, classes
-        self.needs = self.uses(cfg)
+        self.needs, self.absolute = self.uses(cfg), self.is_absolute(cfg)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Collect the hooks the subclass overrides; refuse public methods that are none."""
+        """Collect the hooks the subclass overrides.
+
+        Raises:
+            RecipeError: a public method is no hook.
+        """
         super().__init_subclass__(**kwargs)
         own = {n for n, v in vars(cls).items() if callable(v) and not n.startswith("_") and not isinstance(v, type)}
-        if strange := own - HOOKS:
+        if unknown := own - HOOKS:
             raise RecipeError(
-                f"{cls.__name__} defines {sorted(strange)}, which no host calls",
+                f"{cls.__name__} defines {sorted(unknown)}, which no host calls",
                 cls.__module__,
                 f"hooks: {', '.join(sorted(HOOKS))}; start other names with '_'",
             )
@@ -134,14 +179,32 @@ class Plugin(nn.Module):
 
     @classmethod
     def uses(cls, cfg: Any) -> frozenset[str]:
-        """The hooks a host must call under these settings: `needs`, less those that some settings leave idle."""
+        """The hooks a host must call under these settings: `needs` without those that the settings leave idle."""
         return cls.needs
 
+    @classmethod
+    def is_absolute(cls, cfg: Any) -> bool:
+        """Whether its weights scale the loss: then they stay out of the divisor of the host's mean."""
+        return False
+
+    @classmethod
+    def behaviour_of(cls, cfg: Any) -> int:
+        """`behaviour` under these settings: 1 where a later version computes the same as the first."""
+        return cls.behaviour
+
+    @classmethod
+    def check(cls, cfg: Any, classes: int) -> None:
+        """Called when a recipe is read, and again when the plug-in is built.
+
+        Raises:
+            RecipeError: the settings do not fit this number of classes.
+        """
+
     def prepare(self, run: PrepareInputs) -> None:
-        """Before training, resumable: estimate statistics, train a detector, hand on maps."""
+        """Before training: estimate statistics, train a detector, hand on maps. A killed run calls it again."""
 
     def extras(self, net: SegNet) -> nn.ModuleDict:
-        """Modules trained with the student in the head's parameter group."""
+        """Modules to train with the student, in the parameter group of its head."""
         return nn.ModuleDict()
 
     def scale(self, t: Progress) -> LossScale:
@@ -149,7 +212,7 @@ class Plugin(nn.Module):
         return LossScale()
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
-        """After a teacher pass and before any mixing: replace `keep`, attach maps that follow the mix. No gradient.
+        """Called after a teacher pass, before any mixing: may replace `keep` and attach maps to mix along. No gradient.
 
         Hosts whose confidence comes from a second pass on the mixed images (cutmix_seg, u2pl) call it on that pass.
         """
@@ -158,21 +221,21 @@ class Plugin(nn.Module):
     def mix(
         self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
     ) -> Sequence[MixedView]:
-        """What the student sees: the host's own mix, or another (which may hold more views, averaged by the host).
+        """The strong views to train on: the host's own mix `host()`, or others. The host averages over the views.
 
-        The maps `weak` carries go along; where ground truth is pasted they are 0, the hidden labels "truth" 255.
+        Maps in `weak.carry` must be mixed along. Where ground truth is pasted they are 0, and 255 in the map "truth".
         """
         return host()
 
     def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
-        """B H W weights of the pseudo-labels in a weighted mean over valid pixels; None = plain mean. No gradient.
+        """B H W weights >= 0 of the pseudo-labels, for a weighted mean over valid pixels; None: all 1. No gradient.
 
-        With `absolute` the mean is that of weight x loss, divided by the number of pixels.
+        An `absolute` plug-in's weights stay out of the divisor: the mean is that of weight x loss over the pixels.
         """
         return None
 
-    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
-        """Extra terms, weighted, added to the host's total; called last, may only record."""
+    def loss(self, outputs: StepOutputs, t: Progress) -> dict[str, Tensor]:
+        """Weighted extra terms by name, scalars, added to the host's loss. Called last; may record and add none."""
         return {}
 
 
@@ -180,10 +243,10 @@ HOOKS = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss
 
 
 class Stack(Plugin):
-    """Several plug-ins on one host, for hooks that do not collide; built from a list in the recipe.
+    """Several plug-ins on one host, built from a list in the recipe; their hooks must not collide.
 
-    Every hook goes through them in the recipe's order. Only `refine` lets one see what another did: of two that replace
-    `keep` the later one's stands. Factors and weights multiply, terms add up, so their order matters by rounding alone.
+    Every hook calls them in the recipe's order. Only in `refine` does one see what another did: where two replace
+    `keep`, the later one counts. Factors and weights multiply, terms add up, so order changes these by rounding alone.
     """
 
     def __init__(self, parts: Sequence[Plugin]) -> None:
@@ -203,17 +266,16 @@ class Stack(Plugin):
             part.prepare(run)
 
     def extras(self, net: SegNet) -> nn.ModuleDict:
-        """All modules, by plug-in position."""
-        made = {f"{i}_{name}": m for i, p in enumerate(self._each) for name, m in p.extras(net).items()}
-        return nn.ModuleDict(made)
+        """All modules, each name led by its plug-in's position."""
+        return nn.ModuleDict({f"{i}_{name}": m for i, p in enumerate(self._each) for name, m in p.extras(net).items()})
 
     def scale(self, t: Progress) -> LossScale:
-        """Factors multiply."""
-        paces = [part.scale(t) for part in self._each]
-        return LossScale(math.prod(p.host for p in paces), math.prod(p.unlabeled for p in paces))
+        """Products of the factors."""
+        scales = [part.scale(t) for part in self._each]
+        return LossScale(math.prod(s.host for s in scales), math.prod(s.unlabeled for s in scales))
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
-        """Each sees what the one before left."""
+        """Each gets what the one before it returned."""
         for part in self._each:
             pseudo = part.refine(pseudo, t)
         return pseudo
@@ -221,14 +283,14 @@ class Stack(Plugin):
     def mix(
         self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
     ) -> Sequence[MixedView]:
-        """The one plug-in that mixes (two are refused when the recipe is read), else the host."""
+        """By the one plug-in that mixes (a recipe with two is refused when read), else by the host."""
         for part in self._each:
             if "mix" in part.needs:
                 return part.mix(host, batch, weak, t)
         return host()
 
     def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
-        """Product of the weights given; beside `absolute` ones the others are scaled to a mean of 1."""
+        """Product of the weights. Beside `absolute` ones, relative ones are scaled to a mean of 1."""
         total: Tensor | None = None
         for part in self._each:
             weight = part.weigh(mixed, teach, t)
@@ -238,14 +300,14 @@ class Stack(Plugin):
                 total = weight if total is None else total * weight
         return total
 
-    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
-        """All terms; equal names are kept apart by position."""
+    def loss(self, outputs: StepOutputs, t: Progress) -> dict[str, Tensor]:
+        """All terms; the second of two equal names gets its plug-in's position."""
         terms: dict[str, Tensor] = {}
         for i, part in enumerate(self._each):
-            for name, value in part.loss(seen, t).items():
+            for name, value in part.loss(outputs, t).items():
                 terms[name if name not in terms else f"{name}_{i}"] = value
         return terms
 
 
 EXCLUSIVE = frozenset({"mix"})
-"""Hooks two stacked plug-ins cannot both use: each would decide alone what the student sees."""
+"""Hooks that two stacked plug-ins cannot both use: each would decide alone what the student sees."""

@@ -1,18 +1,18 @@
 """IPixMatch: the student spreads each class over the image as the teacher does.
 
-Paper: "IPixMatch: Boost Semi-supervised Semantic Segmentation with Inter-Pixel Relation" (2024), Secs. III-B, IV.
-No code by the authors was found; nothing could be checked against a release, and there is one variant.
-Readings that are ours, where the paper is silent (specs: ipixmatch 6): raw logits at image resolution, per image then
-averaged (A1, A2); images with fewer than two confident pixels count as 0 (A3); padding takes no part (A4); no factor
-t^2 (A6); all strong streams, averaged, not the feature-perturbed one (A7); the teacher is the host's (Sec. III-B says
-EMA, Sec. IV-B that all else is UniMatch, which has none). Nearest interpolation, half batch and rate, the seed and
-deterministic algorithms of its tables are settings of recipes, not of the plug-in.
+Paper: "IPixMatch: Boost Semi-supervised Semantic Segmentation with Inter-Pixel Relation" (2024), Secs. III-B and IV.
+The authors released no code that we could find, so nothing was checked against theirs, and there is one variant.
+Readings that are ours, where the paper is silent (card: ipixmatch 2): the loss takes raw logits at image resolution,
+per image, then averages; an image with fewer than two confident pixels counts as 0; padding takes no part; there is no
+factor t^2; all strong views count, averaged, the feature-perturbed one does not; the teacher is the host's own.
+Nearest interpolation, half batch and rate, seed and deterministic algorithms belong to the recipes of its tables.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from ssbench.errors import RecipeError, nearest
@@ -20,58 +20,62 @@ from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
 from ssbench.ops.relation import gaussian_ramp, relation_distance
-from ssbench.plugins.base import Plugin, PluginConfig, StepOutputs, StudentView
+from ssbench.plugins.base import Plugin, PluginConfig, Share, StepOutputs, StudentView, Weight
 
-_LOGITS = "ipixmatch_logits"
+LOGITS = "ipixmatch_logits"
+ViewName = Annotated[str, Field(pattern=r"^(s[1-9]|fp)$")]
 
 
 class IPixMatch(Plugin):
-    """L + alpha(i) * L_IPix; the teacher's logits follow the host's mixing."""
+    """L_sum = L_o + alpha(i) L_IPix (Eq. 6), between the student's logits and the teacher's, which are mixed alike."""
 
     zero: ClassVar = {"alpha": 0.0}
-    quick: ClassVar = {"tau": 0.3, "warmup_epochs": 1}  # nets without training are hardly surer, and runs as short
+    quick: ClassVar = {"tau": 0.3, "warmup_epochs": 1}  # an untrained net is hardly surer; a quick run is as short
 
     class Config(PluginConfig):
         """Settings."""
 
         name: Literal["ipixmatch"] = "ipixmatch"
-        alpha: float = 1.0  # Sec. IV-C
-        tau: float = 0.8  # Sec. IV-B, Eq. 3
-        temperature: float = 4.0  # Sec. IV-B, Eq. 4
-        distance: Literal["kl", "corr"] = "kl"  # Table I
-        warmup_epochs: int = 5  # Sec. IV-C: VOC 5, Cityscapes 30
+        alpha: Weight = 1.0  # Eq. 6; Sec. IV-C
+        tau: Share = 0.8  # Eq. 3; Sec. III-B
+        temperature: float = Field(4.0, gt=0)  # t of Eq. 4; Sec. III-B
+        distance: Literal["kl", "corr"] = "kl"  # Sec. III-B; Eq. 5; Table I
+        warmup_epochs: int = Field(5, ge=0)  # Sec. IV-C: VOC 5, Cityscapes 30
         warmup: bool = True  # Table II
-        streams: tuple[str, ...] | None = None  # A7: [s1], or [s1, s2, fp]; null: every strong view of the host
+        streams: Annotated[tuple[ViewName, ...], Field(min_length=1)] | None = None  # ours; null: every strong view
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
-        """Hand the teacher's logits to the mixing."""
-        assert pseudo.logits is not None  # noqa: S101  hosts call this on an un-mixed pass or on the mixed image's own
-        return pseudo.with_carry(**{_LOGITS: pseudo.logits})
+        """Attach the teacher's logits, so that the host mixes them like the labels."""
+        assert pseudo.logits is not None  # noqa: S101  hosts call `refine` before mixing, or on the mixed image's pass
+        return pseudo.with_carry(**{LOGITS: pseudo.logits})
 
-    def loss(self, seen: StepOutputs, t: Progress) -> dict[str, Tensor]:
-        """Mean over the streams of Eq. 2, ramped up.
+    def loss(self, outputs: StepOutputs, t: Progress) -> dict[str, Tensor]:
+        """alpha(i) times the mean of Eq. 2 over the views.
 
         Raises:
-            RecipeError: a stream the host does not have.
+            RecipeError: `streams` names a view that the host does not have.
         """
-        names = [view.name for view in seen.views]
-        for wish in self.cfg.streams or () if names else ():
-            if wish not in names:
-                raise RecipeError(f"no stream '{wish}'; {nearest(wish, names)}", "plugin.streams", f"one of {names}")
-        views = [view for view in seen.views if self._wanted(view)]
+        names = [view.name for view in outputs.views]
+        for name in self.cfg.streams or () if names else ():
+            if name not in names:
+                raise RecipeError(f"no stream '{name}'; {nearest(name, names)}", "plugin.streams", f"one of {names}")
+        views = [view for view in outputs.views if self._counts(view)]
         if not views or self.cfg.alpha == 0:
             return {}
         ramp = gaussian_ramp(t.step, self.cfg.warmup_epochs * t.steps_per_epoch) if self.cfg.warmup else 1.0
-        each = [self._of(view) for view in views]
-        return {"ipix": self.cfg.alpha * ramp * sum(each[1:], each[0]) / len(each)}
+        each = [self._relation_loss(view) for view in views]
+        return {"ipix": self.cfg.alpha * ramp * sum(each[1:], each[0]) / len(each)}  # Eq. 6
 
-    def _wanted(self, view: StudentView) -> bool:
+    def _counts(self, view: StudentView) -> bool:
+        """Whether the loss acts on this view."""
         if self.cfg.streams is not None:
             return view.name in self.cfg.streams
-        return view.name != "fp" and _LOGITS in view.pseudo.carry
+        return view.name != "fp" and LOGITS in view.pseudo.carry
 
-    def _of(self, view: StudentView) -> Tensor:
-        teacher = view.pseudo.carry[_LOGITS]
-        inside = (teacher.softmax(1).amax(1) > self.cfg.tau) & view.pseudo.valid
-        each = relation_distance(teacher, view.out.logits, inside, self.cfg.temperature, self.cfg.distance)
+    def _relation_loss(self, view: StudentView) -> Tensor:
+        """Eq. 2 of every image, averaged over the images of all processes."""
+        teacher = view.pseudo.carry[LOGITS]  # B C H W
+        confident = (teacher.softmax(1).amax(1) > self.cfg.tau) & view.pseudo.valid  # Omega of Eq. 3
+        cfg = self.cfg
+        each = relation_distance(teacher, view.out.logits, confident, cfg.temperature, cfg.distance)  # Eqs. 2, 4, 5
         return mean_of(each.sum(), len(each))

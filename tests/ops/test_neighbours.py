@@ -1,4 +1,4 @@
-"""Neighbours against the worked examples of specs s4mc 11 (4 decimals) and against loops over pixels."""
+"""Neighbours against worked examples (4 decimals) and against loops over pixels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,23 @@ def close(values: list[float]) -> object:
     return pytest.approx(values, abs=6e-5)  # the printed digits, and float32
 
 
-def refined(how: neighbours.Choice = "max", connectivity: int = 4, agreement: Tensor | None = None) -> Tensor:
-    out = P
-    for n, beta in neighbours.chosen(P, 3, connectivity, how):
-        out = neighbours.union(out, n, beta, agreement)
-    return out
+def independent(p: Tensor, n: Tensor) -> Tensor:
+    return p * n
+
+
+def bounded(p: Tensor, n: Tensor) -> Tensor:
+    """The release's class-conditional bound, with E of the worked example."""
+    return torch.maximum(p * n, p * E.view(1, -1, 1, 1))
+
+
+def everywhere(probs: Tensor) -> Tensor:
+    return torch.ones_like(probs[:, 0], dtype=torch.bool)
+
+
+def refined(
+    choice: neighbours.Choice = "max", connectivity: int = 4, joint: neighbours.Joint = independent, probs: Tensor = P
+) -> Tensor:
+    return neighbours.united(probs, everywhere(probs), joint, 3, connectivity, choice)
 
 
 def margins(probs: Tensor) -> list[float]:
@@ -49,25 +61,17 @@ def test_independent_refinement() -> None:
     assert found[0, 0].flatten().tolist() == close(class0)
 
 
-def test_the_best_neighbours_of_the_centre() -> None:
-    [(n, beta)] = neighbours.chosen(P, 3, 4, "max")
-    assert centre(n) == close([0.55, 0.60, 0.34])
-    assert beta.unique().tolist() == close([0.6065])
-
-
 def test_refinement_with_the_bound() -> None:
-    found = refined(agreement=E)
+    found = refined(joint=bounded)
     class0 = [0.5733, 0.5837, 0.4135, 0.5637, 0.5014, 0.3546, 0.4831, 0.3928, 0.2219]
     assert found[0, 0].flatten().tolist() == close(class0)
     assert margins(found) == close([0.2551, 0.0623, 0.2259, 0.1727, 0.0320, 0.3545, 0.1270, 0.2147, 0.4074])
 
 
 def test_with_eight_neighbours_the_largest_gain_wins_not_the_largest_probability() -> None:
+    """Class 0 of the centre: a side has 0.55, a corner 0.60 but is further away."""
     assert centre(refined(connectivity=8)) == close([0.6135, 0.6184, 0.3491])
-    [(n, beta)] = neighbours.chosen(P, 3, 8, "max")
-    assert n[0, 0, 1, 1].item() == pytest.approx(0.55)  # the corner has 0.60, further away
-    assert beta[0, 0, 1, 1].item() == pytest.approx(math.exp(-0.5))
-    corner = neighbours.union(P, torch.tensor([0.60, 0.75, 0.0]).view(1, 3, 1, 1), math.exp(-1))
+    corner = neighbours.union(P, torch.tensor([0.60, 0.75, 0.0]).view(1, 3, 1, 1), math.exp(-1), independent)
     assert centre(corner)[:2] == close([0.5480, 0.5655])
 
 
@@ -80,15 +84,14 @@ def test_smallest_neighbour_and_the_two_largest() -> None:
 
 def test_the_papers_illustration() -> None:
     p, n = (torch.tensor(v).view(1, 2, 1, 1) for v in ([0.5, 0.5], [0.7, 0.3]))
-    found = neighbours.union(p, n, 1.0)
+    found = neighbours.union(p, n, 1.0, independent)
     assert found.flatten().tolist() == close([0.85, 0.65])
     assert select.margin(found).item() == pytest.approx(0.20, abs=1e-6)
 
 
 def test_a_uniform_region() -> None:
     probs = torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1]).view(1, 5, 1, 1).expand(1, 5, 5, 5)
-    [(n, beta)] = neighbours.chosen(probs, 3, 4, "max")
-    found = neighbours.union(probs, n, beta)
+    found = refined(probs=probs)
     assert found[0, :, 2, 2].tolist() == close([0.7456, 0.1546, 0.1546, 0.1546, 0.1546])
     assert select.margin(found)[0, 2, 2].item() == pytest.approx(0.5910, abs=6e-5)
 
@@ -136,72 +139,115 @@ def test_shift_equals_a_loop(dy: int, dx: int) -> None:
         assert torch.equal(found[..., i, j], x[..., y, z] if inside else torch.zeros(2, 2))
 
 
-def around(probs: Tensor, size: int, connectivity: int, c: int, i: int, j: int) -> list[tuple[float, float]]:
-    """(value, weight) of every neighbour of a pixel, zero outside."""
-    found = []
+def unions(
+    p: float,
+    probs: Tensor,
+    valid: Tensor,
+    size: int,
+    connectivity: int,
+    place: tuple[int, int, int],
+    agreement: float | None,
+) -> dict[tuple[int, int], float]:
+    """By offset, the union of `p` with each neighbour of a pixel and class that is valid (Eq. 10)."""
+    c, i, j = place
+    found = {}
     for dy, dx in neighbours.offsets(size, connectivity):
         y, x = i + dy, j + dx
-        inside = 0 <= y < probs.shape[2] and 0 <= x < probs.shape[3]
-        found.append((float(probs[0, c, y, x]) if inside else 0.0, math.exp(-(abs(dy) + abs(dx)) / 2)))
+        if 0 <= y < probs.shape[2] and 0 <= x < probs.shape[3] and valid[0, y, x]:
+            n, beta = float(probs[0, c, y, x]), math.exp(-(abs(dy) + abs(dx)) / 2)
+            found[dy, dx] = p + beta * (n - (p * n if agreement is None else max(p * n, p * agreement)))
     return found
 
 
 @pytest.mark.parametrize(("size", "connectivity"), [(3, 4), (3, 8), (5, 8), (7, 8)])
-@pytest.mark.parametrize("how", ["max", "min", "two_max"])
-def test_choices_equal_a_loop(size: int, connectivity: int, how: neighbours.Choice) -> None:
+@pytest.mark.parametrize("choice", ["max", "min", "two_max"])
+@pytest.mark.parametrize("joint", [independent, bounded])
+def test_the_neighbour_is_the_one_of_eq_9(
+    size: int, connectivity: int, choice: neighbours.Choice, joint: neighbours.Joint
+) -> None:
+    """Of the largest union (or the smallest), not of the largest beta x n; twice in turn; none on padding."""
     probs = torch.randn(1, 3, 6, 7, generator=torch.Generator().manual_seed(size)).softmax(1)
-    found = neighbours.chosen(probs, size, connectivity, how)
+    valid = everywhere(probs)
+    valid[0, :, 5:] = False
+    found = neighbours.united(probs, valid, joint, size, connectivity, choice)
     for c, i, j in product(range(3), range(6), range(7)):
-        each = around(probs, size, connectivity, c, i, j)
-        if how == "min":
-            assert found[0][0][0, c, i, j].item() == pytest.approx(min(v for v, _ in each))
-            continue
-        ranked = sorted(each, key=lambda pair: pair[0] * pair[1], reverse=True)[: len(found)]
-        for (n, beta), (value, weight) in zip(found, ranked, strict=True):
-            assert n[0, c, i, j].item() == pytest.approx(value)
-            assert beta[0, c, i, j].item() == pytest.approx(weight)
-    assert len(found) == (2 if how == "two_max" else 1)
+        p, agreement = float(probs[0, c, i, j]), float(E[c]) if joint is bounded else None
+        each = unions(p, probs, valid, size, connectivity, (c, i, j), agreement)
+        if each:
+            best = min(each, key=lambda o: each[o]) if choice == "min" else max(each, key=lambda o: each[o])
+            p = each.pop(best)
+        if choice == "two_max" and each:
+            again = unions(p, probs, valid, size, connectivity, (c, i, j), agreement)
+            p = max(again[offset] for offset in each)
+        assert found[0, c, i, j].item() == pytest.approx(p, abs=1e-6), (c, i, j)
 
 
-def test_the_smallest_neighbour_of_a_border_pixel_is_the_zero_outside() -> None:
-    [(n, _)] = neighbours.chosen(P, 3, 4, "min")
-    assert (n[0, :, 0] == 0).all()
-    assert (n[0, :, 1, 1] > 0).all()
+def test_under_a_bound_the_largest_union_is_not_that_of_the_largest_beta_times_n() -> None:
+    """p 0.9, E 0.9: a side of 0.5 loses 0.31 x 0.6065; a corner of 0.4 loses 0.41 x 0.3679, which is less."""
+    probs = torch.zeros(1, 1, 3, 3)
+    probs[0, 0, 1, 1], probs[0, 0, 0, 1], probs[0, 0, 0, 0] = 0.9, 0.5, 0.4
+    valid = probs[:, 0] > 0
+    joint = lambda p, n: torch.maximum(p * n, p * 0.9)  # noqa: E731
+    found = neighbours.united(probs, valid, joint, 3, 8, "max")
+    assert found[0, 0, 1, 1].item() == pytest.approx(0.9 + math.exp(-1) * (0.4 - 0.81))
+
+
+def test_the_smallest_neighbour_of_a_border_pixel_lies_inside() -> None:
+    found = refined("min")
+    expected = 0.60 + math.exp(-0.5) * (0.50 - 0.60 * 0.50)  # the corner of class 0 sees 0.55 and 0.50
+    assert found[0, 0, 0, 0].item() == pytest.approx(expected)
+
+
+def test_a_pixel_without_neighbours_stays_as_it_is() -> None:
+    alone = torch.zeros(1, 3, 3, dtype=torch.bool)
+    alone[0, 1, 1] = True
+    for choice in ("max", "min", "two_max", "random"):
+        found = neighbours.united(P, alone, bounded, 3, 4, choice)  # type: ignore[arg-type]
+        assert torch.equal(found[0, :, 1, 1], P[0, :, 1, 1])
 
 
 @pytest.mark.parametrize(("size", "connectivity"), [(3, 4), (3, 8), (5, 8)])
 def test_a_random_neighbour_is_never_the_pixel_itself_and_is_shared_by_the_classes(
     size: int, connectivity: int
 ) -> None:
-    side = 12
+    """With J = 0 the union is p + beta n, and n names the pixel that was taken."""
+    side, window = 12, neighbours.offsets(size, connectivity)
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    where = torch.stack([y, x])[None].float() + 1  # "probabilities" that tell which pixel was taken; 0 = outside
+    where = torch.stack([y, x])[None].double() + 1  # "probabilities" that say which pixel was taken
     seen: set[tuple[int, int]] = set()
     for k in range(5):
-        [(n, beta)] = neighbours.chosen(where, size, connectivity, "random", torch.Generator().manual_seed(k))
+        generator = torch.Generator().manual_seed(k)
+        found = neighbours.united(where, everywhere(where), lambda p, n: p * 0, size, connectivity, "random", generator)
         for i, j in product(range(side), range(side)):
-            taken_y, taken_x = (int(v) - 1 for v in n[0, :, i, j])
-            if (taken_y, taken_x) == (-1, -1):
-                continue  # outside, in both channels at once: one offset for all classes
-            step = (taken_y - i, taken_x - j)
-            assert step in neighbours.offsets(size, connectivity)
-            assert beta[0, :, i, j].tolist() == pytest.approx([neighbours.distance_weight(*step)] * 2)
+            gain = (found - where)[0, :, i, j].tolist()
+            if gain == [0, 0]:
+                continue  # outside the image
+            (step,) = [
+                (dy, dx)
+                for dy, dx in window
+                if gain == pytest.approx([math.exp(-(abs(dy) + abs(dx)) / 2) * (v + 1) for v in (i + dy, j + dx)])
+            ]
             seen.add(step)
-    assert seen == set(neighbours.offsets(size, connectivity))
+    assert seen == set(window)
 
 
 def test_a_random_choice_is_repeated_by_its_generator() -> None:
-    first, second = (neighbours.chosen(P, 3, 8, "random", torch.Generator().manual_seed(5))[0] for _ in range(2))
-    assert torch.equal(first[0], second[0])
+    first, second = (
+        neighbours.united(P, everywhere(P), independent, 3, 8, "random", torch.Generator().manual_seed(5))
+        for _ in range(2)
+    )
+    assert torch.equal(first, second)
 
 
 def test_the_independent_union_never_lowers_and_never_exceeds_one() -> None:
     p, n = torch.rand(2, 3, 9, 9), torch.rand(2, 3, 9, 9)
-    found = neighbours.union(p, n, 0.6065)
+    found = neighbours.union(p, n, 0.6065, independent)
     assert (found >= p).all()
     assert (found <= 1).all()
 
 
 def test_the_bound_lowers_a_pixel_whose_neighbour_is_below_it() -> None:
     p, n = torch.full((1, 1, 1, 1), 0.8), torch.full((1, 1, 1, 1), 0.5)
-    assert neighbours.union(p, n, 0.6, torch.tensor([0.9])).item() == pytest.approx(0.8 + 0.6 * (0.5 - 0.72))
+    assert neighbours.union(p, n, 0.6, lambda p, n: torch.maximum(p * n, p * 0.9)).item() == pytest.approx(
+        0.8 + 0.6 * (0.5 - 0.72)
+    )

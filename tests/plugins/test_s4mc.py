@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +22,21 @@ from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import MixedView
 from ssbench.plugins.s4mc import PUBLISHED, S4MC
+from ssbench.recipe.recipe import load
 
 P0 = [[0.60, 0.55, 0.20], [0.50, 0.42, 0.25], [0.45, 0.30, 0.10]]
 P1 = [[0.25, 0.30, 0.65], [0.35, 0.40, 0.60], [0.22, 0.36, 0.75]]
 P = torch.tensor([P0, P1, [[1 - a - b for a, b in zip(x, y, strict=True)] for x, y in zip(P0, P1, strict=True)]])[None]
 EXACT: dict[str, Any] = {"connectivity": 4, "joint": "independent"}
-BOUND: dict[str, Any] = {"connectivity": 4, "joint": "max_joint"}
+BOUND: dict[str, Any] = {"connectivity": 4, "joint": "class_bound"}
 
 
 def made(classes: int = 3, **settings: Any) -> S4MC:
     return S4MC(S4MC.Config(**settings), classes)
+
+
+def everywhere(probs: Tensor) -> Tensor:
+    return torch.ones_like(probs[:, 0], dtype=torch.bool)
 
 
 def pseudo(probs: Tensor = P, valid: Tensor | None = None) -> Pseudo:
@@ -67,22 +73,23 @@ def test_kept_pixels_of_the_example(alpha: float, settings: dict[str, Any], expe
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.4, 0.1700), (0.2, 0.0800)])
 def test_the_threshold_is_the_quantile_of_raw_margins(alpha: float, gamma: float) -> None:
     margins = torch.tensor([0.35, 0.25, 0.45, 0.15, 0.02, 0.35, 0.12, 0.02, 0.60])
-    everywhere = torch.ones(9, dtype=torch.bool)
-    assert made(alpha0=alpha)._gamma(margins, everywhere, progress()).item() == pytest.approx(gamma, abs=1e-5)
+    inside = torch.ones(9, dtype=torch.bool)
+    assert made(alpha0=alpha)._gamma(margins, inside, progress()).item() == pytest.approx(gamma, abs=1e-5)
 
 
 @pytest.mark.parametrize(("epoch", "share"), [(0, 0.40), (20, 0.30), (40, 0.20), (79, 0.005)])
 @pytest.mark.parametrize("schedule", ["iteration", "epoch"])
 def test_the_level_falls_to_zero(epoch: int, share: float, schedule: Any) -> None:
     """Dropped share at the first step of an epoch, out of 80 epochs."""
-    values = torch.arange(1001.0)
+    values = torch.arange(1001.0)[None, None]
     t = progress(epoch * 10, 800, 10)
-    gamma = made(schedule=schedule)._gamma(values, torch.ones(1001, dtype=torch.bool), t)
+    gamma = made(schedule=schedule)._gamma(values, values >= 0, t)
     assert gamma.item() == pytest.approx(1000 * share, abs=0.01)
 
 
 def test_the_level_by_epoch_is_constant_inside_an_epoch_and_by_iteration_is_not() -> None:
-    values, inside = torch.arange(1001.0), torch.ones(1001, dtype=torch.bool)
+    values = torch.arange(1001.0)[None, None]
+    inside = values >= 0
     for plugin, same in ((made(variant="release"), True), (made(variant="paper"), False)):
         first, last = (plugin._gamma(values, inside, progress(step, 800, 10)).item() for step in (20, 29))
         assert (first == last) is same
@@ -90,17 +97,17 @@ def test_the_level_by_epoch_is_constant_inside_an_epoch_and_by_iteration_is_not(
 
 def test_variants_differ_where_the_specification_says() -> None:
     paper, release = made(variant="paper"), made(variant="release")
-    assert (paper.connectivity, paper.joint, paper.by_epoch) == (8, "independent", False)
-    assert (release.connectivity, release.joint, release.by_epoch) == (4, "max_joint", True)
+    assert (paper.connectivity, paper.joint, paper.by_epoch, paper.group) == (8, "independent", False, "batch")
+    assert (release.connectivity, release.joint, release.by_epoch, release.group) == (4, "class_bound", True, 1)
     single = made(variant="release", joint="independent", schedule="iteration", connectivity=8)
     assert (single.connectivity, single.joint, single.by_epoch) == (8, "independent", False)
     assert made(variant="release", size=5).connectivity == 8
 
 
 def test_labels_stay_the_raw_arg_max() -> None:
-    """Example 2: the centre's refined arg-max is 1, its label stays 0 (specs: s4mc A3)."""
+    """Example 2: the centre's refined arg-max is 1, its label stays 0 (card: s4mc 5)."""
     plugin, given = made(alpha0=0.0, **EXACT), pseudo()
-    refined = plugin._refined(P, progress())
+    refined = plugin._refined(P, everywhere(P), progress())
     assert (refined.argmax(1)[0, 1, 1], given.label[0, 1, 1]) == (1, 0)
     found = plugin.refine(given, progress())
     assert torch.equal(found.label, given.label)
@@ -121,17 +128,17 @@ def test_the_comparison_is_strict() -> None:
     ],
 )
 def test_neighbour_switch(neighbour: Any, expected: tuple[float, ...]) -> None:
-    found = made(neighbour=neighbour, **EXACT)._refined(P, progress())
+    found = made(neighbour=neighbour, **EXACT)._refined(P, everywhere(P), progress())
     assert found[0, :, 1, 1].tolist() == pytest.approx(expected, abs=6e-5)
 
 
 def test_a_random_neighbour_changes_with_the_step_and_not_with_the_state_of_the_generator() -> None:
     plugin = made(neighbour="random", connectivity=8)
     probs = torch.randn(1, 3, 16, 16).softmax(1)
-    first = plugin._refined(probs, progress(3))
+    first = plugin._refined(probs, everywhere(probs), progress(3))
     torch.rand(7)
-    assert torch.equal(plugin._refined(probs, progress(3)), first)
-    assert not torch.equal(plugin._refined(probs, progress(4)), first)
+    assert torch.equal(plugin._refined(probs, everywhere(probs), progress(3)), first)
+    assert not torch.equal(plugin._refined(probs, everywhere(probs), progress(4)), first)
 
 
 @pytest.mark.parametrize("size", [5, 7])
@@ -139,8 +146,8 @@ def test_a_larger_window_finds_more(size: Any) -> None:
     probs = torch.full((1, 2, 9, 9), 0.1)
     probs[0, 0, 4, 4] = 0.9
     away = size // 2
-    assert made(2, size=3)._refined(probs, progress())[0, 0, 4, 4 + away] < 0.2
-    reached = made(2, size=size)._refined(probs, progress())[0, 0, 4, 4 + away].item()
+    assert made(2, size=3)._refined(probs, everywhere(probs), progress())[0, 0, 4, 4 + away] < 0.2
+    reached = made(2, size=size)._refined(probs, everywhere(probs), progress())[0, 0, 4, 4 + away].item()
     assert reached == pytest.approx(0.1 + np.exp(-away / 2) * 0.9 * 0.9, rel=1e-5)
 
 
@@ -163,14 +170,16 @@ def test_alpha_switch_drops_that_share_of_pixels(alpha: float, kept: int) -> Non
 
 def test_joint_switches() -> None:
     p, n = torch.tensor([0.6, 0.4]).view(1, 2, 1, 1).expand(1, 2, 3, 3), 0.6065306597
-    plugins = {j: made(2, connectivity=4, joint=j) for j in ("independent", "max_joint", "empirical_only")}
+    kinds = ("independent", "bound", "class_bound", "empirical_only")
+    plugins = {j: made(2, connectivity=4, joint=j) for j in kinds}
     for plugin in plugins.values():
         plugin.agreement.copy_(torch.tensor([0.9, 0.5]))
-        plugin.pair_agreement.fill_(0.8)
-    found = {j: plugin._refined(p, progress())[0, :, 1, 1].tolist() for j, plugin in plugins.items()}
+        plugin.pair_agreement.fill_(0.3)
+    found = {j: plugin._refined(p, everywhere(p), progress())[0, :, 1, 1].tolist() for j, plugin in plugins.items()}
     assert found["independent"] == pytest.approx([0.6 + n * (0.6 - 0.36), 0.4 + n * (0.4 - 0.16)])
-    assert found["max_joint"] == pytest.approx([0.6 + n * (0.6 - 0.54), 0.4 + n * (0.4 - 0.20)])
-    assert found["empirical_only"] == pytest.approx([0.6 + n * (0.6 - 0.8), 0.4 + n * (0.4 - 0.8)])
+    assert found["class_bound"] == pytest.approx([0.6 + n * (0.6 - 0.54), 0.4 + n * (0.4 - 0.20)])
+    assert found["empirical_only"] == pytest.approx([0.6 + n * (0.6 - 0.3), 0.4 + n * (0.4 - 0.3)])  # Eq. 15
+    assert found["bound"] == pytest.approx([0.6 + n * (0.6 - 0.36), 0.4 + n * (0.4 - 0.3)])  # Eq. 16
 
 
 def test_a_constant_threshold() -> None:
@@ -180,17 +189,18 @@ def test_a_constant_threshold() -> None:
 
 
 def test_padding_is_never_kept_and_helps_no_neighbour() -> None:
-    """Specs: s4mc 2 step 6 and A8. Negative entropy of a zeroed pixel is 0, the highest score there is."""
+    """Negative entropy of a zeroed pixel is 0, the highest score there is (card: s4mc 5)."""
     probs = P.clone()
     valid = torch.ones(1, 3, 3, dtype=torch.bool)
     valid[0, :, 2] = False
-    without = torch.cat([P[..., :2], torch.zeros(1, 3, 3, 1)], 3)
     for score in ("margin", "max", "entropy"):
         plugin = made(alpha0=0.0, score=score, **EXACT)
         found = plugin.refine(pseudo(probs, valid), progress())
         assert not found.keep[0, :, 2].any(), score
-    refined = made(**EXACT)._refined(probs * valid[:, None], progress())
-    assert torch.equal(refined[..., :2], made(**EXACT)._refined(without, progress())[..., :2])
+    for neighbour in ("max", "min"):
+        plugin = made(neighbour=neighbour, **EXACT)
+        refined = plugin._refined(probs, valid, progress())
+        assert torch.equal(refined[..., :2], plugin._refined(P[..., :2], everywhere(P[..., :2]), progress()))
 
 
 def test_padding_does_not_move_the_threshold() -> None:
@@ -241,8 +251,8 @@ def test_nothing_is_read_where_nothing_is_estimated(tmp_path: Path) -> None:
 
     run = replace(prepared(tmp_path), mask=refuse)
     made(3, joint="independent").prepare(run)
-    made(3, joint="max_joint", refine_scores=False).prepare(run)
-    made(21, joint="max_joint", agreement="published").prepare(run)
+    made(3, joint="class_bound", refine_scores=False).prepare(run)
+    made(21, joint="class_bound", agreement="published").prepare(run)
 
 
 @pytest.mark.parametrize(("classes", "first", "last"), [(21, 0.9981, 0.9933), (19, 0.9964, 0.9545)])
@@ -253,13 +263,75 @@ def test_published_agreement(classes: int, first: float, last: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"size": 5, "connectivity": 4}, {"dpa": False}, {"gamma": 0.5}, {"agreement": "published"}],
+    ("settings", "message"),
+    [
+        ({"size": 5, "connectivity": 4}, "size 5 with connectivity 4"),
+        ({"dpa": False}, "refined scores need a threshold"),
+        ({"gamma": 0.5}, "gamma 0.5 is unused"),
+        ({"dpa": False, "gamma": 0.5, "group": 2}, "group is unused"),
+        ({"dpa": False, "gamma": 1.5}, "gamma 1.5 is no margin score"),
+        ({"dpa": False, "gamma": 0.5, "score": "entropy"}, "gamma 0.5 is no entropy score"),
+        ({"alpha0": 5}, "less than or equal to 1"),
+        ({"alpha0": "0.4"}, "valid number"),
+        ({"alpha0": float("nan")}, "number"),
+        ({"dpa": 1}, "valid boolean"),
+        ({"group": 0}, "greater than or equal to 1"),
+    ],
 )
-def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError) as error:
+def test_settings_that_mean_nothing_are_refused_when_the_recipe_is_read(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         made(3, **settings)
+    with pytest.raises(RecipeError, match=message):
+        load("toy/s4mc_fixmatch", [f"plugin.{name}={json.dumps(value)}" for name, value in settings.items()])
+
+
+def test_published_agreement_exists_for_two_numbers_of_classes() -> None:
+    with pytest.raises(RecipeError, match="no published agreement for 3 classes") as error:
+        made(3, agreement="published")
     assert error.value.fix
+
+
+def two_images() -> tuple[Tensor, Tensor]:
+    """Scores of two images of 1 x 5 pixels, and a mask that hides the last pixel of the second."""
+    raw = torch.tensor([[[0.1, 0.2, 0.3, 0.4, 0.5]], [[0.6, 0.7, 0.8, 0.9, 0.0]]])
+    valid = torch.ones_like(raw, dtype=torch.bool)
+    valid[1, 0, 4] = False
+    return raw, valid
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"variant": "paper"}, [0.5, 0.5]),  # nine scores 0.1 to 0.9, level 0.5
+        ({"variant": "release"}, [0.3, 0.75]),  # 0.1 to 0.5; 0.6 to 0.9
+        ({"variant": "release", "group": 2}, [0.5, 0.5]),
+        ({"variant": "release", "group": "batch"}, [0.5, 0.5]),
+        ({"variant": "paper", "group": 1}, [0.3, 0.75]),
+    ],
+)
+def test_whose_scores_share_a_quantile(settings: dict[str, Any], expected: list[float]) -> None:
+    gamma = made(alpha0=0.5, **settings)._gamma(*two_images(), progress())
+    assert gamma.expand(2, 1, 1).flatten().tolist() == pytest.approx(expected)
+
+
+def test_a_batch_that_does_not_form_groups_is_refused() -> None:
+    raw, valid = two_images()
+    with pytest.raises(RecipeError, match="3 unlabelled images a process do not form groups of 2"):
+        made(group=2)._gamma(torch.cat([raw, raw[:1]]), torch.cat([valid, valid[:1]]), progress())
+
+
+@pytest.mark.parametrize(
+    ("settings", "version"),
+    [
+        ({}, 1),
+        ({"neighbour": "two_max"}, 1),
+        ({"variant": "release"}, 2),
+        ({"neighbour": "min"}, 2),
+        ({"joint": "bound"}, 2),
+    ],
+)
+def test_behaviour_rises_only_where_the_computation_changed(settings: dict[str, Any], version: int) -> None:
+    assert S4MC.behaviour_of(S4MC.Config(**settings)) == version
 
 
 def test_loss_scale_of_cutmix_seg() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssbench.errors import UsageError
 from ssbench.methods.base import Method
-from ssbench.ops.windows import agreement_bins, patch_iou, patch_labels
+from ssbench.ops.patch_stats import agreement_bins, patch_iou, patch_labels
 from ssbench.recipe.recipe import EvalConfig
 from ssbench.train.distributed import Team
 from ssbench.train.evaluate import Predict, scores

@@ -40,7 +40,8 @@ from ssbench.methods.base import (
     summed,
 )
 from ssbench.nets.segnet import Out
-from ssbench.ops import ema, select
+from ssbench.ops import ema
+from ssbench.ops import confidence
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
@@ -168,7 +169,7 @@ class AugSeg(Method):
 
 def confidence(probs: Tensor, valid: Tensor) -> Tensor:
     """B in [0, 1]: mean over valid pixels of (1 - entropy / ln C) x largest probability. probs: B C H W."""
-    certain = 1 + select.negative_entropy(probs) / math.log(probs.shape[1])
+    certain = 1 + confidence.negative_entropy(probs) / math.log(probs.shape[1])
     return (certain * probs.amax(1) * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
 

@@ -45,7 +45,7 @@ from ssbench.methods.base import (
     summed,
 )
 from ssbench.ops import losses, tta
-from ssbench.ops.patches import entropy
+from ssbench.ops.patch_grid import entropy
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import global_sum

@@ -43,10 +43,12 @@ from ssbench.methods.base import (
     summed,
 )
 from ssbench.nets.segnet import Out, SegNet
-from ssbench.ops import contrast, ema, select
+from ssbench.ops import class_memory, contrast, ema
+from ssbench.ops import confidence
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
+from ssbench.ops.reduce import gather_rows
 from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 
 Teach: TypeAlias = Callable[[Tensor], Out]
@@ -92,7 +94,7 @@ class U2PL(Method):
         """A teacher with a head of its own, banks, and whether the warm-up is over."""
         self.teacher = make_net("teacher").requires_grad_(False)
         sizes = [self.cfg.bank_first] + [self.cfg.bank] * (self.net.classes - 1)
-        self.bank = contrast.Bank(sizes, _width(self.net), self.cfg.bank_on == "cpu")
+        self.bank = class_memory.Bank(sizes, _width(self.net), self.cfg.bank_on == "cpu")
         self.register_buffer("teaching", torch.tensor(self.cfg.warmup_epochs == 0))
         self.teaching: Tensor
         cfg, self.release = self.cfg, self.cfg.contrastive_impl == "release"
@@ -175,10 +177,10 @@ class U2PL(Method):
         """Mean over groups of their InfoNCE, once the step's keys of all groups are in the banks (specs: u2pl 8)."""
         sure, count = labeled.y != 255, self._groups(len(view.images), len(labeled.y))
         given = _grid(labeled.y, sure, sure, out, known)
-        grids = given.joined(_grid(*self._extremes(view.pseudo, t), view.out, told), count)
+        grids = given.joined_by_group(_grid(*self._extremes(view.pseudo, t), view.out, told), count)
         picked = [contrast.pick(grid, len(sure) // count, self.rule) for grid in grids]
         keys, masks = torch.cat([contrast.pixels(g.key) for g in grids]), torch.cat([p.negatives for p in picked], 1)
-        self.bank.insert(contrast.gathered(keys), contrast.gathered(masks.T).T.contiguous())
+        self.bank.insert(gather_rows(keys), gather_rows(masks.T).T.contiguous())
         each = zip(grids, picked, self._uniform(count, view.name, t), strict=True)
         return mean(
             [contrast.contrastive_loss(g, p, self.bank, u, self.cfg.temperature, self.release) for g, p, u in each]
@@ -242,9 +244,9 @@ class U2PL(Method):
         return (self.teacher if self.teaching else self.net)(x).logits
 
 
-def _grid(label: Tensor, low: Tensor, high: Tensor, out: Out, told: Out) -> contrast.Grid:
+def _grid(label: Tensor, low: Tensor, high: Tensor, out: Out, told: Out) -> contrast.FeatureGrid:
     probs = told.feats["logits"].softmax(1)
-    return contrast.Grid.of(label, low, high, _representation(out), _representation(told), probs)
+    return contrast.FeatureGrid.of(label, low, high, _representation(out), _representation(told), probs)
 
 
 def _representation(out: Out) -> Tensor:
@@ -259,7 +261,7 @@ def _width(net: SegNet) -> int:
 
 
 def _entropy(probs: Tensor) -> Tensor:
-    return -select.negative_entropy(probs)
+    return -confidence.negative_entropy(probs)
 
 
 def _recalling(teacher: SegNet, known: Sequence[tuple[Tensor, Out]]) -> Teach:

@@ -1,7 +1,7 @@
-"""Boxes around the connected parts of a mask, and how well found boxes match them. On the host, with scipy.
+"""Boxes around the connected components of a mask, and how well detected boxes match them. On the host, with scipy.
 
 Boxes are rows (x0, y0, x1, y1, class) in pixel edges: a box spans pixels x0 .. x1 - 1. Source: WPL, supplement Secs.
-1-2 (specs: wpl 2).
+1-2 (card: wpl 2).
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ Rows: TypeAlias = NDArray[np.float64]
 
 
 def component_boxes(mask: NDArray[np.integer[Any]], classes: Sequence[int], min_area: int = 0) -> Rows:
-    """n 5: the tightest box around every connected part of every class, parts of `min_area` pixels or fewer left out.
+    """n 5: the tightest box around every connected component of every class with more than `min_area` pixels.
 
-    Parts touch at sides or corners (8 neighbours); one may hold several objects, which the paper accepts.
+    Pixels are connected at sides or corners (8 neighbours). A component may hold several objects, as in the paper.
 
     Args:
-        mask: H W labels; those not in `classes` (background, 255) are in no part.
+        mask: H W labels; those not in `classes` (background, 255) are in no component.
     """
     from scipy import ndimage
 
-    found = []
+    boxes = []
     for c in classes:
         own = mask == c
         if not own.any():
             continue
-        parts, _ = ndimage.label(own, np.ones((3, 3), np.int64))
-        areas = np.bincount(parts.ravel())
-        for k, (rows, columns) in enumerate(ndimage.find_objects(parts), 1):
+        components, _ = ndimage.label(own, np.ones((3, 3), np.int64))
+        areas = np.bincount(components.ravel())
+        for k, (rows, columns) in enumerate(ndimage.find_objects(components), 1):
             if areas[k] > min_area:
-                found.append((columns.start, rows.start, columns.stop, rows.stop, c))
-    return np.array(found, np.float64).reshape(-1, 5)
+                boxes.append((columns.start, rows.start, columns.stop, rows.stop, c))
+    return np.array(boxes, np.float64).reshape(-1, 5)
 
 
 def iou(first: Rows, second: Rows) -> Rows:
@@ -48,19 +48,20 @@ def iou(first: Rows, second: Rows) -> Rows:
 
 
 def accuracy(pairs: Iterable[tuple[Rows, Rows]], classes: Sequence[int], overlap: float = 0.8) -> dict[int, list[int]]:
-    """class -> [boxes found, boxes that are right] over images, each (found n 5, truth m 5) (supplement Table 1)."""
+    """class -> [detected boxes, right ones] over images, each a pair (detected n 5, truth m 5) (supplement Table 1)."""
     total = {c: [0, 0] for c in classes}
-    for found, truth in pairs:
-        for c, good in zip(found[:, 4].astype(int).tolist(), right(found, truth, overlap).tolist(), strict=True):
+    for detected, truth in pairs:
+        correct = right(detected, truth, overlap).tolist()
+        for c, good in zip(detected[:, 4].astype(int).tolist(), correct, strict=True):
             total[c][0] += 1
             total[c][1] += good
     return total
 
 
-def right(found: Rows, truth: Rows, overlap: float = 0.8) -> NDArray[np.bool_]:
-    """n bool: found boxes (n 5) that some true box (m 5) of their class meets with an IoU of at least `overlap`."""
-    if not len(found) or not len(truth):
-        return np.zeros(len(found), np.bool_)
-    same = found[:, None, 4] == truth[None, :, 4]
-    matched: NDArray[np.bool_] = ((iou(found[:, :4], truth[:, :4]) >= overlap) & same).any(1)
+def right(detected: Rows, truth: Rows, overlap: float = 0.8) -> NDArray[np.bool_]:
+    """n bool: detected boxes (n 5) that some true box (m 5) of their class meets with an IoU of at least `overlap`."""
+    if not len(detected) or not len(truth):
+        return np.zeros(len(detected), np.bool_)
+    same = detected[:, None, 4] == truth[None, :, 4]
+    matched: NDArray[np.bool_] = ((iou(detected[:, :4], truth[:, :4]) >= overlap) & same).any(1)
     return matched

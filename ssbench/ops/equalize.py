@@ -1,4 +1,4 @@
-"""Giving rare and badly learned classes their share: AEL's class bank and the four draws it drives (specs: ael 4-8).
+"""AEL's class bank, and what it decides: classes to paste, regions to mix, pixels to count (card: ael 4 to 8).
 
 A bank holds one number per class in [0, 1), how well the class is doing. On the host (numpy) it decides which classes
 are pasted and which image comes in; on the device which pixels of a pseudo-label count. The authors work per process
@@ -23,10 +23,10 @@ Chances: TypeAlias = NDArray[np.float64]
 Slices: TypeAlias = tuple[slice, slice]
 
 
-def chances(bank: NDArray[np.float32], power: float, without: Collection[int] = ()) -> Chances:
+def class_probabilities(bank: NDArray[np.float32], power: float, without: Collection[int] = ()) -> Chances:
     """C probabilities: softmax of (1 - bank)^power over the classes not in `without`, 0 for those.
 
-    power 0.5 for the class that is pasted, 1 for the class that chooses a CutMix partner (specs: ael 5, 6).
+    power 0.5 for the class that is pasted, 1 for the class that chooses a CutMix partner (card: ael 5, 6).
 
     Raises:
         ValueError: no class is left.
@@ -69,7 +69,7 @@ def class_confidence(logits: Tensor, y: Tensor, group: int) -> tuple[Tensor, Ten
         return totals / counts.clamp(min=1), counts > 0
 
 
-def updated(
+def update_bank(
     bank: Tensor, confidence: Tensor, present: Tensor, momentum: float, absent: Literal["zero", "skip"]
 ) -> Tensor:
     """The bank moved towards the mean measurement over the groups of all processes.
@@ -93,7 +93,7 @@ def keep_map(predicted: Tensor, bank: Tensor, power: float, field: Tensor) -> Te
 
     Args:
         predicted: B H W int64. bank: C. field: C H W uniform numbers in [0, 1), one plane a class, shared by the
-            images (specs: ael 8).
+            images (card: ael 8).
     """
     gap = 1 - bank
     share = (gap / gap.amax()) ** power
@@ -105,7 +105,7 @@ def weighted_mean(ce: Tensor, weight: Tensor, counted: Tensor, group: int, over:
 
     Args:
         ce, weight: B H W. counted: B H W bool, pixels with a target.
-        over: what the divisor sums over; "all" includes pixels without a target (release; specs: ael 8).
+        over: what the divisor sums over; "all" includes pixels without a target (release; card: ael 8).
     """
     below = weight if over == "all" else weight * counted
     above = (weight * ce * counted).flatten(1).sum(1)
@@ -120,10 +120,10 @@ def presence(label: Tensor, classes: int, share: float) -> Tensor:
 
 
 def component_box(mask: NDArray[np.bool_], area: float, rng: np.random.Generator) -> Slices | None:
-    """Rows and columns of the bounding box of a connected part of `mask` larger than `area` x its pixels.
+    """Rows and columns of the bounding box of a connected component of `mask` larger than `area` x its pixels.
 
-    Parts touch at sides or corners (8 neighbours) and are tried in random order; None where none is large enough, or
-    where the mask is full (specs: ael 6). On the host: there is no connected-component labelling in torch.
+    Pixels are connected at sides or corners (8 neighbours), components are tried in random order; None where none is large enough, or
+    where the mask is full (card: ael 6). On the host: there is no connected-component labelling in torch.
 
     Args:
         mask: H W bool.
@@ -132,8 +132,8 @@ def component_box(mask: NDArray[np.bool_], area: float, rng: np.random.Generator
 
     if mask.all() or not mask.any():
         return None
-    parts, count = ndimage.label(mask, np.ones((3, 3), np.int64))
-    sizes, boxes = np.bincount(parts.ravel(), minlength=count + 1), ndimage.find_objects(parts)
+    components, count = ndimage.label(mask, np.ones((3, 3), np.int64))
+    sizes, boxes = np.bincount(components.ravel(), minlength=count + 1), ndimage.find_objects(components)
     for k in rng.permutation(count):
         if sizes[k + 1] > area * mask.size:
             rows, columns = boxes[k]

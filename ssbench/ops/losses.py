@@ -27,7 +27,7 @@ def hard_pixels(logits: Tensor, target: Tensor, threshold: float, min_kept: int)
 
     A pixel stays when the softmax probability of its true class is at most max(`threshold`, t), t = the `min_kept`-th
     smallest such probability (pixels without a target count as 1). With fewer valid pixels than `min_kept` all stay.
-    Origin: the CPS code base, as used by UniMatch (specs: unimatch 1.6). Carries no gradient.
+    Origin: the CPS code base, as used by UniMatch (card: unimatch 6). Carries no gradient.
     """
     with torch.no_grad():
         valid = target != IGNORE
@@ -56,7 +56,7 @@ def dice(
 ) -> Tensor:
     """Mean over classes of 1 - Dice on softmax probabilities, sums over the kept pixels of the whole batch.
 
-    Per class (2 sum(p t) + smooth) / (sum p^2 + sum t^2 + smooth), as in UniMatch's medical code (specs: unimatch 4).
+    Per class (2 sum(p t) + smooth) / (sum p^2 + sum t^2 + smooth), as in UniMatch's medical code (card: unimatch 10).
 
     Args:
         logits: B C H W. target: B H W int64 in 0..C-1 where kept.
@@ -85,7 +85,7 @@ def ce_dice(logits: Tensor, target: Tensor) -> Tensor:
 def pseudo_cross_entropy(
     logits: Tensor, label: Tensor, keep: Tensor, valid: Tensor, weight: Tensor | None = None, absolute: bool = False
 ) -> Tensor:
-    """Sum of CE over kept valid pixels divided by the number of *valid* pixels (specs: unimatch 1.3, trap 3).
+    """Sum of CE over kept valid pixels divided by the number of *valid* pixels (card: unimatch 3).
 
     Args:
         logits: B C H W. label: B H W int64 in 0..C-1 (no ignore). keep, valid: B H W bool.

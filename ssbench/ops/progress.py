@@ -1,4 +1,4 @@
-"""Where a run stands, and the keyed randomness of a training step."""
+"""The step a run is at, and the keyed random numbers of that step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssbench.keyed import key
+from ssbench.keyed import key, rng
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,6 @@ class Progress:
 
     def chance(self, purpose: str) -> float:
         """One uniform number in [0, 1) on the host, the same on every process."""
-        from ssbench.keyed import rng
-
         return float(rng(self.seed, self.step, purpose).random())
 
     def channel_drop(self, rows: int, channels: int, p: float, purpose: str) -> Tensor:

@@ -1,6 +1,7 @@
-"""How like its class's prototype a pixel's feature is, by the places of their largest entries or by distance.
+"""Similarity of a pixel's feature and its class's prototype: shared largest channels (WPL), cosine, distance.
 
-Letters besides those of `ssbench.ops`: k largest entries. Source: WPL, Sec. 3.4 (specs: wpl 5); Fig. 6 for the rivals.
+Letters besides those of `ssbench.ops`: k largest entries. Source: WPL, Sec. 3.4 (card: wpl 5); Fig. 6 compares the
+three measures.
 """
 
 from __future__ import annotations
@@ -9,27 +10,27 @@ import torch
 from torch import Tensor
 
 
-def top(features: Tensor, k: int) -> Tensor:
+def top_channels(features: Tensor, k: int) -> Tensor:
     """B k h w int16: channels of the k largest entries of B D h w, by signed value; of equal ones the first.
 
-    torch.topk says nothing of ties, and features after a ReLU are full of equal zeros (specs: wpl A2). k times the
+    torch.topk does not define the order of ties, and features after a ReLU are full of equal zeros (card: wpl 5). k times the
     largest is also faster, with a pixel's channels side by side.
     """
-    left, found = features.movedim(1, -1).clone(memory_format=torch.contiguous_format), []
+    left, channels = features.movedim(1, -1).clone(memory_format=torch.contiguous_format), []
     for _ in range(min(k, features.shape[1])):
         best = left.argmax(-1, keepdim=True)
-        found.append(best)
+        channels.append(best)
         left.scatter_(-1, best, -torch.inf)
-    return torch.cat(found, -1).movedim(-1, 1).short()
+    return torch.cat(channels, -1).movedim(-1, 1).short()
 
 
-def members(prototypes: Tensor, known: Tensor, k: int) -> Tensor:
+def prototype_channels(prototypes: Tensor, known: Tensor, k: int) -> Tensor:
     """C D bool: the k largest entries of each prototype (C D); none where there is no prototype (known: C bool)."""
-    at = top(prototypes[..., None, None], k)[..., 0, 0].long()
+    at = top_channels(prototypes[..., None, None], k)[..., 0, 0].long()
     return torch.zeros_like(prototypes, dtype=torch.bool).scatter_(1, at, value=True) & known[:, None]
 
 
-def shared(ranks: Tensor, label: Tensor, member: Tensor) -> Tensor:
+def count_shared(ranks: Tensor, label: Tensor, member: Tensor) -> Tensor:
     """B H W int64 in 0..k: how many of a pixel's channels (ranks, B k H W) are its class's (member, C D bool)."""
     return member.flatten()[(label * member.shape[1])[:, None] + ranks].sum(1)
 

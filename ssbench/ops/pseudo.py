@@ -1,4 +1,4 @@
-"""Pseudo-labels: what a teacher says of a batch of images, kept together so that mixing moves all of it."""
+"""Pseudo-labels of a batch of images with all maps that belong to them, so that mixing moves them together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssbench.ops.mixing import paste
 
 @dataclass(frozen=True)
 class Pseudo:
-    """A teacher's statement about B images.
+    """A teacher's pseudo-labels of B images.
 
     label: B H W int64 in 0..C-1. conf: B H W largest probability. keep: B H W bool, the rule that lets a pixel into
     the loss. valid: B H W bool, false on padding. probs, logits: B C H W, of the un-mixed view only (None once mixed).
@@ -41,7 +41,7 @@ class Pseudo:
         return cls(label, conf, conf >= threshold, valid, logits, probs, feats=detached)
 
     def pasted(self, other: Pseudo, region: Tensor) -> Pseudo:
-        """This statement with `other`'s inside `region` (B H W bool). Both must carry the same maps."""
+        """These pseudo-labels with `other`'s inside `region` (B H W bool). Both must carry the same maps."""
         trusted = None
         if self.trusted is not None or other.trusted is not None:
             trusted = paste(self.trusted_mask(), other.trusted_mask(), region)
@@ -55,7 +55,7 @@ class Pseudo:
         )
 
     def permuted(self, order: Tensor | slice) -> Pseudo:
-        """The same statements with images reordered by index tensor `order` (B), or those of a slice (no copies)."""
+        """The same pseudo-labels with images reordered by index tensor `order` (B), or those of a slice (no copies)."""
         return Pseudo(
             label=self.label[order],
             conf=self.conf[order],

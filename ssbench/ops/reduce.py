@@ -1,4 +1,4 @@
-"""Means that do not depend on how many processes share the batch.
+"""Sums, means and joins over the processes that share a batch, so that their number changes nothing.
 
 Gradients are averaged over processes (DDP). A loss that divides by a count of its own process's pixels would then
 weigh processes, not pixels. Dividing by the count over all processes and multiplying by their number makes the
@@ -69,3 +69,17 @@ def mean_of(total: Tensor, count: Tensor | int) -> Tensor:
     counted = count.to(total.dtype) if isinstance(count, Tensor) else total.detach().new_full((), count)
     counted = global_sum(counted)
     return total * world_size() / torch.where(counted > 0, counted, torch.ones_like(counted))
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """The tensors of all processes, joined along the first dimension in the order of processes. No gradient.
+
+    Every process must bring the same shape. Booleans travel as bytes, which is what every backend can send.
+    """
+    if world_size() == 1:
+        return x.detach()
+    plain = x.detach().contiguous()
+    sent = plain.view(torch.uint8) if plain.dtype is torch.bool else plain
+    parts = [torch.empty_like(sent) for _ in range(world_size())]
+    dist.all_gather(parts, sent)
+    return torch.cat(parts).view(plain.dtype)

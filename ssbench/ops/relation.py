@@ -1,4 +1,4 @@
-"""Relations between pixels: how one class's score is spread over an image, compared between two networks."""
+"""Relations between pixels: how each class's score spreads over an image, compared between two networks."""
 
 from __future__ import annotations
 
@@ -52,8 +52,3 @@ def _uncorrelated(u: Tensor, v: Tensor, inside: Tensor) -> Tensor:
     dv = (v - (v * member).sum(2, keepdim=True) / count) * member
     spread = (du.square().sum(2) * dv.square().sum(2)).clamp(min=torch.finfo(u.dtype).tiny).sqrt()
     return 1 - (du * dv).sum(2) / spread
-
-
-def gaussian_ramp(step: int, steps: int) -> float:
-    """exp(-5 (1 - step/steps)^2) up to `steps`, then 1: 0.0067 at the start."""
-    return 1.0 if step >= steps else math.exp(-5 * (1 - step / steps) ** 2)

@@ -1,6 +1,8 @@
-"""Learning-rate schedules as pure functions of the step."""
+"""The learning rate and the ramp of a loss as pure functions of the step."""
 
 from __future__ import annotations
+
+import math
 
 
 def poly(step: int, steps: int, power: float = 0.9, lag: int = 1) -> float:
@@ -11,3 +13,8 @@ def poly(step: int, steps: int, power: float = 0.9, lag: int = 1) -> float:
             0 where they set it before (U2PL, CPS, AEL, AugSeg), or after counting the step (ST++).
     """
     return float((1 - max(step - lag, 0) / steps) ** power)
+
+
+def gaussian_ramp(step: int, steps: int) -> float:
+    """exp(-5 (1 - step/steps)^2) up to `steps`, then 1 (IPixMatch Sec. IV-B); 0.0067 at the start."""
+    return 1.0 if step >= steps else math.exp(-5 * (1 - step / steps) ** 2)

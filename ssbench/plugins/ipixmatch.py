@@ -19,7 +19,8 @@ from ssbench.errors import RecipeError, nearest
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
-from ssbench.ops.relation import gaussian_ramp, relation_distance
+from ssbench.ops.relation import relation_distance
+from ssbench.ops.schedule import gaussian_ramp
 from ssbench.plugins.base import Plugin, PluginConfig, Share, StepOutputs, StudentView, Weight
 
 LOGITS = "ipixmatch_logits"

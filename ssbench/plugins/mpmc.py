@@ -29,7 +29,7 @@ from ssbench.ops import ema
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
-from ssbench.ops.windows import patch_labels, patch_shares
+from ssbench.ops.patch_stats import patch_labels, patch_shares
 from ssbench.plugins.base import LossScale, MixedView, Plugin, PluginConfig, StepOutputs, StudentView
 
 STACK = ((1, 0), (3, 256), (1, 256), (3, 256), (3, 256), (1, 128), (3, 128), (3, 128), (1, 64), (3, 64))

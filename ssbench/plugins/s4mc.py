@@ -24,12 +24,13 @@ from pydantic import model_validator
 from torch import Tensor
 
 from ssbench.errors import RecipeError
-from ssbench.ops import contrast, neighbours, select
+from ssbench.ops import confidence, contrast, neighbours
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
+from ssbench.ops.reduce import gather_rows
 from ssbench.plugins.base import Count, Plugin, PluginConfig, PrepareInputs, Share
 
-SCORES = {"margin": select.margin, "max": select.max_score, "entropy": select.negative_entropy}  # Eqs. 5, 11, 12
+SCORES = {"margin": confidence.margin, "max": confidence.max_score, "entropy": confidence.negative_entropy}  # Eqs. 5, 11, 12
 
 PUBLISHED: dict[int, tuple[float, ...]] = {  # release, hard-coded by the authors, 4 decimals
     21: (0.9981, 0.9860, 0.9556, 0.9888, 0.9862, 0.9895, 0.9928, 0.9900, 0.9940, 0.9724, 0.9815, 0.9922, 0.9921, 0.9904,
@@ -133,7 +134,7 @@ class S4MC(Plugin):
         done = t.epoch / t.epochs if self.by_epoch else t.fraction
         level = self.cfg.alpha0 * (1 - done)  # Eq. 6
         if self.group == "batch":  # of all processes, so that their number changes nothing
-            return select.quantile(contrast.gathered(raw), contrast.gathered(valid), level)
+            return confidence.quantile(gather_rows(raw), gather_rows(valid), level)
         if len(raw) % (size := min(self.group, len(raw))):
             what = f"{len(raw)} unlabelled images a process do not form groups of {self.group}"
             raise RecipeError(what, "plugin.group", "choose a group that divides the batch of a process")

@@ -21,7 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ssbench.data.batch import Batch, Unlabeled
-from ssbench.ops import patches
+from ssbench.ops import confidence, patch_grid
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
@@ -85,7 +85,7 @@ class UPC(Plugin):
         if self.cfg.mixer == "copy_paste":
             return [_foreground(batch.labeled.y[_donors(batch, len(weak.label), 0, t)], self.classes, t)]
         order, (height, width) = self._order(batch, weak, t), weak.label.shape[-2:]
-        masks = [patches.covered(order, k, height, width, self.cfg.grid) for k in self.cfg.copies]
+        masks = [patch_grid.patch_mask(order, k, height, width, self.cfg.grid) for k in self.cfg.copies]
         if self.cfg.ras != "sample":
             return masks
         pick = torch.randint(len(masks), (len(order), 1, 1), generator=t.generator("upc k"), device=order.device)
@@ -95,14 +95,14 @@ class UPC(Plugin):
         """B N^2: patches from the one to be replaced first."""
         n, device = self.cfg.grid**2, weak.label.device
         if self.cfg.guidance == "random":
-            return patches.ranked(torch.rand(len(weak.label), n, generator=t.generator("upc patches"), device=device))
+            return patch_grid.rank_patches(torch.rand(len(weak.label), n, generator=t.generator("upc patches"), device=device))
         if self.cfg.guidance == "oracle":
             assert batch.unlabeled is not None  # noqa: S101  checked in `mix`
             truth = torch.where(weak.valid, batch.unlabeled.truth, 255)
-            iou, wrong = patches.patch_agreement(weak.label, truth, self.classes, self.cfg.grid)
-            return patches.ranked(-iou + wrong / (1e3 * weak.label[0].numel()))  # ties: more wrong pixels first
-        unsure = weak.carry["entropy"] if weak.probs is None else patches.entropy(weak.probs)
-        return patches.ranked(patches.patch_sums(unsure * weak.valid, self.cfg.grid))
+            iou, wrong = patch_grid.patch_agreement(weak.label, truth, self.classes, self.cfg.grid)
+            return patch_grid.rank_patches(-iou + wrong / (1e3 * weak.label[0].numel()))  # ties: more wrong pixels first
+        unsure = weak.carry["entropy"] if weak.probs is None else confidence.entropy(weak.probs)
+        return patch_grid.rank_patches(patch_grid.patch_sums(unsure * weak.valid, self.cfg.grid))
 
     def _pasted(self, batch: Batch, weak: Pseudo, region: Tensor, copy: int, t: Progress) -> MixedView:
         here = batch.unlabeled

@@ -35,7 +35,7 @@ from ssbench.nets.detector import faster_rcnn
 from ssbench.nets.segnet import Out, resize
 from ssbench.ops import prototypes
 from ssbench.ops.components import accuracy, component_boxes
-from ssbench.ops.memory import Memory, quota, sample
+from ssbench.ops.class_memory import Memory, quota, sample
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import LossScale, MixedView, Plugin, PluginConfig, PrepareInputs, StepOutputs
@@ -209,11 +209,11 @@ class WPL(Plugin):
         the features themselves."""
         ranked = self.cfg.similarity == "rank"
         if self.cfg.features == "native":
-            found = prototypes.top(features, self.cfg.k) if ranked else features
+            found = prototypes.top_channels(features, self.cfg.k) if ranked else features
             return resize(found.float(), size, "nearest").to(found.dtype)
         features = features.contiguous(memory_format=torch.channels_last)  # some ten times faster on a CPU
         wide = (resize(one[None], size) for one in features)  # one by one: D maps of image size are large
-        return torch.cat([prototypes.top(one, self.cfg.k) if ranked else one for one in wide])
+        return torch.cat([prototypes.top_channels(one, self.cfg.k) if ranked else one for one in wide])
 
     def _alike(self, looked: Tensor, label: Tensor) -> Tensor:
         """B H W in [0, 1]: likeness to the prototype of the label, 0 where there is none (Sec. 3.4)."""
@@ -221,8 +221,8 @@ class WPL(Plugin):
         if not means.numel():  # nothing has been stored yet
             return torch.zeros_like(label, dtype=torch.float32)
         if self.cfg.similarity == "rank":
-            member = prototypes.members(means, known, self.cfg.k)
-            share: Tensor = prototypes.shared(looked, label, member) / self.cfg.k
+            member = prototypes.prototype_channels(means, known, self.cfg.k)
+            share: Tensor = prototypes.count_shared(looked, label, member) / self.cfg.k
             return share
         measure = prototypes.cosine if self.cfg.similarity == "cosine" else prototypes.euclidean
         return measure(looked, label, means, known)

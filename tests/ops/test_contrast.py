@@ -9,33 +9,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssbench.ops import contrast
-from ssbench.ops.contrast import Bank, Grid, Picked, Rule
+from ssbench.ops import class_memory, contrast
+from ssbench.ops.class_memory import Bank
+from ssbench.ops.contrast import FeatureGrid, Picked, Rule
+from ssbench.ops.reduce import gather_rows
 
 RELEASE = Rule(0.3, 1.0, low_rank=3, high_rank=20, own_negatives=True)
 PAPER = Rule(0.3, 1.0, low_rank=3, high_rank=20, own_negatives=False)
 
 
-def grid(seed: int = 0, images: int = 4, classes: int = 6, side: int = 5, width: int = 3) -> Grid:
+def grid(seed: int = 0, images: int = 4, classes: int = 6, side: int = 5, width: int = 3) -> FeatureGrid:
     g = torch.Generator().manual_seed(seed)
     label = torch.randint(classes, (images, side, side), generator=g)
     label[torch.rand(label.shape, generator=g) < 0.2] = 255
     low, high = (torch.rand(label.shape, generator=g) < share for share in (0.5, 0.4))
     rep, key = (torch.randn(images, width, side, side, generator=g) for _ in range(2))
     probs = (2 * torch.randn(images, classes, side, side, generator=g)).softmax(1)
-    return Grid(label, low, high, rep, key, probs)
+    return FeatureGrid(label, low, high, rep, key, probs)
 
 
 def test_the_nth_pixel_of_a_mask_and_draws_from_it() -> None:
     mask = torch.tensor([[0, 1, 0, 1, 1, 0], [0, 0, 0, 0, 0, 0]], dtype=torch.bool)
-    assert contrast.nth(mask, torch.tensor([[0, 1, 2], [0, 1, 2]])).tolist() == [[1, 3, 4], [5, 5, 5]]
+    assert class_memory.nth(mask, torch.tensor([[0, 1, 2], [0, 1, 2]])).tolist() == [[1, 3, 4], [5, 5, 5]]
     u = torch.tensor([[0.0, 0.33, 0.34, 0.66, 0.67, 0.999999]]).repeat(2, 1)
-    assert contrast.drawn(mask, u)[0].tolist() == [1, 1, 3, 3, 4, 4]
+    assert class_memory.draw_indices(mask, u)[0].tolist() == [1, 1, 3, 3, 4, 4]
 
 
 def test_draws_are_uniform_over_the_mask() -> None:
     mask = torch.rand(2, 50, generator=torch.Generator().manual_seed(0)) < 0.3
-    at = contrast.drawn(mask, torch.rand(2, 20_000, generator=torch.Generator().manual_seed(1)))
+    at = class_memory.draw_indices(mask, torch.rand(2, 20_000, generator=torch.Generator().manual_seed(1)))
     for row, drawn in zip(mask, at, strict=True):
         counts = torch.bincount(drawn, minlength=50)
         assert (counts[~row] == 0).all()
@@ -137,10 +139,10 @@ def test_the_releases_negatives_are_empty_where_labels_and_ranks_come_from_one_p
 def test_the_releases_classes_read_the_banks_of_other_classes() -> None:
     """Q1b: of five classes 1, 3 and 4 are valid; 0, 1, 2 take part and read their banks."""
     valid = torch.tensor([False, True, False, True, True])
-    of, active = contrast.banks_read(valid, by_position=True)
+    of, active = contrast.choose_banks(valid, by_position=True)
     assert of[:3].tolist() == [1, 3, 4]
     assert active.tolist() == [True, True, True, False, False]
-    of, active = contrast.banks_read(valid, by_position=False)
+    of, active = contrast.choose_banks(valid, by_position=False)
     assert of.tolist() == [0, 1, 2, 3, 4]
     assert torch.equal(active, valid)
 
@@ -222,19 +224,19 @@ def test_percentiles_are_taken_by_group() -> None:
 def test_maps_are_taken_down_to_the_grid_by_nearest_neighbour_and_joined_by_group() -> None:
     label = torch.arange(36).view(1, 6, 6).repeat(2, 1, 1) + torch.tensor([0, 100])[:, None, None]
     mask, rep, probs = label % 2 == 0, torch.zeros(2, 1, 3, 3), torch.zeros(2, 4, 3, 3)
-    small = Grid.of(label, mask, ~mask, rep, rep, probs)
+    small = FeatureGrid.of(label, mask, ~mask, rep, rep, probs)
     assert torch.equal(small.label, label[:, ::2, ::2])
     assert torch.equal(small.low, mask[:, ::2, ::2])
     other = small._replace(label=small.label + 1000)
-    first, second = small.joined(other, 2)
+    first, second = small.joined_by_group(other, 2)
     assert first.label[:, 0, 0].tolist() == [0, 1000]
     assert second.label[:, 0, 0].tolist() == [100, 1100]
 
 
 def test_alone_nothing_is_gathered() -> None:
     x = torch.randn(3, 2, requires_grad=True)
-    assert torch.equal(contrast.gathered(x), x)
-    assert not contrast.gathered(x).requires_grad
+    assert torch.equal(gather_rows(x), x)
+    assert not gather_rows(x).requires_grad
 
 
 def _filled_bank(classes: int) -> Bank:
@@ -247,7 +249,7 @@ def _cosine(a: Tensor, b: Tensor) -> float:
     return float((a @ b / (a.norm() * b.norm())).detach())
 
 
-def _loop(made: Grid, picked: Picked, bank: Bank, u: tuple[Tensor, Tensor], tau: float, by_position: bool) -> float:
+def _loop(made: FeatureGrid, picked: Picked, bank: Bank, u: tuple[Tensor, Tensor], tau: float, by_position: bool) -> float:
     """The release's loop over valid classes, its index mistake an argument."""
     rep, key = contrast.pixels(made.rep).detach(), contrast.pixels(made.key)
     anchors = [rep[mask] for mask in picked.anchors]  # an entry for every class

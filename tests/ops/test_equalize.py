@@ -29,27 +29,27 @@ def test_paste_chances_are_a_softmax_of_square_roots() -> None:
     """exp(sqrt(1 - b)): 1 -> e^0, 0.75 -> e^0.5, 0 -> e^1, 0.36 -> e^0.8."""
     bank = np.array([1.0, 0.75, 0.0, 0.36], np.float32)
     expected = np.exp([0.0, 0.5, 1.0, 0.8])
-    assert equalize.chances(bank, 0.5) == pytest.approx(expected / expected.sum(), abs=1e-6)
+    assert equalize.class_probabilities(bank, 0.5) == pytest.approx(expected / expected.sum(), abs=1e-6)
 
 
 def test_partner_chances_have_no_root_and_differ_by_e_at_most() -> None:
-    found = equalize.chances(np.array([1.0, 0.75, 0.0], np.float32), 1.0)
+    found = equalize.class_probabilities(np.array([1.0, 0.75, 0.0], np.float32), 1.0)
     assert found == pytest.approx(np.exp([0, 0.25, 1]) / np.exp([0, 0.25, 1]).sum())
     assert found.max() / found.min() == pytest.approx(np.e)
 
 
 def test_excluded_classes_have_no_chance_and_the_others_share_it() -> None:
     bank = np.full(19, 0.5, np.float32)
-    found = equalize.chances(bank, 0.5, (0, 1, 2, 8, 10))
+    found = equalize.class_probabilities(bank, 0.5, (0, 1, 2, 8, 10))
     assert found[[0, 1, 2, 8, 10]].sum() == 0
     assert found.sum() == pytest.approx(1)
     assert found[3] == pytest.approx(1 / 14)
 
 
 def test_excluding_more_classes_than_there_are_is_fine_but_not_all() -> None:
-    assert equalize.chances(np.zeros(3, np.float32), 1.0, (0, 1, 8, 10)).tolist() == [0, 0, 1]
+    assert equalize.class_probabilities(np.zeros(3, np.float32), 1.0, (0, 1, 8, 10)).tolist() == [0, 0, 1]
     with pytest.raises(ValueError, match="no class is left"):
-        equalize.chances(np.zeros(2, np.float32), 1.0, (0, 1))
+        equalize.class_probabilities(np.zeros(2, np.float32), 1.0, (0, 1))
 
 
 def test_class_region_pixel_by_pixel() -> None:
@@ -89,19 +89,19 @@ def test_an_absent_class_counts_as_zero_confidence() -> None:
     bank = torch.tensor([0.2, 0.4, 0.6, 0.8])
     x, y = scores(), labels()
     found, present = equalize.class_confidence(x, y, group=2)
-    moved = equalize.updated(bank, found, present, 0.9, "zero")
+    moved = equalize.update_bank(bank, found, present, 0.9, "zero")
     assert torch.allclose(moved, 0.9 * bank + 0.1 * found.mean(0))
     assert moved[3] < 0.9 * 0.8 + 0.1 * found[1, 3]
-    never = equalize.updated(bank, torch.zeros(2, C), torch.zeros(2, C).bool(), 0.9, "zero")
+    never = equalize.update_bank(bank, torch.zeros(2, C), torch.zeros(2, C).bool(), 0.9, "zero")
     assert torch.allclose(never, 0.9 * bank)
 
 
 def test_an_absent_class_can_be_skipped() -> None:
     bank = torch.tensor([0.2, 0.4, 0.6, 0.8])
     found, present = equalize.class_confidence(scores(), labels(), group=2)
-    moved = equalize.updated(bank, found, present, 0.9, "skip")
+    moved = equalize.update_bank(bank, found, present, 0.9, "skip")
     assert moved[3].item() == pytest.approx(0.9 * 0.8 + 0.1 * found[1, 3].item())
-    assert torch.equal(equalize.updated(bank, found * 0, present & False, 0.9, "skip"), bank)
+    assert torch.equal(equalize.update_bank(bank, found * 0, present & False, 0.9, "skip"), bank)
 
 
 def test_keep_map_pixel_by_pixel() -> None:

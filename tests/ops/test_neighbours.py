@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssbench.ops import neighbours, select
+from ssbench.ops import confidence, neighbours
 
 P0 = [[0.60, 0.55, 0.20], [0.50, 0.42, 0.25], [0.45, 0.30, 0.10]]
 P1 = [[0.25, 0.30, 0.65], [0.35, 0.40, 0.60], [0.22, 0.36, 0.75]]
@@ -42,7 +42,7 @@ def refined(
 
 
 def margins(probs: Tensor) -> list[float]:
-    return select.margin(probs).flatten().tolist()
+    return confidence.margin(probs).flatten().tolist()
 
 
 def centre(probs: Tensor) -> list[float]:
@@ -86,14 +86,14 @@ def test_the_papers_illustration() -> None:
     p, n = (torch.tensor(v).view(1, 2, 1, 1) for v in ([0.5, 0.5], [0.7, 0.3]))
     found = neighbours.union(p, n, 1.0, independent)
     assert found.flatten().tolist() == close([0.85, 0.65])
-    assert select.margin(found).item() == pytest.approx(0.20, abs=1e-6)
+    assert confidence.margin(found).item() == pytest.approx(0.20, abs=1e-6)
 
 
 def test_a_uniform_region() -> None:
     probs = torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1]).view(1, 5, 1, 1).expand(1, 5, 5, 5)
     found = refined(probs=probs)
     assert found[0, :, 2, 2].tolist() == close([0.7456, 0.1546, 0.1546, 0.1546, 0.1546])
-    assert select.margin(found)[0, 2, 2].item() == pytest.approx(0.5910, abs=6e-5)
+    assert confidence.margin(found)[0, 2, 2].item() == pytest.approx(0.5910, abs=6e-5)
 
 
 def test_label_agreement_of_the_example() -> None:

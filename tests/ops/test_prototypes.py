@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssbench.ops import prototypes
-from ssbench.ops.memory import Memory
+from ssbench.ops.class_memory import Memory
 
 LABELED = [[[0, 3, 0, 1, 0, 0], [0, 1, 0, 3.3, 0, 1]], [[2, 0, 0, 0, 1, 0], [9, 9, 9, 9, 9, 9]]]
 UNLABELED = [[[0, 2, 0, 0, 0, 3]], [[0, 0, 0, 0, 0, 0]]]
@@ -34,16 +34,16 @@ def as_map(pixels: list[list[float]]) -> Tensor:
 def test_the_worked_example() -> None:
     means, known = filled().means()
     assert means[0].tolist() == pytest.approx([0, 2.0, 0, 1.4333, 0, 1.3333], abs=5e-5)
-    member = prototypes.members(means, known, 2)
+    member = prototypes.prototype_channels(means, known, 2)
     assert [row.nonzero().flatten().tolist() for row in member] == [[1, 3], [0, 4]]
-    shared = prototypes.shared(prototypes.top(as_map(PIXELS), 2), torch.tensor([CLASS]), member)
+    shared = prototypes.count_shared(prototypes.top_channels(as_map(PIXELS), 2), torch.tensor([CLASS]), member)
     assert shared.flatten().tolist() == [2, 2, 1, 1]
 
 
 def test_a_class_without_a_prototype_shares_nothing() -> None:
     means, _ = filled().means()
-    member = prototypes.members(means, torch.tensor([True, False]), 2)
-    shared = prototypes.shared(prototypes.top(as_map(PIXELS), 2), torch.tensor([CLASS]), member)
+    member = prototypes.prototype_channels(means, torch.tensor([True, False]), 2)
+    shared = prototypes.count_shared(prototypes.top_channels(as_map(PIXELS), 2), torch.tensor([CLASS]), member)
     assert shared.flatten().tolist() == [2, 0, 1, 0]
 
 
@@ -61,7 +61,7 @@ def test_against_sets(seed: int, width: int, k: int, tied: bool) -> None:
         feats, protos = feats.clamp(min=0).round(), protos.clamp(min=0).round()
     label = torch.randint(3, (2, 3, 4), generator=g)
     known = torch.rand(3, generator=g) < 0.8
-    shared = prototypes.shared(prototypes.top(feats, k), label, prototypes.members(protos, known, k))
+    shared = prototypes.count_shared(prototypes.top_channels(feats, k), label, prototypes.prototype_channels(protos, known, k))
     for b, y, x in torch.ones_like(label).nonzero().tolist():
         c = int(label[b, y, x])
         both = naive_top(feats[b, :, y, x].tolist(), k) & naive_top(protos[c].tolist(), k)
@@ -69,7 +69,7 @@ def test_against_sets(seed: int, width: int, k: int, tied: bool) -> None:
 
 
 def test_signed_features_are_ranked_by_value() -> None:
-    assert prototypes.top(as_map([[-3.0, -1.0, -2.0]]), 2).flatten().tolist() == [1, 2]
+    assert prototypes.top_channels(as_map([[-3.0, -1.0, -2.0]]), 2).flatten().tolist() == [1, 2]
 
 
 def test_cosine_and_distance_pixel_by_pixel() -> None:

@@ -9,7 +9,8 @@ from builders import build, make_batch, plugin, progress
 from ssbench.errors import RecipeError
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.ops.relation import gaussian_ramp, relation_distance, spatial_log_softmax
+from ssbench.ops.relation import relation_distance, spatial_log_softmax
+from ssbench.ops.schedule import gaussian_ramp
 from ssbench.plugins.ipixmatch import IPixMatch
 
 P = torch.tensor([[3.0, 1.0, -2.0, 0.2], [-1.0, -2.0, 2.0, 0.1]]).view(1, 2, 1, 4)

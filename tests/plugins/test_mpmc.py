@@ -12,7 +12,7 @@ from builders import progress
 from ssbench.nets.segnet import Out, resize
 from ssbench.ops.losses import pseudo_cross_entropy
 from ssbench.ops.pseudo import Pseudo
-from ssbench.ops.windows import agreement, patch_labels, patch_shares
+from ssbench.ops.patch_stats import agreement, patch_labels, patch_shares
 from ssbench.plugins.base import MixedView
 from ssbench.plugins.mpmc import MPMC, PatchClassifier, asymmetric_focal
 

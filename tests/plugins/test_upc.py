@@ -9,7 +9,7 @@ import torch
 from builders import build, plugin, train
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
-from ssbench.ops import patches
+from ssbench.ops import confidence, patch_grid
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import MixedView, Stack
@@ -41,14 +41,14 @@ def rows(text: str) -> list[list[int]]:
 
 def test_entropy_of_two_class_pixels() -> None:
     p = torch.tensor([0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
-    got = patches.entropy(torch.stack([p, 1 - p])[None, :, None])[0, 0].tolist()
+    got = confidence.entropy(torch.stack([p, 1 - p])[None, :, None])[0, 0].tolist()
     assert got == pytest.approx([0.6931, 0.6730, 0.6109, 0.5004, 0.3251, 0.1985], abs=5e-5)
 
 
 def test_patch_sums_and_order() -> None:
-    sums = patches.patch_sums(patches.entropy(PROBS), 2)
+    sums = patch_grid.patch_sums(confidence.entropy(PROBS), 2)
     assert sums[0].tolist() == pytest.approx([1.3491, 2.5829, 2.6602, 0.9047], abs=5e-5)
-    assert patches.ranked(sums)[0].tolist() == [2, 1, 0, 3]
+    assert patch_grid.rank_patches(sums)[0].tolist() == [2, 1, 0, 3]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_ras_makes_a_copy_for_each_k_and_sample_takes_one() -> None:
 
 def test_oracle_order_of_the_example() -> None:
     truth = torch.tensor(rows("0 0 0 1|0 0 1 1|1 1 0 0|0 1 0 0"))[None]
-    iou, _ = patches.patch_agreement(PROBS.argmax(1), truth, 2, 2)
+    iou, _ = patch_grid.patch_agreement(PROBS.argmax(1), truth, 2, 2)
     assert iou[0].tolist() == pytest.approx([1.0, 0.3333, 0.2500, 1.0], abs=5e-5)
     view = batch()
     asked = Batch(
@@ -88,23 +88,23 @@ def test_oracle_order_of_the_example() -> None:
 
 
 def test_grid_that_does_not_divide() -> None:
-    assert patches.edges(10, 4) == [0, 2, 5, 7, 10]
-    assert patches.edges(801, 4) == [0, 200, 400, 600, 801]
-    sums = patches.patch_sums(torch.ones(1, 10, 10), 4)[0].view(4, 4)
+    assert patch_grid.edges(10, 4) == [0, 2, 5, 7, 10]
+    assert patch_grid.edges(801, 4) == [0, 200, 400, 600, 801]
+    sums = patch_grid.patch_sums(torch.ones(1, 10, 10), 4)[0].view(4, 4)
     assert sums[0].tolist() == [4, 6, 4, 6]
     assert sums[1].tolist() == [6, 9, 6, 9]
-    assert patches.ranked(sums.view(1, -1))[0, 0].item() == 5
+    assert patch_grid.rank_patches(sums.view(1, -1))[0, 0].item() == 5
 
 
 def test_patch_sums_against_slices() -> None:
     values = torch.rand(2, 33, 47, dtype=torch.double)
-    rows_at, columns_at = patches.edges(33, 5), patches.edges(47, 5)
+    rows_at, columns_at = patch_grid.edges(33, 5), patch_grid.edges(47, 5)
     naive = [
         values[:, rows_at[r] : rows_at[r + 1], columns_at[c] : columns_at[c + 1]].sum((1, 2))
         for r in range(5)
         for c in range(5)
     ]
-    assert torch.allclose(patches.patch_sums(values, 5), torch.stack(naive, 1))
+    assert torch.allclose(patch_grid.patch_sums(values, 5), torch.stack(naive, 1))
 
 
 def test_padding_has_no_uncertainty() -> None:

@@ -10,7 +10,8 @@ from builders import progress
 from torch import Tensor, nn
 
 from ssbench.nets.segnet import Out
-from ssbench.ops import neighbours, patches
+from ssbench.ops import neighbours
+from ssbench.ops import confidence, patch_grid
 from ssbench.ops.losses import pseudo_cross_entropy
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.relation import relation_distance, spatial_log_softmax
@@ -155,7 +156,7 @@ def test_upc_6_and_7_scores_as_logarithms_become_probabilities() -> None:
     ruled = torch.tensor([0.5, 0.0, 0.2]).log().view(1, 3, 1, 1)
     found = [Pseudo.of(x, torch.ones(1, 1, 1, dtype=torch.bool), 0.0).soft for x in (scores, ruled)]
     assert [p.flatten().tolist() for p in found] == [close(0.75, 0.25, 0.0), close(0.7143, 0.0, 0.2857)]
-    assert patches.entropy(found[0]).item() == close(0.5623)
+    assert confidence.entropy(found[0]).item() == close(0.5623)
 
 
 def test_s4mc_8_pairs_are_counted_inside_the_image_not_as_the_release_does() -> None:

@@ -1,4 +1,4 @@
-"""What lies inside the window each cell of a feature grid sees: labels present, shares, IoU; agreement of label sets.
+"""Statistics of the image patch behind each cell of a feature grid: labels present, their shares, IoU, agreement.
 
 Cell i of the grid sees pixels stride*i - half .. stride*i + half, clipped to the image. Rows and columns are pooled in
 turn, which gives the same maxima and means as one square window at a fraction of the work.
@@ -47,38 +47,40 @@ def patch_iou(label: Tensor, truth: Tensor, classes: int, half: int, stride: int
     known = truth < classes
     total = present = torch.zeros(len(label), *grid, device=label.device)
     for c in range(classes):
-        said, so = (label == c) & known, truth == c
-        joint, one, other = _counted(torch.stack([said & so, said, so], 1), half, stride, grid).unbind(1)
-        either = one + other - joint
+        predicted, actual = (label == c) & known, truth == c
+        planes_of_class = torch.stack([predicted & actual, predicted, actual], 1)
+        joint, of_label, of_truth = _count(planes_of_class, half, stride, grid).unbind(1)
+        either = of_label + of_truth - joint
         total, present = total + joint / either.clamp(min=1), present + (either > 0)
     return torch.where(present > 0, total / present.clamp(min=1), torch.nan)
 
 
-def agreement(said: Tensor, so: Tensor, over: str = "union", axis: int = 1) -> Tensor:
+def agreement(predicted: Tensor, actual: Tensor, over: str = "union", axis: int = 1) -> Tensor:
     """How far two sets of labels agree: 1 - |P xor T| / |P or T| ("union"), or over all classes ("all_classes").
 
     Args:
-        said, so: bool, the class along `axis`. Two empty sets agree fully.
+        predicted, actual: bool, the class along `axis`. Two empty sets agree fully.
     """
-    same, of = _alike(said, so, over, axis)
+    same, of = _agreeing(predicted, actual, over, axis)
     return same / of
 
 
-def agreement_bins(said: Tensor, so: Tensor, bins: int, over: str = "union", axis: int = 1) -> Tensor:
+def agreement_bins(predicted: Tensor, actual: Tensor, bins: int, over: str = "union", axis: int = 1) -> Tensor:
     """Which of `bins` equal parts of [0, 1] the `agreement` lies in, counted in whole numbers; 1 is in the last."""
-    same, of = _alike(said, so, over, axis)
+    same, of = _agreeing(predicted, actual, over, axis)
     return (same * bins // of).clamp(max=bins - 1)
 
 
-def _alike(said: Tensor, so: Tensor, over: str, axis: int) -> tuple[Tensor, Tensor]:
+def _agreeing(predicted: Tensor, actual: Tensor, over: str, axis: int) -> tuple[Tensor, Tensor]:
     """(classes the sets agree on, of how many), int64; 1 of 1 for two empty sets."""
-    differ = (said ^ so).sum(axis)
-    either = torch.full_like(differ, said.shape[axis]) if over == "all_classes" else (said | so).sum(axis)
+    differ = (predicted ^ actual).sum(axis)
+    everything = torch.full_like(differ, predicted.shape[axis])
+    either = everything if over == "all_classes" else (predicted | actual).sum(axis)
     empty = either == 0
     return either - differ + empty.long(), either + empty.long()
 
 
-def _counted(inside: Tensor, half: int, stride: int, grid: tuple[int, int]) -> Tensor:
+def _count(inside: Tensor, half: int, stride: int, grid: tuple[int, int]) -> Tensor:
     """B K h w: how many of the window's pixels are true; exact, since the sums are rounded. inside: B K H W bool."""
     return _window_sum(_fitted(inside.float(), stride, grid), half, stride).round()
 

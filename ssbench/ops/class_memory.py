@@ -1,23 +1,90 @@
-"""A first-in-first-out memory of pixel features for each class, fed by random pixels, all in fixed shapes.
+"""First-in-first-out memories of pixel features for each class: U2PL's (`Bank`) and WPL's (`Memory`).
 
-Which pixels qualify is known on the device alone; nothing here asks for their number, which would wait for it.
+Which pixels qualify is known on the device alone, and asking for their number would wait for it. All shapes are
+therefore fixed: the n-th pixel of a mask is found in its running count, and a memory is rewritten as a whole.
 Letters besides those of `ssbench.ops`: N pixels of a batch, M banks, S rows of a class, Q rows offered a class at most.
-Source: WPL, supplement Sec. 5 (specs: wpl 4).
+Sources: U2PL ab3d2be u2pl/utils/utils.py `dequeue_and_enqueue` (card: u2pl 7); WPL, supplement Sec. 5 (card: wpl 4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssbench.ops.contrast import gathered
 from ssbench.ops.progress import Progress
+from ssbench.ops.reduce import gather_rows
 
 KEY_BITS = 40
 """Bits of a pixel's random number; two of 2^20 pixels share one with odds below a half, which changes nothing."""
+
+
+def nth(mask: Tensor, place: Tensor) -> Tensor:
+    """Index of the `place`-th true entry of each row, from 0; the last index where there are not so many.
+
+    Args:
+        mask: C N bool. place: C Q int64.
+    """
+    return torch.searchsorted(mask.cumsum(1), place + 1).clamp(max=mask.shape[1] - 1)
+
+
+def draw_indices(mask: Tensor, u: Tensor) -> Tensor:
+    """C Q indices, uniform over the true entries of each row with replacement; meaningless where a row has none.
+
+    Args:
+        mask: C N bool. u: C Q uniform numbers in [0, 1).
+    """
+    return nth(mask, _uniform_integers(u, mask.sum(1, keepdim=True)))
+
+
+class Bank(nn.Module):
+    """A first-in-first-out memory of vectors for each class; state, so that it is saved and resumed.
+
+    sizes: slots of each class. on_cpu: the module stays on the CPU wherever its owner is moved, at the cost of waiting
+    for the device at every use.
+    """
+
+    def __init__(self, sizes: Sequence[int], width: int, on_cpu: bool = False) -> None:
+        super().__init__()
+        self.sizes, self.on_cpu = list(sizes), on_cpu
+        starts = [sum(self.sizes[:c]) for c in range(len(self.sizes))]
+        self.register_buffer("keys", torch.zeros(sum(self.sizes), width))
+        self.register_buffer("seen", torch.zeros(len(self.sizes), dtype=torch.int64))
+        self.register_buffer("starts", torch.tensor(starts), persistent=False)
+        self.register_buffer("limits", torch.tensor(self.sizes), persistent=False)
+        self.keys: Tensor
+        self.seen: Tensor
+        self.starts: Tensor
+        self.limits: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Bank:
+        return self if self.on_cpu else super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def filled(self) -> Tensor:
+        """C int64: how many vectors each class holds."""
+        return torch.minimum(self.seen, self.limits)
+
+    @torch.no_grad()
+    def insert(self, rows: Tensor, masks: Tensor) -> None:
+        """Append the rows (N D) in each class's mask (C N bool), oldest first; the oldest beyond the size are lost."""
+        home, seen = self.keys.device, self.seen.to(rows.device)
+        for c, keys in enumerate(torch.split(self.keys, self.sizes)):
+            fresh, at = _arrivals(len(keys), seen[c], masks[c])
+            keys.copy_(torch.where(fresh[:, None].to(home), rows[at].to(home, keys.dtype), keys))
+        self.seen += masks.sum(1).to(home)
+
+    @torch.no_grad()
+    def draw(self, of: Tensor, u: Tensor) -> Tensor:
+        """C Q M D vectors of the classes `of` (C int64), uniform with replacement; zeros where a class holds none.
+
+        Args:
+            u: C Q M uniform numbers in [0, 1).
+        """
+        home = self.keys.device
+        count, start = (x[of.to(home)][:, None, None] for x in (self.filled(), self.starts))
+        return self.keys[start + _uniform_integers(u.to(home), count)].to(u.device)
 
 
 class Memory(nn.Module):
@@ -68,7 +135,7 @@ class Memory(nn.Module):
 
 
 def quota(size: int, images: int, share: float) -> int:
-    """How many pixels of a class an image may add: max(1, floor(share x round(size / images))) (specs: wpl 4).
+    """How many pixels of a class an image may add: max(1, floor(share x round(size / images))) (card: wpl 4).
 
     Args:
         images: length of the list the loader repeats. share: 1 on Cityscapes, classes / 3 on VOC.
@@ -136,8 +203,24 @@ def _random(label: Tensor, purpose: str, t: Progress) -> Tensor:
 def _merged(rows: Tensor, keys: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Each class's `most` lowest keys among those of all processes, with their rows; keys of another class are none."""
     classes, width = len(rows), rows.shape[-1]
-    every = gathered(keys.movedim(1, 0)).movedim(0, 1)  # C, world x Q
-    found = gathered(rows.movedim(1, 0)).movedim(0, 1)
-    low, at = every.sort(1)
+    every_key = gather_rows(keys.movedim(1, 0)).movedim(0, 1)  # C, world x Q
+    every_row = gather_rows(rows.movedim(1, 0)).movedim(0, 1)
+    low, at = every_key.sort(1)
     held = low[:, :most] < (torch.arange(1, classes + 1, device=low.device) << KEY_BITS)[:, None]
-    return found.gather(1, at[:, :most, None].expand(-1, -1, width)), held.sum(1)
+    return every_row.gather(1, at[:, :most, None].expand(-1, -1, width)), held.sum(1)
+
+
+def _arrivals(slots: int, seen: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a ring of `slots` that `seen` vectors have gone into: which slots the masked rows overwrite, with which row.
+
+    Row j of the mask goes to slot (seen + j) modulo the slots; of several the last one stays.
+    """
+    count = mask.sum()
+    first = (torch.arange(slots, device=mask.device) - seen) % slots
+    place = first + slots * ((count - 1 - first) // slots)
+    return first < count, nth(mask[None], place.clamp(min=0)[None])[0]
+
+
+def _uniform_integers(u: Tensor, count: Tensor) -> Tensor:
+    """Whole numbers 0 .. count - 1 from uniform ones in [0, 1); 0 where the count is 0."""
+    return torch.minimum((u * count).long(), (count - 1).clamp(min=0))

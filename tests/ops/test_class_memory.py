@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssbench.ops.memory import Memory, at_pixels, quota, sample
+from ssbench.ops.class_memory import Memory, at_pixels, quota, sample
 
 CLASSES = 3
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssbench.ops.windows import agreement, agreement_bins, patch_iou, patch_labels, patch_shares
+from ssbench.ops.patch_stats import agreement, agreement_bins, patch_iou, patch_labels, patch_shares
 
 CLASSES = 3
 SIDES = st.integers(1, 90)

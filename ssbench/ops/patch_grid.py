@@ -1,14 +1,9 @@
-"""Grids of patches: their sums, the uncertain ones, the masks they cover."""
+"""An image cut into a grid of patches (UPC): sums over patches, patches by rank, the pixels of chosen patches."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-
-def entropy(probs: Tensor) -> Tensor:
-    """-sum p log p with p clamped at 1e-8, natural log. B C H W -> B H W (UPC Eq. 1)."""
-    return -(probs * probs.clamp(min=1e-8).log()).sum(1)
 
 
 def edges(size: int, grid: int) -> list[int]:
@@ -22,7 +17,7 @@ def patch_index(height: int, width: int, grid: int, device: torch.device) -> Ten
 
 
 def patch_sums(values: Tensor, grid: int) -> Tensor:
-    """Sum of B H W values over each patch. -> B grid^2, row-major (UPC Eq. 2), by matrix products (no atomics)."""
+    """Sum of B H W values over each patch. -> B grid^2, row-major (UPC Eq. 3), by matrix products (no atomics)."""
     strips = torch.arange(grid, device=values.device)[:, None]
     rows, columns = ((_strip(size, grid, values.device) == strips).to(values.dtype) for size in values.shape[-2:])
     return (rows @ values @ columns.T).flatten(1)
@@ -34,12 +29,12 @@ def _strip(size: int, grid: int, device: torch.device) -> Tensor:
     return ((line + 1) * grid - 1) // size  # the largest i with floor(i size / grid) <= line
 
 
-def ranked(scores: Tensor) -> Tensor:
+def rank_patches(scores: Tensor) -> Tensor:
     """Patches from the largest score down, the lower number first at ties. B P -> B P int64."""
     return scores.sort(dim=1, descending=True, stable=True).indices
 
 
-def covered(order: Tensor, k: int, height: int, width: int, grid: int) -> Tensor:
+def patch_mask(order: Tensor, k: int, height: int, width: int, grid: int) -> Tensor:
     """B H W bool: pixels in each image's first `k` patches of `order` (B P)."""
     member = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :k], True)
     return member[:, patch_index(height, width, grid, order.device)]
@@ -54,9 +49,9 @@ def patch_agreement(label: Tensor, truth: Tensor, classes: int, grid: int) -> tu
     valid = (truth != 255).to(torch.float32)
     both, union, present = [], [], []
     for c in range(classes):
-        said, is_so = (label == c) * valid, (truth == c) * valid
-        joint = patch_sums(said * is_so, grid)
-        total = patch_sums(said, grid) + patch_sums(is_so, grid) - joint
+        predicted, actual = (label == c) * valid, (truth == c) * valid
+        joint = patch_sums(predicted * actual, grid)
+        total = patch_sums(predicted, grid) + patch_sums(actual, grid) - joint
         both.append(joint)
         union.append(total)
         present.append(total > 0)

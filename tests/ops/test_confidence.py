@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssbench.ops import select
+from ssbench.ops import confidence
 
 
 def pixel(*probs: float) -> torch.Tensor:
@@ -21,7 +21,7 @@ def pixel(*probs: float) -> torch.Tensor:
 )
 def test_scores_of_the_specification(probs: tuple[float, ...], best: float, entropy: float, margin: float) -> None:
     """Specs: s4mc 11, example 6."""
-    found = [f(pixel(*probs)).item() for f in (select.max_score, select.negative_entropy, select.margin)]
+    found = [f(pixel(*probs)).item() for f in (confidence.max_score, confidence.negative_entropy, confidence.margin)]
     assert found == pytest.approx([best, entropy, margin], abs=5e-5)
 
 
@@ -31,14 +31,14 @@ def test_scores_are_per_pixel_and_take_sums_other_than_one() -> None:
         for i in range(4):
             for j in range(5):
                 values = sorted(probs[b, :, i, j].tolist())
-                assert select.max_score(probs)[b, i, j] == values[-1]
-                assert select.margin(probs)[b, i, j] == pytest.approx(values[-1] - values[-2])
+                assert confidence.max_score(probs)[b, i, j] == values[-1]
+                assert confidence.margin(probs)[b, i, j] == pytest.approx(values[-1] - values[-2])
                 entropy = sum(v * float(np.log(v + 1e-10)) for v in values)
-                assert select.negative_entropy(probs)[b, i, j].item() == pytest.approx(entropy, rel=1e-5)
+                assert confidence.negative_entropy(probs)[b, i, j].item() == pytest.approx(entropy, rel=1e-5)
 
 
 def test_entropy_of_a_certain_pixel_is_zero_and_finite() -> None:
-    assert select.negative_entropy(pixel(1.0, 0.0, 0.0)).item() == pytest.approx(0.0, abs=1e-6)
+    assert confidence.negative_entropy(pixel(1.0, 0.0, 0.0)).item() == pytest.approx(0.0, abs=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,7 +48,7 @@ def test_entropy_of_a_certain_pixel_is_zero_and_finite() -> None:
 )
 def test_quantile_equals_numpys_linear_one(pixels: list[tuple[float, bool]], level: float) -> None:
     values, inside = torch.tensor([v for v, _ in pixels]), torch.tensor([i for _, i in pixels])
-    found = select.quantile(values, inside, level).item()
+    found = confidence.quantile(values, inside, level).item()
     if not inside.any():
         assert found == -np.inf
         return
@@ -58,4 +58,4 @@ def test_quantile_equals_numpys_linear_one(pixels: list[tuple[float, bool]], lev
 
 def test_quantile_ends_are_the_smallest_and_the_largest() -> None:
     values, inside = torch.tensor([[3.0, 1.0], [2.0, 9.0]]), torch.tensor([[True, True], [True, False]])
-    assert [select.quantile(values, inside, level).item() for level in (0.0, 0.5, 1.0)] == [1.0, 2.0, 3.0]
+    assert [confidence.quantile(values, inside, level).item() for level in (0.0, 0.5, 1.0)] == [1.0, 2.0, 3.0]

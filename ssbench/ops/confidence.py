@@ -1,4 +1,4 @@
-"""Scores of confidence and thresholds on them, without leaving the device."""
+"""How sure a network is of each pixel, and quantiles of such scores, computed without leaving the device."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def negative_entropy(probs: Tensor) -> Tensor:
     return (probs * (probs + 1e-10).log()).sum(1)
 
 
+def entropy(probs: Tensor) -> Tensor:
+    """-sum p log p with p clamped at 1e-8, in nats (UPC Eq. 1). B C H W -> B H W."""
+    return -(probs * probs.clamp(min=1e-8).log()).sum(1)
+
+
 def quantile(values: Tensor, inside: Tensor, level: float) -> Tensor:
     """The `level`-quantile (linear interpolation) of `values` where `inside`; -inf where nothing is inside.
 
@@ -36,5 +41,5 @@ def quantile(values: Tensor, inside: Tensor, level: float) -> Tensor:
     below = place.floor().long()
     above = torch.minimum(below + 1, (count - 1).clamp(min=0))
     low, high = ranked.gather(0, torch.stack([below, above]))  # ranked[below] would ask the device for the number
-    found = low + (high - low) * (place - below).to(values.dtype)
-    return torch.where(count > 0, found, torch.full_like(found, float("-inf")))
+    value = low + (high - low) * (place - below).to(values.dtype)
+    return torch.where(count > 0, value, torch.full_like(value, float("-inf")))

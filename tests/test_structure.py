@@ -94,7 +94,7 @@ def test_methods_and_plugins_never_import_each_other(folder: str) -> None:
         "ssbench.files",
     )
     bases = (
-        ("ssbench.plugins.base", "ssbench.methods.base", "ssbench.recipe.hosting")
+        ("ssbench.plugins.base", "ssbench.methods.base", "ssbench.methods.hosting")
         if folder == "methods"
         else ("ssbench.plugins.base",)
     )

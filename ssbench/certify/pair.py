@@ -16,11 +16,11 @@ from ssbench.certify.small import CLASSES, SIDE, Maps, batch_for, build, prepare
 from ssbench.certify.watch import drawing, watched
 from ssbench.data.batch import Batch
 from ssbench.methods.base import Method, Step
+from ssbench.methods.hosting import fit
 from ssbench.nets.segnet import Out
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import LossScale, MixedView, Plugin, Stack, StepOutputs
-from ssbench.recipe.hosting import fit
 
 Answer = TypeVar("Answer")
 SMALL = 41

@@ -14,8 +14,8 @@ from ssbench.certify import CHECKS, checks
 from ssbench.certify.pair import Pair, look
 from ssbench.certify.watch import TORCH
 from ssbench.errors import RecipeError
+from ssbench.methods.hosting import fit, yaml
 from ssbench.plugins.base import Plugin
-from ssbench.recipe.hosting import fit, yaml
 
 State = Literal["passed", "failed", "not seen", "not declared", "not asked", "not tried"]
 

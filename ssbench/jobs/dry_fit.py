@@ -52,7 +52,7 @@ class Rehearsal:
 
 
 class _Stages:
-    """The stages of `methods.base.Stages`, only counted."""
+    """The stages of `methods.base.StagedTraining`, only counted."""
 
     def __init__(self, counted: Rehearsal) -> None:
         self.counted, self.epochs, self.folder = counted, counted.epochs, Path()

@@ -1,12 +1,12 @@
-"""AEL: classes the model is bad at are pasted, sought, mixed and counted more often than those it knows.
+"""AEL: classes that the network predicts badly are pasted, mixed and counted more often.
 
 Paper: Hu et al., "Semi-Supervised Semantic Segmentation via Adaptive Equalization Learning", NeurIPS 2021.
-Checked against: hzhupku/SemiSeg-AEL 747c797, `train.py`, `semseg/` and its two configs (specs: ael 1-13; the paper's
-text was not at hand, so only the release speaks). A bank of one confidence a class drives adaptive copy-paste between
-labelled images, the choice of the image and region to CutMix in, and which pixels count; these are weighted by teacher
-confidence. What the release does unsaid is an option with its value as default: absent classes count as confidence 0,
-the divisor includes pixels without a label, padding counts. Its losses are divided by its eight processes besides the
-usual average, which is `loss_scale: 0.125` in its recipes.
+Checked against: hzhupku/SemiSeg-AEL 747c797, `train.py`, `semseg/` and its two configs (card: ael; the paper's text was
+not at hand, so the release is the only source). A bank holds one confidence a class. It decides which classes are
+pasted between labelled images, which image and region CutMix takes, and which pixels count; these are weighted by the
+teacher's confidence. What the release does without saying so is an option with its value as default: absent classes
+count as confidence 0, the divisor includes pixels without a label, padding counts. Its losses are divided by its eight
+processes besides the usual average, which is `loss_scale: 0.125` in its recipes.
 The release works per process on two labelled images and one of two unlabelled ones. Here `group` labelled images and
 every single unlabelled image stand for a process (a draw of classes, a measurement, a divisor each), so the number of
 devices changes nothing but the dropout masks, which are per process; a process must hold whole groups.
@@ -51,7 +51,6 @@ from ssbench.methods.base import (
 from ssbench.nets.segnet import Out
 from ssbench.ops import ema
 from ssbench.ops import equalize as eq
-from ssbench.ops.host import to_host
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
@@ -89,7 +88,13 @@ class AEL(Method):
         paste_share: float = 0.5  # release
         paste_scale: tuple[float, float] | None = (0.1, 2.0)  # release; null: the views' own
         paste_draws: int = 3  # release: cityscapes_2 3, pascal_4 1
-        paste_without: tuple[int, ...] = (0, 1, 2, 8, 10)  # release, for both data sets (issue 4: meant for Cityscapes)
+        paste_without: tuple[int, ...] = (
+            0,
+            1,
+            2,
+            8,
+            10,
+        )  # release, for both data sets (card: ael 5: meant for Cityscapes)
         component_area: float = 0.005  # release: cityscapes_2 0.005, pascal_4 0.03
         presence: float = 0.01  # release: cityscapes_2 0.01, pascal_4 0.03
 
@@ -110,7 +115,7 @@ class AEL(Method):
         self.images = torch.zeros(0, self.net.classes, dtype=torch.bool)  # N C, on the host
         self.ids: tuple[str, ...] = ()
         self.row: dict[str, int] = {}
-        self._heard: NDArray[np.float32] | None = None  # the class bank as the host last saw it
+        self._bank_on_host: NDArray[np.float32] | None = None  # the class bank as the last transfer brought it
 
     def attach(self, plan: Plan) -> None:
         """Random confidences, and an empty row for each unlabelled image."""
@@ -118,7 +123,7 @@ class AEL(Method):
         self.images = torch.zeros(len(self.ids), self.net.classes, dtype=torch.bool)
         start = rng(plan.seed, "ael bank").random(self.net.classes, np.float32)
         self.bank.copy_(torch.from_numpy(start))
-        self._heard = None
+        self._bank_on_host = None
 
     def get_extra_state(self) -> Tensor:
         """The image bank, which is no buffer because it never leaves the host."""
@@ -126,21 +131,22 @@ class AEL(Method):
 
     def set_extra_state(self, state: Tensor) -> None:
         """The image bank of a checkpoint."""
-        self.images, self._heard = state.cpu().clone(), None
+        self.images, self._bank_on_host = state.cpu().clone(), None
 
     def wants(self, batch: Batch, t: Progress) -> Sequence[str]:
         """For each unlabelled image one in which the teacher last saw the class drawn for it; any if there is none."""
-        asked = []
-        for place, c in self._drawn(batch, t):
-            marked = np.flatnonzero(self.images[:, c].numpy())
+        partners = []
+        for place, c in self._draw_classes(batch, t):
+            with_class = np.flatnonzero(self.images[:, c].numpy())
             dice = rng(t.seed, t.step, "ael partner", place)
-            asked.append(self.ids[int(dice.choice(marked) if len(marked) else dice.integers(len(self.ids)))])
-        return asked
+            row = dice.choice(with_class) if len(with_class) else dice.integers(len(self.ids))
+            partners.append(self.ids[int(row)])
+        return partners
 
     def step(self, batch: Batch, t: Progress) -> Step:
-        """Specs: ael 7, in its order."""
-        drawn = self._drawn(batch, t)  # before anything of this step moves the bank
-        batch = replace(batch, labeled=self._pasted(batch, t))
+        """The forward passes in the order of the release (card: ael 7)."""
+        classes = self._draw_classes(batch, t)  # before anything of this step moves the bank
+        batch = replace(batch, labeled=self._paste_classes(batch, t))
         labeled, here, there = streams(batch)
         out = self.net(labeled.x)
         sup, aux = self.losses.supervised(out.logits, labeled.y), self._auxiliary(out, labeled.y)
@@ -148,7 +154,7 @@ class AEL(Method):
         both, valid = torch.cat([here.weak, there.weak]), torch.cat([here.valid, there.valid])
         pair = labels_of(self.teacher, both, valid, self.cfg.threshold, self.cfg.pair_mode == "train")
         self._measure(out, labeled.y)
-        masks = self._hear(pair.label, drawn, batch, t)
+        masks = self._to_host(pair.label, classes, batch, t)
         maps = {name: torch.cat([layer, there.maps[name]]) for name, layer in here.maps.items()}
         refined, n = self.plugin.refine(pair.with_carry(**maps), t), len(here.weak)
         first, second = refined.permuted(slice(n)), refined.permuted(slice(n, None))
@@ -159,21 +165,21 @@ class AEL(Method):
             return [MixedView(image, first.pasted(second, region), image)]
 
         mixed, teach = self.plugin.mix(cutmix, batch, first, t), frozen_forward(self.teacher)
-        seen = parts(self.net(torch.cat([m.images for m in mixed])), [len(m.images) for m in mixed])
+        outs = parts(self.net(torch.cat([m.images for m in mixed])), [len(m.images) for m in mixed])
         views = [
             StudentView(f"s{k}", m.images, o, m.pseudo, m.weak)
-            for k, (m, o) in enumerate(zip(mixed, seen, strict=True), 1)
+            for k, (m, o) in enumerate(zip(mixed, outs, strict=True), 1)
         ]
         of_labeled = self._consistency("labeled", out.logits, known, None, self.cfg.group, t)
         weights = [self.plugin.weigh(m, teach, t) for m in mixed]
-        each = zip(views, weights, strict=True)
-        of_mixed = mean([self._consistency(v.name, v.out.logits, v.pseudo, w, 1, t) for v, w in each])
+        pairs = zip(views, weights, strict=True)
+        of_mixed = mean([self._consistency(v.name, v.out.logits, v.pseudo, w, 1, t) for v, w in pairs])
         extra, scale = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t), self.plugin.scale(t)
         # A warm-up keeps the labelled term.
         consistency = of_labeled + scale.unlabeled * of_mixed if scale.unlabeled else of_labeled
         host = sup + self.cfg.aux_weight * aux + self.cfg.weight * consistency
-        told = quality(pair, torch.cat([here.truth, there.truth]))
-        terms = recorded(sup=sup, aux=aux, labeled=of_labeled, mixed=of_mixed, **told, **extra)
+        shares = quality(pair, torch.cat([here.truth, there.truth]))
+        terms = recorded(sup=sup, aux=aux, labeled=of_labeled, mixed=of_mixed, **shares, **extra)
         return Step(summed(host, scale, extra) * self.cfg.loss_scale, terms)
 
     def after_step(self, t: Progress) -> None:
@@ -187,40 +193,42 @@ class AEL(Method):
     def _auxiliary(self, out: Out, y: Tensor) -> Tensor:
         return out.logits.new_zeros(()) if out.aux is None else self.losses.supervised(out.aux, y)
 
-    def _pasted(self, batch: Batch, t: Progress) -> Labeled:
-        """Adaptive copy-paste (ael 5): pixels of the drawn classes from another labelled image, if one was loaded."""
+    def _paste_classes(self, batch: Batch, t: Progress) -> Labeled:
+        """Adaptive copy-paste (card: ael 5): pixels of the drawn classes from another labelled image, if one came."""
         labeled, donor = batch.labeled, batch.donor
         if donor is None:
             return labeled
         cfg, count = self.cfg, len(labeled.x)
-        odds = eq.chances(self._bank(), 0.5, cfg.paste_without)
-        chosen = np.zeros((count, len(odds)), np.bool_)
+        probabilities = eq.class_probabilities(self._bank(), 0.5, cfg.paste_without)
+        chosen = np.zeros((count, len(probabilities)), np.bool_)
         for k in range(count):
             dice = rng(t.seed, t.step, "ael paste", (t.rank * count + k) // cfg.group)
-            chosen[k, dice.choice(len(odds), cfg.paste_draws, p=odds)] = True
+            chosen[k, dice.choice(len(probabilities), cfg.paste_draws, p=probabilities)] = True
         region = eq.class_region(donor.y, torch.from_numpy(chosen).to(donor.y.device, non_blocking=True))
         return replace(labeled, x=paste(labeled.x, donor.x, region), y=paste(labeled.y, donor.y, region))
 
-    def _drawn(self, batch: Batch, t: Progress) -> list[tuple[int, int]]:
-        """(place in the whole batch, class drawn for it) of this process's unlabelled images (ael 6)."""
+    def _draw_classes(self, batch: Batch, t: Progress) -> list[tuple[int, int]]:
+        """(place in the whole batch, class drawn for it) of this process's unlabelled images (card: ael 6)."""
         count = len(batch.unlabeled.ids) if batch.unlabeled is not None else 0
-        odds = eq.chances(self._bank(), 1.0)
+        probabilities = eq.class_probabilities(self._bank(), 1.0)
         places = range(t.rank * count, (t.rank + 1) * count)
-        return [(k, int(rng(t.seed, t.step, "ael class", k).choice(len(odds), p=odds))) for k in places]
+        return [
+            (k, int(rng(t.seed, t.step, "ael class", k).choice(len(probabilities), p=probabilities))) for k in places
+        ]
 
     def _bank(self) -> NDArray[np.float32]:
         """The class bank before this step on the host: what the last step's transfer brought, else fetched."""
-        if self._heard is None:
-            self._heard = self.bank.cpu().numpy().copy()
-        return self._heard
+        if self._bank_on_host is None:
+            self._bank_on_host = self.bank.cpu().numpy().copy()
+        return self._bank_on_host
 
     @torch.no_grad()
     def _measure(self, out: Out, y: Tensor) -> None:
-        """The class bank after the student's labelled pass (ael 4)."""
-        found = eq.class_confidence(out.logits, y, self.cfg.group)
-        self.bank.copy_(eq.updated(self.bank, *found, self.cfg.bank_momentum, self.cfg.absent))
+        """The class bank after the student's labelled pass (card: ael 4)."""
+        measured = eq.class_confidence(out.logits, y, self.cfg.group)
+        self.bank.copy_(eq.update_bank(self.bank, *measured, self.cfg.bank_momentum, self.cfg.absent))
 
-    def _hear(self, label: Tensor, drawn: Sequence[tuple[int, int]], batch: Batch, t: Progress) -> Masks:
+    def _to_host(self, label: Tensor, classes: Sequence[tuple[int, int]], batch: Batch, t: Progress) -> Masks:
         """The step's one transfer: where each partner has the class drawn for it (n H W bool, returned), which classes
         each unlabelled image shows (for the image bank) and the class bank (for the next step's draws).
 
@@ -228,21 +236,21 @@ class AEL(Method):
             label: 2n H W, the teacher's raw labels of the unlabelled images, then of their partners.
         """
         _, here, there = streams(batch)
-        n, device = len(drawn), label.device
-        wanted = torch.tensor([c for _, c in drawn]).to(device, non_blocking=True)
+        n, device = len(classes), label.device
+        drawn = torch.tensor([c for _, c in classes]).to(device, non_blocking=True)
         row = torch.tensor([self.row.get(id, -1) + 1 for id in (*here.ids, *there.ids)]).to(device, non_blocking=True)
         shown = torch.cat([row[:, None], eq.presence(label, self.net.classes, self.cfg.presence)], 1)
         everyone = shown.new_zeros(2, t.world * n, shown.shape[1])
         everyone[:, t.rank * n : (t.rank + 1) * n] = shown.view(2, n, -1)
-        masks, told, bank = to_host([label[n:] == wanted[:, None, None], global_sum(everyone), self.bank])
-        self._heard = bank.numpy()
-        for at, *classes in told.flatten(0, 1).tolist():  # in one order for all processes; the last word counts
+        masks, presence, bank = to_host([label[n:] == drawn[:, None, None], global_sum(everyone), self.bank])
+        self._bank_on_host = bank.numpy()
+        for at, *present in presence.flatten(0, 1).tolist():  # the same order on all processes: a later row overwrites
             if at > 0:
-                self.images[at - 1] = torch.tensor(classes, dtype=torch.bool)
+                self.images[at - 1] = torch.tensor(present, dtype=torch.bool)
         return masks.numpy()
 
     def _region(self, masks: Masks, t: Progress) -> Tensor:
-        """n H W bool, where the partner's pixels go: around a part of the drawn class, else half the image (ael 6)."""
+        """n H W bool: the partner's region, a box around a part of the drawn class or half the image (card: ael 6)."""
         region = np.zeros_like(masks)
         for k, mask in enumerate(masks):
             dice = rng(t.seed, t.step, "ael box", t.rank * len(masks) + k)
@@ -256,9 +264,9 @@ class AEL(Method):
     def _consistency(
         self, name: str, logits: Tensor, target: Pseudo, weight: Tensor | None, group: int, t: Progress
     ) -> Tensor:
-        """C of ael 8: pixels drawn by the class the student predicts, weighted by the teacher's confidence."""
-        cfg, counted = self.cfg, target.keep | target.trusted_mask()
-        weighed = target.conf**cfg.confidence_power * self._kept(name, logits.detach().argmax(1), group, t)
+        """C (card: ael 8): pixels drawn by the class the student predicts, weighted by the teacher's confidence."""
+        cfg, counted = self.cfg, target.counted
+        weighed = target.conf**cfg.confidence_power * self._draw_kept(name, logits.detach().argmax(1), group, t)
         if cfg.padding == "ignored":
             weighed = weighed * target.valid
         ce = F.cross_entropy(logits, target.label, reduction="none")
@@ -268,10 +276,28 @@ class AEL(Method):
             weighed = weighed * weight
         return eq.weighted_mean(ce, weighed, counted, group, cfg.normaliser)
 
-    def _kept(self, name: str, predicted: Tensor, group: int, t: Progress) -> Tensor:
+    def _draw_kept(self, name: str, predicted: Tensor, group: int, t: Progress) -> Tensor:
         """B H W bool; each group of images has its own random planes, the same on any number of processes."""
-        found, shape = [], (self.net.classes, *predicted.shape[1:])
-        for k, some in enumerate(torch.split(predicted, group), t.rank * -(-len(predicted) // group)):
+        kept, shape = [], (self.net.classes, *predicted.shape[1:])
+        for k, labels in enumerate(torch.split(predicted, group), t.rank * -(-len(predicted) // group)):
             planes = torch.rand(shape, generator=t.generator(f"ael keep {name} {k}"), device=predicted.device)
-            found.append(eq.keep_map(some, self.bank, self.cfg.sampling_power, planes))
-        return torch.cat(found)
+            kept.append(eq.keep_map(labels, self.bank, self.cfg.sampling_power, planes))
+        return torch.cat(kept)
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of the tensors on the CPU in one transfer, so that the host waits for the device once.
+
+    Args:
+        tensors: any shapes and types, all on one device.
+    """
+    flat = [x.detach().contiguous().view(-1).view(torch.uint8) for x in tensors]
+    order = sorted(range(len(flat)), key=lambda i: -tensors[i].element_size())  # so that every type is aligned
+    joined = torch.cat([flat[i] for i in order]).cpu()
+    copies: dict[int, Tensor] = {}
+    start = 0
+    for i in order:
+        end = start + len(flat[i])
+        copies[i] = joined[start:end].view(tensors[i].dtype).view(tensors[i].shape)
+        start = end
+    return [copies[i] for i in range(len(tensors))]

@@ -1,13 +1,13 @@
-"""AugSeg: strong intensity changes, and labelled patches pasted where the teacher is unsure of an image.
+"""AugSeg: strong colour changes, and labelled patches pasted into images of which the teacher is unsure.
 
 Paper: Zhao et al., "Augmentation Matters: A Simple-yet-Effective Approach to Semi-Supervised Semantic Segmentation",
-CVPR 2023. Checked against: ZhenZHAO/AugSeg 7ead870 and its 55 logs (specs: augseg 1-13). The intensity pool is the
-`augseg` strong view of the data; the rest is here, in the release's order. What the release does unsaid is an option
-with its value as default: teacher = student for the first epoch, buffers averaged, padding labelled and counted, L_u
-divided by all pixels (`pseudo_over: valid` of the task's loss).
+CVPR 2023. Checked against: ZhenZHAO/AugSeg 7ead870 and its 55 logs (card: augseg). The colour operations are the
+`augseg` strong view of the data; the rest is here, in the release's order. What the release does without the paper
+saying so is an option with its value as default: teacher = student for the first epoch, buffers averaged, padding
+labelled and counted, L_u divided by all pixels (`pseudo_over: valid` of the task's loss).
 The release mixes per process of `group` images, with one order and one box size each; so does this, whatever the
-number of processes. Departures: supervised means are over the whole batch, not per process; random decisions are
-drawn anew for every image and group (release: equal on all processes and in both loaders, a slip).
+number of processes. Departures: the labelled cross entropy is a mean over the whole batch, not per process; random
+decisions are drawn anew for every image and group (release: equal on all processes and in both loaders, a slip).
 Plug-ins: `refine` sees the weak view before mixing, an image's confidence comes from the teacher's raw probabilities;
 pasted labelled pixels are `trusted` and hold 0 in maps a plug-in carries.
 """
@@ -40,8 +40,7 @@ from ssbench.methods.base import (
     summed,
 )
 from ssbench.nets.segnet import Out
-from ssbench.ops import ema
-from ssbench.ops import confidence
+from ssbench.ops import confidence, ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
@@ -82,7 +81,7 @@ class AugSeg(Method):
         self.teacher = frozen_copy(self.net)
 
     def step(self, batch: Batch, t: Progress) -> Step:
-        """Specs: augseg 4, in the order of its forward passes."""
+        """The forward passes in the order of the release (card: augseg 4)."""
         cfg, labeled, here = self.cfg, batch.labeled, batch.unlabeled
         if here is None:
             raise ValueError("augseg reads unlabelled images")
@@ -90,15 +89,15 @@ class AugSeg(Method):
             return self._total(batch, self.net(labeled.x), [], {}, t)
         valid = here.valid if cfg.padding == "ignored" else torch.ones_like(here.valid)
         raw = labels_of(self.teacher, here.weak, valid, cfg.threshold, train_mode=False)
-        sure, target = confidence(raw.soft, valid), self.plugin.refine(raw.with_carry(**here.maps), t)
-        mixed = self.plugin.mix(lambda: [self._mixed(labeled, here, target, sure, t)], batch, target, t)
+        confident, target = image_confidence(raw.soft, valid), self.plugin.refine(raw.with_carry(**here.maps), t)
+        mixed = self.plugin.mix(lambda: [self._mix(labeled, here, target, confident, t)], batch, target, t)
         images = [labeled.x, *([here.weak] if cfg.extra_weak else []), *(m.images for m in mixed)]
-        out, *seen = parts(self.net(torch.cat(images)), [len(x) for x in images])
-        each, views = self._taught(mixed, seen[-len(mixed) :], frozen_forward(self.teacher), t)
-        told = {"counted": _counted(views[0].pseudo), **quality(target, here.truth)}
-        return self._total(batch, out, views, {"unsup": mean(each), **told}, t)
+        out, *outs = parts(self.net(torch.cat(images)), [len(x) for x in images])
+        terms, views = self._teach_views(mixed, outs[-len(mixed) :], frozen_forward(self.teacher), t)
+        shares = {"counted": _counted_share(views[0].pseudo), **quality(target, here.truth)}
+        return self._total(batch, out, views, {"unsup": mean(terms), **shares}, t)
 
-    def _mixed(self, labeled: Labeled, here: Unlabeled, target: Pseudo, sure: Tensor, t: Progress) -> MixedView:
+    def _mix(self, labeled: Labeled, here: Unlabeled, target: Pseudo, confident: Tensor, t: Progress) -> MixedView:
         """Labelled boxes into a copy of the batch, boxes of that copy into the batch; one order for both (Sec. 3.3)."""
         strong = here.strong[0]
         if t.chance("augseg mix") >= self.cfg.mix_probability:
@@ -106,35 +105,38 @@ class AugSeg(Method):
         if labeled.x.shape != strong.shape:
             what = f"{len(labeled.x)} labelled and {len(strong)} unlabelled images"
             raise RecipeError(what, "schedule", "augseg pastes one into the other: give both batches one size")
-        order = self._order(len(strong), t)
-        inner = self._boxes(strong, self.cfg.inject_beta, "inner box", t) & self._injected(sure, t)[:, None, None]
-        outer = self._boxes(strong, self.cfg.mix_beta, "outer box", t)
-        truth = known(labeled.y, target, self.cfg.padding == "ignored").permuted(order)
+        order = self._draw_order(len(strong), t)
+        inner = (
+            self._draw_boxes(strong, self.cfg.inject_beta, "inner box", t)
+            & self._draw_injections(confident, t)[:, None, None]
+        )
+        outer = self._draw_boxes(strong, self.cfg.mix_beta, "outer box", t)
+        truth = ground_truth(labeled.y, target, self.cfg.padding == "ignored").permuted(order)
         pseudo = target.pasted(target.pasted(truth, inner).permuted(order), outer)
         images, weak = (paste(x, paste(x, labeled.x[order], inner)[order], outer) for x in (strong, here.weak))
         return MixedView(images, pseudo, weak)
 
-    def _injected(self, sure: Tensor, t: Progress) -> Tensor:
+    def _draw_injections(self, confident: Tensor, t: Progress) -> Tensor:
         """B bool: images that take a labelled patch, with probability 1 - confidence."""
         if self.cfg.inject != "unsure":
-            return torch.full_like(sure, self.cfg.inject == "always", dtype=torch.bool)
-        drawn = torch.rand(len(sure) * t.world, generator=t.generator("augseg toss"), device=t.device)
-        return _mine(drawn, t) >= sure
+            return torch.full_like(confident, self.cfg.inject == "always", dtype=torch.bool)
+        coins = torch.rand(len(confident) * t.world, generator=t.generator("augseg toss"), device=t.device)
+        return _rows_of_process(coins, t) >= confident
 
-    def _order(self, images: int, t: Progress) -> Tensor:
+    def _draw_order(self, images: int, t: Progress) -> Tensor:
         """B indices: a random order within each group."""
         count = self._groups(images)
-        drawn = torch.rand(count * t.world, images // count, generator=t.generator("augseg order"), device=t.device)
+        keys = torch.rand(count * t.world, images // count, generator=t.generator("augseg order"), device=t.device)
         first = torch.arange(0, images, images // count, device=t.device)[:, None]
-        return (_mine(drawn, t).argsort(1) + first).flatten()
+        return (_rows_of_process(keys, t).argsort(1) + first).flatten()
 
-    def _boxes(self, like: Tensor, beta: tuple[float, float], purpose: str, t: Progress) -> Tensor:
+    def _draw_boxes(self, like: Tensor, beta: tuple[float, float], purpose: str, t: Progress) -> Tensor:
         """B H W bool: a box an image, of one size in each group, its centre uniform from an eighth of the side on."""
         shape, count = (like.shape[-2], like.shape[-1]), self._groups(len(like))
-        drawn = torch.rand(len(like) * t.world, 2, generator=t.generator(f"augseg {purpose}"), device=t.device)
+        places = torch.rand(len(like) * t.world, 2, generator=t.generator(f"augseg {purpose}"), device=t.device)
         ranks = range(t.rank * count, (t.rank + 1) * count)
         cuts = [math.sqrt(1 - rng(t.seed, t.step, f"augseg {purpose}", k).beta(*beta)) for k in ranks]
-        pairs = zip(cuts, _mine(drawn, t).chunk(count), strict=True)
+        pairs = zip(cuts, _rows_of_process(places, t).chunk(count), strict=True)
         return torch.cat([boxes(centres, shape, cut) for cut, centres in pairs])
 
     def _groups(self, images: int) -> int:
@@ -147,16 +149,14 @@ class AugSeg(Method):
     def _total(
         self, batch: Batch, out: Out, views: Sequence[StudentView], terms: dict[str, Tensor], t: Progress
     ) -> Step:
-        sup = self.losses.supervised(out.logits, batch.labeled.y)
-        if out.aux is not None:
-            sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
+        sup = self.losses.labeled(out, batch.labeled.y, self.cfg.aux_weight)
         extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
         scale = self.plugin.scale(t)
         host = sup + self.cfg.weight * scale.unlabeled * terms["unsup"] if terms and scale.unlabeled else sup
         return Step(summed(host, scale, extra), recorded(sup=sup, **terms, **extra))
 
     def after_step(self, t: Progress) -> None:
-        """EMA of parameters and buffers, rising to `ema`; a copy at first (specs: augseg 8)."""
+        """EMA of parameters and buffers, rising to `ema`; a copy at first (card: augseg 8)."""
         start = self.cfg.warmup_epochs * t.steps_per_epoch
         copying = t.epoch < self.cfg.warmup_epochs + self.cfg.copy_epochs
         decay = 0.0 if copying else ema.capped_decay(t.step - start, self.cfg.ema)
@@ -167,14 +167,14 @@ class AugSeg(Method):
         return self.teacher(x).logits
 
 
-def confidence(probs: Tensor, valid: Tensor) -> Tensor:
+def image_confidence(probs: Tensor, valid: Tensor) -> Tensor:
     """B in [0, 1]: mean over valid pixels of (1 - entropy / ln C) x largest probability. probs: B C H W."""
     certain = 1 + confidence.negative_entropy(probs) / math.log(probs.shape[1])
     return (certain * probs.amax(1) * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
 
 def boxes(centres: Tensor, shape: tuple[int, int], cut: float) -> Tensor:
-    """B H W bool: boxes of sides int(side x cut), clipped to the picture (specs: augseg 5).
+    """B H W bool: boxes of sides int(side x cut), clipped to the picture (card: augseg 5).
 
     Args:
         centres: B 2 uniform numbers in [0, 1), row and column, mapped to whole pixels from side // 8 to side - 1.
@@ -188,22 +188,22 @@ def boxes(centres: Tensor, shape: tuple[int, int], cut: float) -> Tensor:
     return inside[0][:, :, None] & inside[1][:, None, :]
 
 
-def known(y: Tensor, like: Pseudo, only_labelled: bool) -> Pseudo:
-    """Ground truth (B H W, 255 = none) as a statement to paste: sure and trusted where there is a label.
+def ground_truth(y: Tensor, like: Pseudo, only_labelled: bool) -> Pseudo:
+    """Ground truth (B H W, 255 = none) as pseudo-labels to paste: certain and trusted where there is a label.
 
     Pixels without one teach nothing, but stay valid, so that L_u is still divided by them, unless `only_labelled`.
     """
-    there = y != 255
-    valid = there if only_labelled else torch.ones_like(there)
+    labelled = y != 255
+    valid = labelled if only_labelled else torch.ones_like(labelled)
     carry = {name: torch.zeros_like(value) for name, value in like.carry.items()}
-    return Pseudo(y.where(there, 0), torch.ones_like(like.conf), there, valid, trusted=there, carry=carry)
+    return Pseudo(y.where(labelled, 0), torch.ones_like(like.conf), labelled, valid, trusted=labelled, carry=carry)
 
 
-def _counted(pseudo: Pseudo) -> Tensor:
+def _counted_share(pseudo: Pseudo) -> Tensor:
     """Share of pixels that enter the loss, pasted ones included, as the release logs it."""
-    return ((pseudo.keep | pseudo.trusted_mask()) & pseudo.valid).float().mean()
+    return (pseudo.counted & pseudo.valid).float().mean()
 
 
-def _mine(drawn: Tensor, t: Progress) -> Tensor:
-    """This process's rows of what was drawn for all."""
-    return drawn.chunk(t.world)[t.rank]
+def _rows_of_process(draws: Tensor, t: Progress) -> Tensor:
+    """This process's rows of random numbers drawn for all processes, so that their number changes none."""
+    return draws.chunk(t.world)[t.rank]

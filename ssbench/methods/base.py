@@ -1,7 +1,11 @@
-"""The contract of a method: it owns its networks, a step returns the loss and its named terms."""
+"""The contract of a method: it owns its networks, and a step returns the loss and its named terms.
+
+Also here: the settings and functions of the task's losses, and helpers that several methods share.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +19,13 @@ from torch import Tensor, nn
 from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.data.plan import Needs, Plan
 from ssbench.errors import RecipeError
+from ssbench.methods.hosting import unhosted
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import losses
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
 from ssbench.plugins.base import LossScale, MixedView, Plugin, StudentView
-from ssbench.recipe.hosting import unhosted
 from ssbench.views.sample import Maps
 
 
@@ -60,13 +64,17 @@ class Losses:
         """Scalar loss of B C H W logits against B H W labels, 255 = ignore."""
         if self.cfg.supervised == "ohem":
             return losses.ohem(logits, target, self.cfg.ohem_threshold, self.cfg.ohem_min_kept, self.cfg.ohem_group)
-        return (
-            losses.ce_dice(logits, target) if self.cfg.supervised == "ce_dice" else losses.cross_entropy(logits, target)
-        )
+        loss = losses.ce_dice if self.cfg.supervised == "ce_dice" else losses.cross_entropy
+        return loss(logits, target)
+
+    def labeled(self, out: Out, target: Tensor, aux_weight: float) -> Tensor:
+        """`supervised` of a network's output, plus `aux_weight` times that of its auxiliary head if it has one."""
+        sup = self.supervised(out.logits, target)
+        return sup if out.aux is None else sup + aux_weight * self.supervised(out.aux, target)
 
     def pseudo(self, logits: Tensor, target: Pseudo, weight: Tensor | None = None) -> Tensor:
         """Scalar loss of B C H W logits against pseudo-labels; weight: B H W or None."""
-        keep = target.keep if target.trusted is None else target.keep | target.trusted
+        keep = target.counted
         if self.cfg.pseudo == "dice":
             return losses.dice(logits, target.label, keep & target.valid, weight)
         over = target.valid & keep if self.cfg.pseudo_over == "kept" else target.valid
@@ -82,21 +90,21 @@ class Step:
 
 
 class Loop(Protocol):
-    """What a method's `fit` may ask of the trainer."""
+    """The part of the trainer that a method's `fit` uses."""
 
     def train(self) -> None:
         """Train to the end of the schedule, from wherever the run stands."""
 
     @property
-    def stages(self) -> Stages:
-        """For methods that train more than once; first asked for before anything is trained."""
+    def stages(self) -> StagedTraining:
+        """For methods that train more than once; first read before anything is trained."""
 
 
-class Stages(Protocol):
+class StagedTraining(Protocol):
     """Several trainings in one run, and what is computed between them; for methods whose `needs` are a mixture.
 
-    `fit` runs from its top whenever a run is resumed: each of these calls is done once and then passed over, and one
-    that was cut off goes on where it was.
+    `fit` runs from its top whenever a run is resumed. A call that was finished is skipped, and one that was interrupted
+    continues where it stopped.
     """
 
     labeled: tuple[str, ...]
@@ -113,12 +121,12 @@ class Stages(Protocol):
         Args:
             unlabeled, repeats: the mixture's unlabelled images, and how often the labelled list stands in it.
             maps: the stored maps of the unlabelled ones; {} for a labelled one. Pickles to loader workers.
-            keep: epochs (from 1) whose networks `network` will be asked for.
-            last: the run's score is this training's. `fit` ends with one such call.
+            keep: epochs (from 1) whose networks `network` will load.
+            last: this training's score is the run's. `fit` ends with one such call.
         """
 
     def network(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
-        """B C H W images -> logits of an earlier training: of its best epoch on val, or of one it was told to keep."""
+        """B C H W images -> logits of an earlier training: of its best epoch on val, or of an epoch in `keep`."""
 
     def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
         """`value` of every image (1 3 H W, native size, normalised), by id, in the order of `ids`."""
@@ -126,9 +134,9 @@ class Stages(Protocol):
     def store(
         self, name: str, ids: Sequence[str], maps: Sequence[str], draw: Callable[[Tensor], Mapping[str, Image.Image]]
     ) -> None:
-        """Keep what `draw` makes of every image (as in `measure`): `maps` by name, as `folder/<map>/<id>.png`.
+        """Write `draw` of every image (as in `measure`) to files: map `name` of image `id` is `folder/<name>/<id>.png`.
 
-        The first map holds labels, mode P, and is compared with the hidden ones for the record.
+        The first of `maps` holds labels, mode P, and is compared with the hidden labels for the record.
         """
 
 
@@ -138,8 +146,8 @@ MakeNet = Callable[[str], SegNet]
 class Method(nn.Module):
     """A baseline. `forward` is `step`, so that DDP wraps the method and not its networks.
 
-    honours: the plug-in hooks its step calls. synchronises: why its step waits for the device, if it does; else empty.
-    two_students: it trains two networks that teach each other.
+    honours: the plug-in hooks its step calls. synchronises: why its step waits for the device, empty if it does not.
+    two_students: whether it trains two networks that teach each other.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -149,8 +157,8 @@ class Method(nn.Module):
 
     def __init__(self, cfg: Any, make_net: MakeNet, plugin: Plugin, loss: LossConfig) -> None:
         super().__init__()
-        if found := unhosted(type(self).__name__, type(self), cfg, type(plugin).__name__, plugin, plugin.needs):
-            raise RecipeError(found.what, "method", found.fix)
+        if refusal := unhosted(type(self).__name__, type(self), cfg, type(plugin).__name__, plugin, plugin.needs):
+            raise RecipeError(refusal.what, "method", refusal.fix)
         self.cfg, self.losses, self.plugin = cfg, Losses(loss, plugin.absolute), plugin
         self.net = make_net("student")
         self.extras = plugin.extras(self.net)
@@ -170,12 +178,12 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def attach(self, plan: Plan) -> None:
-        """Told once, before training and resuming, which images the run reads (for state kept per image)."""
+        """Set up state kept per image. Called once, before training and resuming, with the images the run reads."""
 
     def wants(self, batch: Batch, t: Progress) -> Sequence[str]:
-        """Ids of unlabelled images the step needs besides its batch: loaded now, they come as `batch.partner`.
+        """Ids of the unlabelled images to load as `batch.partner` of this step, one for each place of this process.
 
-        For `Needs.partner` "asked", where what was learned so far chooses them; one for each place of this process.
+        Only for `Needs.partner` "asked": the method chooses partners from what it has learned so far.
         """
         return ()
 
@@ -208,7 +216,7 @@ class Method(nn.Module):
         head = [p for net in self.students() for p in net.head_parameters()]
         return encoder, [*head, *self.extras.parameters()]
 
-    def _taught(
+    def _teach_views(
         self, mixed: Sequence[MixedView], outs: Sequence[Out], teach: Callable[[Tensor], Out], t: Progress
     ) -> tuple[list[Tensor], list[StudentView]]:
         """The pseudo-label loss of each strong view under the plug-in's weights, and the views "s1", "s2", ..."""
@@ -229,19 +237,17 @@ def streams(batch: Batch) -> tuple[Labeled, Unlabeled, Unlabeled]:
 
 
 def frozen_copy(net: SegNet) -> SegNet:
-    """A teacher: same architecture and values, no gradients."""
-    import copy
-
+    """A copy of `net` as a teacher: same values, no gradients."""
     return copy.deepcopy(net).requires_grad_(False)
 
 
 @torch.no_grad()
 def labels_of(net: SegNet, x: Tensor, valid: Tensor, threshold: float, train_mode: bool) -> Pseudo:
     """Pseudo-labels of `net` on images x (B 3 H W), in eval or train mode (batch statistics), mode restored after."""
-    was = net.training
+    mode = net.training
     net.train(train_mode)
     out = net(x)
-    net.train(was)
+    net.train(mode)
     return Pseudo.of(out.logits, valid, threshold, out.feats)
 
 
@@ -268,7 +274,7 @@ def mean(terms: Sequence[Tensor]) -> Tensor:
 
 
 def quality(target: Pseudo, truth: Tensor | None = None) -> dict[str, Tensor]:
-    """How good pseudo-labels are, as shares to record; nothing of it reaches a loss.
+    """Quality of pseudo-labels, as shares to record; no loss uses it.
 
     Args:
         truth: the hidden labels, B H W, 255 = unknown; by default what `target` carries as "truth".
@@ -278,13 +284,13 @@ def quality(target: Pseudo, truth: Tensor | None = None) -> dict[str, Tensor]:
         `right` the share kept and right: the recall; precision is right / known.
     """
     counted = target.keep & target.valid
-    said = {"kept": _share(counted, target.valid)}
+    shares = {"kept": _share(counted, target.valid)}
     truth = target.carry.get("truth") if truth is None else truth
     if truth is None:
-        return said
-    there = target.valid & (truth != 255)
-    known = counted & there
-    return {**said, "known": _share(known, there), "right": _share(known & (target.label == truth), there)}
+        return shares
+    labelled = target.valid & (truth != 255)
+    known = counted & labelled
+    return {**shares, "known": _share(known, labelled), "right": _share(known & (target.label == truth), labelled)}
 
 
 def _share(some: Tensor, of: Tensor) -> Tensor:
@@ -297,10 +303,10 @@ def frozen_forward(net: SegNet) -> Callable[[Tensor], Out]:
 
     @torch.no_grad()
     def forward(x: Tensor) -> Out:
-        was = net.training
+        mode = net.training
         net.eval()
         out = net(x)
-        net.train(was)
+        net.train(mode)
         return out
 
     return forward

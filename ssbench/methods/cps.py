@@ -1,17 +1,17 @@
 """CPS: two networks of one architecture and two random heads teach each other with their hard labels.
 
 Paper: Chen et al., "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision", CVPR 2021.
-Checked against: charlesCXK/TorchSemiSeg 5e0c29c, `exp.{voc,city}/*.CPS` and `*.CPS+CutMix` (specs: cps 1-8). What the
-release does without the paper saying so is an option with the release's value as default: `partner: same` (Q1: two
-samplers of one seed, so an image is mixed with itself, augmented afresh), labels from batch statistics (Q5), `padding:
-counted` (Q6), no cross term on labelled images with CutMix (Q7; the paper's formula has it in both).
-Its losses are divided by the number of GPUs W on top of the usual averaging (Q2): recipes state the equal lr / W and
-weight decay x W of one process.
-Departures: means are over the whole batch and not per GPU; the unlabelled order is shuffled every epoch (Q3); regions
-are drawn per image, not per loader worker (Q4). The order of the two networks' passes differs from the release's
-(whose VOC and Cityscapes scripts differ too) and changes nothing, the networks share no state.
+Checked against: charlesCXK/TorchSemiSeg 5e0c29c, `exp.{voc,city}/*.CPS` and `*.CPS+CutMix` (card: cps). What the release
+does without the paper saying so is an option with the release's value as default: `partner: same` (two samplers of one
+seed, so an image is mixed with itself, augmented afresh; card: cps 7) and `padding: counted`. Labels come from batch
+statistics, and with CutMix labelled images have no cross term (the paper's formula has it in both; card: cps 9).
+Its losses are divided by the number of GPUs W on top of the usual averaging (card: cps 8): recipes state the equal
+lr / W and weight decay x W of one process.
+Departures: cross entropies are means over the whole batch and not per GPU; the unlabelled order is shuffled every
+epoch; regions are drawn per image, not per loader worker (card: cps 9). The order of the two networks' passes differs
+from the release's (whose VOC and Cityscapes scripts differ too), which changes nothing: they share no state.
 A plug-in's hooks act in both directions, on each network's own labels; its `extras` and its state are one, made for
-the first network and shared by both, and `loss` is asked once for each (the second's terms end in "_2").
+the first network and shared by both, and `loss` is called once for each (the second's terms end in "_2").
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class CPS(Method):
         name: Literal["cps"] = "cps"
         cutmix: bool = True  # the variant of the quoted rows; false: Sec. 3 of the paper
         weight: float = 1.0  # release: VOC 1.5, with CutMix 1; Cityscapes 6, with CutMix 5
-        partner: Literal["same", "other"] = "same"  # release (Q1); the paper's CutMix: other
-        padding: Literal["counted", "ignored"] = "counted"  # release (Q6): labels on padding count
+        partner: Literal["same", "other"] = "same"  # release (card: cps 7); the paper's CutMix: other
+        padding: Literal["counted", "ignored"] = "counted"  # release (card: cps 9): labels on padding count
         unlabeled: Literal["rest", "all"] = "rest"  # few-label VOC: all, with the labelled images (thread #22)
 
     @property
@@ -87,7 +87,7 @@ class CPS(Method):
         return [self.net, self.second]
 
     def step(self, batch: Batch, t: Progress) -> Step:
-        """Specs: cps 4 with CutMix, 3 without."""
+        """With CutMix card: cps 4, without card: cps 3."""
         return self._cutmix(batch, t) if self.cfg.cutmix else self._plain(batch, t)
 
     def _plain(self, batch: Batch, t: Progress) -> Step:
@@ -96,15 +96,15 @@ class CPS(Method):
         assert here is not None  # noqa: S101  `needs` asks for it
         first, second = [net(labeled.x) for net in nets], [net(here.weak) for net in nets]
         raw = [Pseudo.of(out.logits, here.valid, 0.0, out.feats) for out in second]
-        told = [self.plugin.refine(one.with_carry(truth=here.truth, **here.maps), t) for one in raw]
+        labels = [self.plugin.refine(pseudo.with_carry(truth=here.truth, **here.maps), t) for pseudo in raw]
         terms, views = [], []
         for k, peer in enumerate(PEER):
-            mixed = MixedView(here.weak, told[peer], here.weak)
+            mixed = MixedView(here.weak, labels[peer], here.weak)
             weight = self.plugin.weigh(mixed, frozen_forward(nets[peer]), t)
-            target, weight = _joined(labeled, first[peer], told[peer], weight)
+            target, weight = _joined(labeled, first[peer], labels[peer], weight)
             both = torch.cat([first[k].logits, second[k].logits])
             terms.append(self.losses.pseudo(both, self._counted(target), weight))
-            views.append([StudentView("weak", here.weak, second[k], told[peer], here.weak)])
+            views.append([StudentView("weak", here.weak, second[k], labels[peer], here.weak)])
         return self._total(batch, first, views, terms, t)
 
     def _cutmix(self, batch: Batch, t: Progress) -> Step:
@@ -113,10 +113,10 @@ class CPS(Method):
         mixed = [self._mixed(net, batch, t) for net in nets]
         terms, views = [], []
         for net, peer in zip(nets, PEER, strict=True):
-            looks, teach = mixed[peer], frozen_forward(nets[peer])
-            seen = parts(net(torch.cat([m.images for m in looks])), [len(m.images) for m in looks])
-            terms.append(mean([self._cross(m, out, teach, t) for m, out in zip(looks, seen, strict=True)]))
-            pairs = enumerate(zip(looks, seen, strict=True), 1)
+            of_peer, teach = mixed[peer], frozen_forward(nets[peer])
+            outs = parts(net(torch.cat([m.images for m in of_peer])), [len(m.images) for m in of_peer])
+            terms.append(mean([self._cross(m, out, teach, t) for m, out in zip(of_peer, outs, strict=True)]))
+            pairs = enumerate(zip(of_peer, outs, strict=True), 1)
             views.append([StudentView(f"s{k}", m.images, out, m.pseudo, m.weak) for k, (m, out) in pairs])
         first = [net(batch.labeled.x) for net in nets]
         return self._total(batch, first, views, terms, t)
@@ -124,17 +124,17 @@ class CPS(Method):
     def _mixed(self, net: SegNet, batch: Batch, t: Progress) -> Sequence[MixedView]:
         """What `net` teaches its peer: images and its own labels mixed alike. The partner is labelled if need be."""
         _, here, there = streams(batch)
-        told = self._told(net, here, t)
+        labels = self._label(net, here, t)
 
         def cutmix() -> list[MixedView]:
             box = here.boxes[0]
             image = paste(here.weak, there.weak, box)
-            return [MixedView(image, told.pasted(self._told(net, there, t), box), image)]
+            return [MixedView(image, labels.pasted(self._label(net, there, t), box), image)]
 
-        return self.plugin.mix(cutmix, batch, told, t)
+        return self.plugin.mix(cutmix, batch, labels, t)
 
-    def _told(self, net: SegNet, draw: Unlabeled, t: Progress) -> Pseudo:
-        """Hard labels without a threshold, from a pass in the network's own mode, which is training (Q5)."""
+    def _label(self, net: SegNet, draw: Unlabeled, t: Progress) -> Pseudo:
+        """Hard labels without a threshold, from a pass in the network's own mode, which is training (card: cps 9)."""
         raw = labels_of(net, draw.weak, draw.valid, 0.0, net.training)
         return self.plugin.refine(raw.with_carry(truth=draw.truth, **draw.maps), t)
 
@@ -143,7 +143,7 @@ class CPS(Method):
         return self.losses.pseudo(out.logits, self._counted(mixed.pseudo), self.plugin.weigh(mixed, teach, t))
 
     def _counted(self, target: Pseudo) -> Pseudo:
-        """The target as the loss counts it: with its padding (Q6), or without."""
+        """The target as the loss counts it: with its padding or without (card: cps 9)."""
         return target if self.cfg.padding == "ignored" else replace(target, valid=torch.ones_like(target.valid))
 
     def _total(
@@ -159,22 +159,22 @@ class CPS(Method):
         sup = [self.losses.supervised(out.logits, batch.labeled.y) for out in first]
         extra: dict[str, Tensor] = {}
         for k, (net, peer) in enumerate(zip(nets, PEER, strict=True)):
-            seen = StepOutputs(batch, first[k], tuple(views[k]), net, frozen_forward(nets[peer]))
-            found = self.plugin.loss(seen, t)
-            extra |= {name if k == 0 else f"{name}_2": value for name, value in found.items()}
+            outputs = StepOutputs(batch, first[k], tuple(views[k]), net, frozen_forward(nets[peer]))
+            terms_of_net = self.plugin.loss(outputs, t)
+            extra |= {name if k == 0 else f"{name}_2": value for name, value in terms_of_net.items()}
         scale, cross = self.plugin.scale(t), terms[0] + terms[1]
         host = sup[0] + sup[1] + self.cfg.weight * scale.unlabeled * cross if scale.unlabeled else sup[0] + sup[1]
-        told = quality(views[0][0].pseudo)
-        return Step(summed(host, scale, extra), recorded(sup=sup[0], sup_2=sup[1], cps=cross, **told, **extra))
+        shares = quality(views[0][0].pseudo)
+        return Step(summed(host, scale, extra), recorded(sup=sup[0], sup_2=sup[1], cps=cross, **shares, **extra))
 
 
-def _joined(labeled: Labeled, known: Out, told: Pseudo, weight: Tensor | None) -> tuple[Pseudo, Tensor | None]:
+def _joined(labeled: Labeled, first: Out, labels: Pseudo, weight: Tensor | None) -> tuple[Pseudo, Tensor | None]:
     """Labels of the labelled images (unrefined, weight 1) before those of the unlabelled ones."""
-    conf, label = known.logits.detach().softmax(1).max(1)
+    conf, label = first.logits.detach().softmax(1).max(1)
     joined = Pseudo(
-        label=torch.cat([label, told.label]),
-        conf=torch.cat([conf, told.conf]),
-        keep=torch.cat([torch.ones_like(label, dtype=torch.bool), told.keep]),
-        valid=torch.cat([labeled.y != IGNORE, told.valid]),
+        label=torch.cat([label, labels.label]),
+        conf=torch.cat([conf, labels.conf]),
+        keep=torch.cat([torch.ones_like(label, dtype=torch.bool), labels.keep]),
+        valid=torch.cat([labeled.y != IGNORE, labels.valid]),
     )
     return joined, None if weight is None else torch.cat([torch.ones_like(conf), weight])

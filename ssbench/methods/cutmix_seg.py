@@ -2,8 +2,8 @@
 
 Papers: French et al., "Semi-supervised semantic segmentation needs strong, varied perturbations", BMVC 2020; and the
 "CutMix-Seg" rows of S4MC, which are the U2PL trainer without its contrastive loss.
-Checked against: Britefury/cutmix-semisup-seg af6183a for `variant: original` (specs: cutmix_seg 1-2), s4mcontext/s4mc
-63905af for `variant: s4mc` (specs: s4mc 4-6; its three debugging leftovers are not copied: one step an epoch, an
+Checked against: Britefury/cutmix-semisup-seg af6183a for `variant: original` (card: cutmix_seg 1, 2), s4mcontext/s4mc
+63905af for `variant: s4mc` (card: cutmix_seg 4; its three debugging leftovers are not copied: one step an epoch, an
 active contrastive block, mixing an image with itself at batch size 1).
 Departures of `original`: the shared DeepLabV3+ instead of DeepLab v2, batch-norm not frozen in train mode. Of `s4mc`:
 the teacher starts as a copy of the student (release: with a head of its own, which only moves its statistics before
@@ -105,12 +105,12 @@ class CutMixSeg(Method):
         mixed = self.plugin.mix(lambda: [self._cutmix(here, target, t)], batch, target, t)
         both = torch.cat([batch.labeled.x, *(m.images for m in mixed)])
         sizes = [len(batch.labeled.x), *(len(m.images) for m in mixed)]
-        out, *seen = parts(self.net(both), sizes)
+        out, *outs = parts(self.net(both), sizes)
         with torch.no_grad():
             self.teacher.train()
-            _, *told = parts(self.teacher(both), sizes)
+            _, *teacher_outs = parts(self.teacher(both), sizes)
         teach, views, terms = frozen_forward(self.teacher), [], []
-        for k, (m, student, teacher) in enumerate(zip(mixed, seen, told, strict=True), 1):
+        for k, (m, student, teacher) in enumerate(zip(mixed, outs, teacher_outs, strict=True), 1):
             probs = teacher.logits.softmax(1)
             judged = replace(m.pseudo, probs=probs, logits=teacher.logits, conf=probs.amax(1), feats=teacher.feats)
             pseudo = self.plugin.refine(judged, t)
@@ -128,23 +128,23 @@ class CutMixSeg(Method):
         return MixedView(image, target.pasted(target.permuted(order), here.boxes[0]), image)
 
     def _original(self, batch: Batch, t: Progress) -> Step:
-        """Squared error to the mixed teacher probabilities, scaled by the confident share (specs: cutmix_seg 1)."""
+        """Squared error to the mixed teacher probabilities, scaled by the confident share (card: cutmix_seg 1)."""
         labeled, here, there = streams(batch)
         out, box, tau = self.net(labeled.x), here.boxes[0], self.cfg.threshold
-        each = [labels_of(self.teacher, u.weak, u.valid, tau, train_mode=True) for u in (here, there)]
+        labels = [labels_of(self.teacher, u.weak, u.valid, tau, train_mode=True) for u in (here, there)]
         first, second = [
             self.plugin.refine(raw.with_carry(truth=u.truth, **u.maps), t)
-            for raw, u in zip(each, (here, there), strict=True)
+            for raw, u in zip(labels, (here, there), strict=True)
         ]
         image, pseudo = paste(here.strong[0], there.strong[0], box), first.pasted(second, box)
-        seen = self.net(image)
-        gap = (seen.logits.softmax(1) - paste(first.soft, second.soft, box)).square().sum(1) * pseudo.valid
+        student = self.net(image)
+        gap = (student.logits.softmax(1) - paste(first.soft, second.soft, box)).square().sum(1) * pseudo.valid
         kept = pseudo.keep.to(gap.dtype)
         gap = gap * (kept if self.cfg.confidence == "pixel" else global_sum(kept.mean()) / world_size())
         mixed = MixedView(image, pseudo, paste(here.weak, there.weak, box))
         weight = self.plugin.weigh(mixed, frozen_forward(self.teacher), t)
         gap = gap if weight is None else gap * (weight if self.plugin.absolute else mean_one(weight))
-        views = [StudentView("s1", image, seen, pseudo, mixed.weak)]
+        views = [StudentView("s1", image, student, pseudo, mixed.weak)]
         return self._total(batch, out, views, mean_of(gap.sum(), gap.numel()), t)
 
     def _total(
@@ -173,9 +173,8 @@ class CutMixSeg(Method):
 
 
 def _scaled_ce(logits: torch.Tensor, pseudo: Pseudo, weight: torch.Tensor | None, absolute: bool) -> torch.Tensor:
-    """Mean CE over kept pixels times all / kept pixels (S4MC release; specs: s4mc 4); 0 when nothing is kept."""
-    keep = pseudo.keep if pseudo.trusted is None else pseudo.keep | pseudo.trusted
-    kept = keep.to(logits.dtype)
+    """Mean CE over kept pixels times all / kept pixels (S4MC release; card: cutmix_seg 4); 0 when nothing is kept."""
+    kept = pseudo.counted.to(logits.dtype)
     ce = F.cross_entropy(logits, pseudo.label, reduction="none") * kept
     share = global_sum(kept.new_full((), kept.numel())) / global_sum(kept.sum()).clamp(min=1)
     if weight is None:

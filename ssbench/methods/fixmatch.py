@@ -1,8 +1,8 @@
 """FixMatch for segmentation: confident weak-view labels teach a CutMixed strong view.
 
 Paper: Sohn et al. 2020 (FixMatch), in the form of UniMatch (Yang et al. 2023, Sec. 3.1). Checked against: UniMatch
-0324f3d `fixmatch.py` (specs: unimatch 1.4). S4MC states an EMA teacher (0.99) for its FixMatch rows without releasing
-code: `teacher: ema` is our reading of it (specs: s4mc 6).
+0324f3d `fixmatch.py` (card: fixmatch 1). S4MC states an EMA teacher (0.99) for its FixMatch rows without releasing
+code: `teacher: ema` is our reading of it (card: fixmatch 2).
 Departures: the labelled and unlabelled orders are shuffled independently (upstream pairs them by a shared sampler).
 """
 
@@ -61,7 +61,7 @@ class FixMatch(Method):
         self.ema_net: SegNet | None = frozen_copy(self.net) if self.cfg.teacher == "ema" else None
 
     def step(self, batch: Batch, t: Progress) -> Step:
-        """Specs: unimatch 1.4."""
+        """The forward passes in the order of the release (card: fixmatch 1)."""
         labeled, here, there = streams(batch)
         teacher, tau = self.ema_net or self.net, self.cfg.threshold
         other = labels_of(teacher, there.weak, there.valid, tau, train_mode=False)
@@ -81,8 +81,8 @@ class FixMatch(Method):
             return [MixedView(image, target.pasted(pasted, box), weak)]
 
         mixed, teach = self.plugin.mix(cutmix, batch, target, t), frozen_forward(teacher)
-        each, views = self._taught(mixed, [self.net(m.images) for m in mixed], teach, t)
-        sup, strong = self.losses.supervised(out.logits, labeled.y), mean(each)
+        terms, views = self._teach_views(mixed, [self.net(m.images) for m in mixed], teach, t)
+        sup, strong = self.losses.supervised(out.logits, labeled.y), mean(terms)
         extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t)
         scale = self.plugin.scale(t)
         host = (sup + scale.unlabeled * strong) / 2 if scale.unlabeled else sup / 2

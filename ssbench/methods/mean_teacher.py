@@ -1,9 +1,10 @@
 """Mean Teacher for segmentation: the student agrees with a moving average of itself.
 
 Papers: Tarvainen and Valpola 2017; the "MT" / "Mean Teacher" rows of UPC and the "basic teacher-student" of MPMC
-(Sec. 3.1) and WPL (Sec. 3.1). No released code stands behind those rows (specs: cutmix_seg 9). Checked against:
-TorchSemiSeg 5e0c29c `exp.voc/voc8.res50v3+.MeanTeacher` for `consistency: soft` (specs: cps 7): squared error on
-probabilities of labelled and unlabelled images, weight 100, all passes in train mode, the student is scored.
+(Sec. 3.1) and WPL (Sec. 3.1). No released code stands behind those rows (card: mean_teacher 2).
+`consistency: soft`, checked against TorchSemiSeg 5e0c29c `exp.voc/voc8.res50v3+.MeanTeacher` (card: mean_teacher 1):
+squared error on probabilities of labelled and unlabelled images, weight 100, all passes in train mode, the student is
+scored.
 `consistency: hard` is the basic teacher-student: the teacher in eval mode labels the weak view, the student is
 trained on the strong view, the teacher is scored.
 Departures: the average is taken after the optimiser step (CPS: inside the next labelled forward, before it).
@@ -49,8 +50,8 @@ class MeanTeacher(Method):
 
         name: Literal["mean_teacher"] = "mean_teacher"
         consistency: Literal["soft", "hard"] = "soft"  # TorchSemiSeg; hard = MPMC, WPL Sec. 3.1
-        weight: float | None = None  # soft 100 (TorchSemiSeg), hard 1 (MPMC Eq. 1)
-        threshold: float = 0.95  # hard only: FixMatch's, as WPL Sec. 3.1
+        weight: float | None = None  # soft 100 (TorchSemiSeg); hard 1 (ours: neither paper states one for this row)
+        threshold: float = 0.95  # hard only; ours: FixMatch's, no paper states one for this row
         ema: float = 0.99  # TorchSemiSeg: constant; hard: rises to it, as in U2PL
         ema_buffers: bool | None = None  # batch-norm statistics; soft: from own passes (TorchSemiSeg), hard: averaged
 
@@ -72,17 +73,17 @@ class MeanTeacher(Method):
         """One consistency term, soft or hard."""
         if batch.unlabeled is None:
             raise ValueError("mean_teacher reads unlabelled images")
-        do = self._soft if self.cfg.consistency == "soft" else self._hard
-        return do(batch, batch.labeled, batch.unlabeled, t)
+        variant = self._soft if self.cfg.consistency == "soft" else self._hard
+        return variant(batch, batch.labeled, batch.unlabeled, t)
 
     def _soft(self, batch: Batch, labeled: Labeled, here: Unlabeled, t: Progress) -> Step:
         """Mean squared error of the probabilities of all images and classes; a plug-in acts on unlabelled images."""
         first, second = self.net(labeled.x), self.net(here.weak)
         everywhere = torch.ones_like(labeled.y, dtype=torch.bool)
-        told = labels_of(self.teacher, labeled.x, everywhere, 0.0, train_mode=True)
+        of_labeled = labels_of(self.teacher, labeled.x, everywhere, 0.0, train_mode=True)
         raw = labels_of(self.teacher, here.weak, here.valid, 0.0, train_mode=True)
         target = self.plugin.refine(raw.with_carry(truth=here.truth, **here.maps), t)
-        known = (first.logits.softmax(1) - told.soft).square().mean(1)
+        known = (first.logits.softmax(1) - of_labeled.soft).square().mean(1)
         gap = (second.logits.softmax(1) - target.soft).square().mean(1) * target.keep
         weight = self.plugin.weigh(MixedView(here.weak, target, here.weak), frozen_forward(self.teacher), t)
         gap = gap if weight is None else gap * (weight if self.plugin.absolute else mean_one(weight))
@@ -96,9 +97,9 @@ class MeanTeacher(Method):
         target = self.plugin.refine(raw.with_carry(truth=here.truth, **here.maps), t)
         mixed = self.plugin.mix(lambda: [MixedView(here.strong[0], target, here.weak)], batch, target, t)
         out = self.net(torch.cat([labeled.x, *(m.images for m in mixed)]))
-        first, *seen = parts(out, [len(labeled.x), *(len(m.images) for m in mixed)])
-        each, views = self._taught(mixed, seen, frozen_forward(self.teacher), t)
-        return self._total(batch, first, views, mean(each), 1.0, t)
+        first, *outs = parts(out, [len(labeled.x), *(len(m.images) for m in mixed)])
+        terms, views = self._teach_views(mixed, outs, frozen_forward(self.teacher), t)
+        return self._total(batch, first, views, mean(terms), 1.0, t)
 
     def _total(
         self, batch: Batch, first: Out, views: Sequence[StudentView], term: torch.Tensor, default: float, t: Progress

@@ -1,17 +1,18 @@
-"""ST and ST++: label the unlabelled images off line, train again from scratch on all of it; the stable ones first.
+"""ST and ST++: pseudo-label all unlabelled images off line, then train again from scratch on everything.
 
 Paper: Yang et al., "ST++: Make Self-training Work Better for Semi-supervised Semantic Segmentation", CVPR 2022, Secs.
-3.1-3.3. Checked against: LiheYoung/ST-PlusPlus f4e7a571 `main.py`, `dataset/semi.py`, `model/semseg/base.py` (specs:
-stpp 1-3, 7). `variant: st` is plain self-training with strong augmentation (three stages), `st++` adds the selection by
-the agreement of checkpoints (six). The models that label are the best on val, as released (Q1; `label_with: last`
-leaves val out of the training); those that rank are the raw ends of epochs (Q3).
+3.1-3.3. Checked against: LiheYoung/ST-PlusPlus f4e7a571 `main.py`, `dataset/semi.py`, `model/semseg/base.py`
+(card: stpp 1 to 3). `variant: st` is plain self-training with strong augmentation (three stages). `st++` (six) first
+uses the half of the images whose labels were stable while the first network trained. The networks that label are the
+best on val, as released (card: stpp 1; `label_with: last` leaves val out of the training); those that rank the images
+are the raw ends of epochs.
 Departures: every training starts from the same weights, new layers included (release: these are drawn anew); batch norm
-sees the whole batch (release: each GPU's part, 8 images; Q2); unlabelled lists are sorted by id before equal
-reliabilities are ranked; with fewer than three epochs the first checkpoints fall together, at epoch 1.
+sees the whole batch (release: each GPU's part, 8 images; card: stpp 5); unlabelled lists are sorted by id before equal
+reliabilities are ranked; with fewer than three epochs the first checkpoints coincide, at epoch 1.
 Plug-ins: a batch has one loss, so weights of pseudo-labels are scaled to a mean of 1, the weight of a labelled pixel.
-There is no teacher on line: `teach` is the student in eval mode. A plug-in that mixes gets weak pictures, the stored
-entropies (`Pseudo.carry["entropy"]`, nats) and, as labelled images, one drawn for each unlabelled one; its K copies are
-coloured afterwards (specs: upc 3 A2) and weigh 1/K each.
+No teacher exists while the student trains: `teach` is the student in eval mode. A plug-in that mixes gets weak images,
+the stored entropies (`Pseudo.carry["entropy"]`, nats) and, as labelled images, one drawn for each unlabelled one; its K
+copies are coloured afterwards (card: upc 3) and weigh 1/K each.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
@@ -36,7 +38,7 @@ from ssbench.methods.base import (
     MakeNet,
     Method,
     MethodConfig,
-    Stages,
+    StagedTraining,
     Step,
     frozen_forward,
     parts,
@@ -44,12 +46,12 @@ from ssbench.methods.base import (
     recorded,
     summed,
 )
-from ssbench.ops import losses, tta
-from ssbench.ops.patch_grid import entropy
+from ssbench.ops import losses
+from ssbench.ops.confidence import entropy
+from ssbench.ops.confusion import confusion, iou
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import global_sum
-from ssbench.ops.reliability import halves, reliability
 from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 
 Scale = Annotated[float, Field(gt=0)]
@@ -66,8 +68,10 @@ class STPlusPlus(Method):
 
         name: Literal["stpp"] = "stpp"
         variant: Literal["st", "st++"] = "st++"  # Sec. 3.2; Sec. 3.3
-        label_with: Literal["best", "last"] = "best"  # release (Q1); the author advises last (thread #30)
-        double_below: Annotated[int, Field(ge=0)] = 200  # release main.py: shorter labelled lists count twice (Q6)
+        label_with: Literal["best", "last"] = "best"  # release (card: stpp 1); the author advises last (thread #30)
+        double_below: Annotated[int, Field(ge=0)] = (
+            200  # release main.py: shorter labelled lists count twice (card: stpp 2)
+        )
         epoch_of: Literal["labeled", "unlabeled"] = "labeled"  # release; of the first training
         scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.5, 0.75, 1.0, 1.5, 2.0)  # release base.py
         flip: bool = True  # release base.py
@@ -94,69 +98,76 @@ class STPlusPlus(Method):
                               "method: {name: supervised}, or a split that labels less")  # fmt: skip
 
     def fit(self, loop: Loop) -> None:
-        """Specs: stpp 1."""
+        """Three or six stages (card: stpp 1)."""
         run, whole = loop.stages, loop.stages.unlabeled
-        kept = self._thirds(run) if self.cfg.variant == "st++" else self._end(run)
-        run.train("supervised", repeats=self._first_repeats(run), keep=kept)
+        keep = self._ranking_epochs(run) if self.cfg.variant == "st++" else self._labelling_epochs(run)
+        run.train("supervised", repeats=self._first_repeats(run), keep=keep)
         if self.cfg.variant == "st":
             self._label(run, "label", whole, by="supervised")
             self._retrain(run, "all", whole, last=True)
             return
-        reliable, rest = self._ranked(run)
+        reliable, rest = self._rank(run)
         self._label(run, "label_reliable", reliable, by="supervised")
         self._retrain(run, "reliable", reliable)
         self._label(run, "label_rest", rest, by="reliable")
         self._retrain(run, "all", whole, last=True)
 
-    def _first_repeats(self, run: Stages) -> int:
+    def _first_repeats(self, run: StagedTraining) -> int:
         """How often the labelled list stands in the first training's epoch."""
         if self.cfg.epoch_of == "unlabeled":
             return _ceil_share(run.unlabeled, run.labeled)
         return 2 if len(run.labeled) < self.cfg.double_below else 1
 
-    def _thirds(self, run: Stages) -> list[int]:
+    def _ranking_epochs(self, run: StagedTraining) -> list[int]:
         """The epochs (from 1) whose networks rank: after a third, two thirds, all."""
         return [max(k * run.epochs // 3, 1) for k in (1, 2, 3)]
 
-    def _end(self, run: Stages) -> list[int]:
+    def _labelling_epochs(self, run: StagedTraining) -> list[int]:
         """The last epoch, where its networks label."""
         return [run.epochs] if self.cfg.label_with == "last" else []
 
-    def _retrain(self, run: Stages, name: str, unlabeled: Sequence[str], last: bool = False) -> None:
+    def _retrain(self, run: StagedTraining, name: str, unlabeled: Sequence[str], last: bool = False) -> None:
         maps = Stored(run.folder, frozenset(unlabeled), self.net.classes, self._map_names)
-        run.train(name, unlabeled, _ceil_share(unlabeled, run.labeled), maps, () if last else self._end(run), last)
+        run.train(
+            name,
+            unlabeled,
+            _ceil_share(unlabeled, run.labeled),
+            maps,
+            () if last else self._labelling_epochs(run),
+            last,
+        )
 
-    def _ranked(self, run: Stages) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _rank(self, run: StagedTraining) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The reliable half of the unlabelled images, and the rest."""
-        nets = [run.network("supervised", epoch) for epoch in self._thirds(run)]
+        nets = [run.network("supervised", epoch) for epoch in self._ranking_epochs(run)]
 
-        def judged(x: Tensor) -> float:
+        def image_reliability(x: Tensor) -> float:
             return reliability([net(x)[0].argmax(0) for net in nets], self.net.classes)
 
-        return halves(run.measure("reliability", run.unlabeled, judged))
+        return split_in_halves(run.measure("reliability", run.unlabeled, image_reliability))
 
-    def _label(self, run: Stages, name: str, ids: Sequence[str], by: str) -> None:
+    def _label(self, run: StagedTraining, name: str, ids: Sequence[str], by: str) -> None:
         net = run.network(by, None if self.cfg.label_with == "best" else run.epochs)
-        run.store(name, ids, self._map_names, lambda x: self._drawn(net, x))
+        run.store(name, ids, self._map_names, lambda x: self._label_image(net, x))
 
     @property
     def _map_names(self) -> tuple[str, ...]:
         return ("pseudo", "entropy") if "mix" in self.plugin.needs else ("pseudo",)
 
     @torch.no_grad()
-    def _drawn(self, net: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Image.Image]:
+    def _label_image(self, net: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Image.Image]:
         """Labels of one image, and its entropies as shares of log C in 8 bits."""
-        probs = tta.summed(net, x, self.cfg.scales, self.cfg.flip)  # 1 C H W
+        probs = sum_predictions(net, x, self.cfg.scales, self.cfg.flip)  # 1 C H W
         label = Image.fromarray(probs[0].argmax(0).byte().cpu().numpy()).convert("P")
         if "entropy" not in self._map_names:
             return {"pseudo": label}
         share = entropy(probs / (len(self.cfg.scales) * (1 + self.cfg.flip)))[0] / math.log(self.net.classes)
-        unsure = share.mul(255).round().clamp(0, 255).byte().cpu().numpy()
-        return {"entropy": Image.fromarray(unsure), "pseudo": label}
+        as_bytes = share.mul(255).round().clamp(0, 255).byte().cpu().numpy()
+        return {"entropy": Image.fromarray(as_bytes), "pseudo": label}
 
     def step(self, batch: Batch, t: Progress) -> Step:
-        """Specs: stpp 2."""
-        labeled, mixed = batch.labeled, self._mixed(batch, t)
+        """One loss over labelled and pseudo-labelled pixels (card: stpp 2)."""
+        labeled, mixed = batch.labeled, self._mix(batch, t)
         teach = frozen_forward(self.net)
         weights = [self.plugin.weigh(m, teach, t) for m in mixed]
         both = self.net(torch.cat([labeled.x, *(m.images for m in mixed)]))
@@ -164,28 +175,28 @@ class STPlusPlus(Method):
         scale = self.plugin.scale(t)
         if scale.unlabeled:
             target = torch.cat([labeled.y, *(_target(m.pseudo) for m in mixed)])
-            host = _mean_ce(both.logits, target, _joined(labeled.y, mixed, weights, scale.unlabeled))
+            host = _mean_ce(both.logits, target, _pixel_weights(labeled.y, mixed, weights, scale.unlabeled))
         else:
             host = losses.cross_entropy(out.logits, labeled.y)
         pairs = enumerate(zip(mixed, outs, strict=True), 1)
         views = tuple(StudentView(f"s{k}", m.images, seen, m.pseudo, m.weak) for k, (m, seen) in pairs)
         extra = self.plugin.loss(StepOutputs(batch, out, views, self.net, teach), t)
-        told = quality(mixed[0].pseudo) if mixed else {}
-        return Step(summed(host, scale, extra), recorded(ce=host, **told, **extra))
+        shares = quality(mixed[0].pseudo) if mixed else {}
+        return Step(summed(host, scale, extra), recorded(ce=host, **shares, **extra))
 
-    def _mixed(self, batch: Batch, t: Progress) -> list[MixedView]:
+    def _mix(self, batch: Batch, t: Progress) -> list[MixedView]:
         """What the student sees of the unlabelled images; nothing where the batch has none."""
         here = batch.unlabeled
         if here is None:
             return []
         label, everywhere = here.maps["pseudo"].long(), torch.ones_like(here.valid)
         carry = {"truth": here.truth, **{name: here.maps[name] for name in self._map_names[1:]}}
-        told = Pseudo(label, everywhere.to(here.weak.dtype), everywhere, here.valid, carry=carry)
+        stored = Pseudo(label, everywhere.to(here.weak.dtype), everywhere, here.valid, carry=carry)
         if here.colour is None or batch.donor is None:
-            return list(self.plugin.mix(lambda: [MixedView(here.strong[0], told, here.weak)], batch, told, t))
-        given = replace(batch, labeled=batch.donor)
-        made = self.plugin.mix(lambda: [MixedView(here.weak, told, here.weak)], given, told, t)
-        coloured = [(m, *here.colour(m.images, k)) for k, m in enumerate(made)]
+            return list(self.plugin.mix(lambda: [MixedView(here.strong[0], stored, here.weak)], batch, stored, t))
+        with_donor = replace(batch, labeled=batch.donor)
+        copies = self.plugin.mix(lambda: [MixedView(here.weak, stored, here.weak)], with_donor, stored, t)
+        coloured = [(m, *here.colour(m.images, k)) for k, m in enumerate(copies)]
         return [replace(m, images=x, pseudo=_without(m.pseudo, erased)) for m, x, erased in coloured]
 
 
@@ -220,13 +231,61 @@ class Stored:
         return Image.fromarray(values.astype(np.float32) * np.float32(math.log(self.classes) / 255))
 
 
+def reliability(labels: Sequence[Tensor], classes: int) -> float:
+    """Mean over all maps but the last of their mIoU with the last, in [0, 1] (ST++ Sec. 3.3).
+
+    An image's mIoU is the mean over the classes present in either map.
+
+    Args:
+        labels: two or more H W integer maps of one image, by a network's checkpoints from early to last.
+    """
+    *early, last = labels
+    agreements = [float(iou(confusion(label, last, classes)).nanmean()) for label in early]
+    return sum(agreements) / len(agreements)
+
+
+def split_in_halves(scores: Mapping[str, float]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The floor(n / 2) ids of the largest scores, and the rest, each from the largest down; ties in the order given."""
+    ranked = sorted(scores, key=lambda id: scores[id], reverse=True)
+    cut = len(ranked) // 2
+    return tuple(ranked[:cut]), tuple(ranked[cut:])
+
+
+def sum_predictions(
+    predict: Callable[[Tensor], Tensor], x: Tensor, scales: Sequence[float], flip: bool = True
+) -> Tensor:
+    """B C H W sum of probabilities, one term a scale and, with `flip`, another of the mirror image, turned back.
+
+    Every term is a softmax at its own size, resized to that of x. Sizes are truncated, resizing is bilinear with
+    corners aligned (ST++ release, `model/semseg/base.py`).
+
+    Args:
+        predict: B 3 h w images -> B C h w logits, at any size.
+        x: B 3 H W.
+    """
+    height, width = x.shape[-2:]
+    terms: list[Tensor] = []
+    for scale in scales:
+        small = _resized(x, int(height * scale), int(width * scale))
+        terms.append(_resized(predict(small).softmax(1), height, width))
+        if flip:
+            terms.append(_resized(predict(small.flip(-1)).softmax(1).flip(-1), height, width))
+    return sum(terms[1:], terms[0])
+
+
+def _resized(x: Tensor, height: int, width: int) -> Tensor:
+    if tuple(x.shape[-2:]) == (height, width):
+        return x  # the identity
+    return F.interpolate(x, (height, width), mode="bilinear", align_corners=True)
+
+
 def _ceil_share(some: Sequence[str], of: Sequence[str]) -> int:
     return max(-(-len(some) // len(of)), 1)
 
 
 def _target(pseudo: Pseudo) -> Tensor:
     """B H W labels, 255 where no pixel may teach."""
-    keep = pseudo.valid & (pseudo.keep | pseudo.trusted_mask())
+    keep = pseudo.valid & pseudo.counted
     return torch.where(keep, pseudo.label, losses.IGNORE)
 
 
@@ -235,14 +294,14 @@ def _without(pseudo: Pseudo, erased: Tensor) -> Pseudo:
     return replace(pseudo, valid=pseudo.valid & ~erased)
 
 
-def _joined(
+def _pixel_weights(
     known: Tensor, mixed: Sequence[MixedView], weights: Sequence[Tensor | None], factor: float
 ) -> Tensor | None:
     """B H W weights of all rows: 1 on labelled ones, factor / copies on average on others; None = all 1."""
     if not mixed or (factor == 1 and len(mixed) == 1 and weights[0] is None):
         return None
-    each = [factor * _of_mean_one(weight, m.pseudo) / len(mixed) for m, weight in zip(mixed, weights, strict=True)]
-    return torch.cat([torch.ones_like(known, dtype=each[0].dtype), *each])
+    scaled = [factor * _of_mean_one(weight, m.pseudo) / len(mixed) for m, weight in zip(mixed, weights, strict=True)]
+    return torch.cat([torch.ones_like(known, dtype=scaled[0].dtype), *scaled])
 
 
 def _of_mean_one(weight: Tensor | None, pseudo: Pseudo) -> Tensor:

@@ -1,8 +1,8 @@
 """Supervised baseline: labelled images only.
 
 Paper: the "Supervised" / "SupOnly" rows of every table. Checked against: UniMatch 0324f3d `supervised.py` and U2PL
-ab3d2be (specs: unimatch 1.5, u2pl 10), which pass over the labelled list alone; `schedule.last` says what becomes of
-its last incomplete batch (UniMatch drops it: 80 epochs of 92 images are 400 steps; U2PL and AugSeg keep it: 480).
+ab3d2be (card: supervised 1, 2), which pass over the labelled list alone. `schedule.last` decides about its last
+incomplete batch (UniMatch drops it: 80 epochs of 92 images are 400 steps; U2PL and AugSeg keep it: 480).
 Departures: a kept last batch is filled with images of the same epoch instead of being smaller. `epoch_of` names the two
 readings in use: "labeled" is the authors' very short schedule, "unlabeled" gives the row as many steps as its
 semi-supervised neighbours.
@@ -41,8 +41,6 @@ class Supervised(Method):
     def step(self, batch: Batch, t: Progress) -> Step:
         """Cross-entropy (or the task's labelled loss) of the labelled batch."""
         out = self.net(batch.labeled.x)
-        sup = self.losses.supervised(out.logits, batch.labeled.y)
-        if out.aux is not None:
-            sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
+        sup = self.losses.labeled(out, batch.labeled.y, self.cfg.aux_weight)
         extra = self.plugin.loss(StepOutputs(batch, out, (), self.net, frozen_forward(self.net)), t)
         return Step(summed(sup, self.plugin.scale(t), extra), recorded(sup=sup, **extra))

@@ -1,17 +1,17 @@
-"""U2PL: unsure pseudo-labels train nothing, but tell which classes a pixel is not, as negatives of a contrastive loss.
+"""U2PL: uncertain pixels leave the pseudo-label loss and serve as negatives of a pixel contrastive loss.
 
 Paper: Wang et al., "Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels", CVPR 2022.
-Checked against: Haochen-Wang409/U2PL ab3d2be `train_semi.py`, `u2pl/utils/loss_helper.py` (specs: u2pl 2-9, 12); the
-branch `with_AEL`, which made its higher Cityscapes numbers, is another algorithm (specs: u2pl 13) and not here.
-`contrastive_impl: release` has the release's two defects (Q1): negatives of a class must also be labelled with it, and
-class v reads the bank of the v-th valid class. `paper` has neither. Which one made the tables is unknown.
+Checked against: Haochen-Wang409/U2PL ab3d2be `train_semi.py`, `u2pl/utils/loss_helper.py` (card: u2pl); the branch
+`with_AEL`, which made its higher Cityscapes numbers, is another algorithm (card: u2pl 13) and not here.
+`contrastive_impl: release` has the release's two defects (card: u2pl 8): negatives of a class must also be labelled
+with it, and class v reads the bank of the v-th valid class. `paper` has neither. Which one made the tables is unknown.
 What the release computes per process of `group` images is computed per group here: percentiles, the kept share,
 prototypes, the mean over classes, mixing partners. So the number of processes changes nothing but the labelled mean,
 which is over the whole batch; banks hold the keys of all processes, as in the release.
 Departures: rectangles are drawn per image with the data; pixels are found by rank in a fixed number of operations,
-which draws from the same distributions; CutMix alone of the release's mixing operators; no momentum prototypes (off,
-and broken, in the release); a network without a representation head (`rep: false`, U-Net) lends its penultimate
-features; with `pseudo: dice` (ACDC) L_u is a Dice loss over the kept pixels without the all / kept factor.
+which draws from the same distributions; of the release's mixing operators only CutMix; no momentum prototypes (off, and
+broken, in the release); a network without a representation head (`rep: false`, U-Net) lends its penultimate features;
+with `pseudo: dice` (ACDC) L_u is a Dice loss over the kept pixels without the all / kept factor.
 Plug-ins: `refine` sees the eval-mode pass before mixing and the train-mode pass on the mixed images, whose `keep`
 counts; `weigh` and `teach` get the latter pass instead of a third one. The contrastive loss ignores weights.
 """
@@ -43,8 +43,7 @@ from ssbench.methods.base import (
     summed,
 )
 from ssbench.nets.segnet import Out, SegNet
-from ssbench.ops import class_memory, contrast, ema
-from ssbench.ops import confidence
+from ssbench.ops import class_memory, confidence, contrast, ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
@@ -63,7 +62,9 @@ class U2PL(Method):
         """Settings."""
 
         name: Literal["u2pl"] = "u2pl"
-        contrastive_impl: Literal["release", "paper"] = "release"  # ours: which made the tables is unknown (Q1)
+        contrastive_impl: Literal["release", "paper"] = (
+            "release"  # ours: which made the tables is unknown (card: u2pl 8)
+        )
         warmup_epochs: int = 1  # release sup_only_epoch: VOC 1, Cityscapes 0
         ema: float = 0.99  # release net.ema_decay
         mix_probability: float = 0.5  # release: one coin a step
@@ -74,10 +75,10 @@ class U2PL(Method):
         high_rank: int = 20  # release contrastive.high_rank
         anchor_above: float = 0.3  # release current_class_threshold
         negative_below: float = 1.0  # release current_class_negative_threshold
-        anchors: int = 256  # release num_queries; the paper's 50 is swapped (Q5)
-        negatives: int = 50  # release num_negatives; the paper's 256 is swapped (Q5)
+        anchors: int = 256  # release num_queries; the paper's 50 is swapped (card: u2pl 9)
+        negatives: int = 50  # release num_negatives; the paper's 256 is swapped (card: u2pl 9)
         temperature: float = 0.5  # release
-        contrastive_weight: float = 0.25  # release: 1, gradient / 4 processes once too often (Q4); paper 0.1
+        contrastive_weight: float = 0.25  # release: 1, gradient / 4 processes once too often (card: u2pl 9); paper 0.1
         bank: int = 30_000  # release: slots of a class
         bank_first: int = 50_000  # release: slots of class 0
         bank_on: Literal["device", "cpu"] = "device"  # ours; release: cpu, which waits for the device at every step
@@ -103,12 +104,12 @@ class U2PL(Method):
         self._ddp_params_and_buffers_to_ignore = ["bank.keys", "bank.seen", "bank.starts", "bank.limits"]
 
     def step(self, batch: Batch, t: Progress) -> Step:
-        """Specs: u2pl 4b, in the order of its forward passes; 4a during the warm-up."""
+        """The forward passes in the order of the release; the warm-up first (card: u2pl 3)."""
         if t.epoch < self.cfg.warmup_epochs:
             return self._warmup(batch, t)
         if (here := batch.unlabeled) is None:
             raise ValueError("u2pl reads unlabelled images")
-        if t.epoch == self.cfg.warmup_epochs:  # Q2: for one epoch the teacher is the student
+        if t.epoch == self.cfg.warmup_epochs:  # for one epoch the teacher is the student (card: u2pl 3)
             ema.update(self.teacher, self.net, 0.0)
         valid = here.valid if self.cfg.padding == "ignored" else torch.ones_like(here.valid)
         raw = labels_of(self.teacher, here.weak, valid, 0.0, train_mode=False)
@@ -117,10 +118,11 @@ class U2PL(Method):
         mixed = self.plugin.mix(lambda: [self._cutmix(here, target, t)], batch, target, t)
         both = torch.cat([batch.labeled.x, *(m.images for m in mixed)])
         sizes = [len(batch.labeled.x), *(len(m.images) for m in mixed)]
-        (out, *seen), (known, *told) = parts(self.net(both), sizes), parts(self._judge(both), sizes)
-        teach = _recalling(self.teacher, [(m.weak, o) for m, o in zip(mixed, told, strict=True)])
+        out, *outs = parts(self.net(both), sizes)
+        known, *teacher_outs = parts(self._teacher_in_train_mode(both), sizes)
+        teach = _recalling(self.teacher, [(m.weak, o) for m, o in zip(mixed, teacher_outs, strict=True)])
         views, unsup, con = [], [], []
-        for k, (m, student, teacher) in enumerate(zip(mixed, seen, told, strict=True), 1):
+        for k, (m, student, teacher) in enumerate(zip(mixed, outs, teacher_outs, strict=True), 1):
             pseudo = self._filtered(m.pseudo, teacher, t)
             weight = self.plugin.weigh(replace(m, pseudo=pseudo), teach, t)
             views.append(StudentView(f"s{k}", m.images, student, pseudo, m.weak))
@@ -131,12 +133,12 @@ class U2PL(Method):
     def _warmup(self, batch: Batch, t: Progress) -> Step:
         """Labelled images only; the teacher, still as it was made, gathers batch-norm statistics."""
         out = self.net(batch.labeled.x)
-        self._judge(batch.labeled.x)
+        self._teacher_in_train_mode(batch.labeled.x)
         return self._total(batch, out, [], {}, frozen_forward(self.teacher), t)
 
     @torch.no_grad()
-    def _judge(self, x: Tensor) -> Out:
-        """The teacher in train mode: batch statistics, channel dropout (Q9)."""
+    def _teacher_in_train_mode(self, x: Tensor) -> Out:
+        """The teacher in train mode: batch statistics, channel dropout (card: u2pl 3)."""
         was = self.teacher.training
         self.teacher.train()
         out = self.teacher(x)
@@ -152,13 +154,13 @@ class U2PL(Method):
         image = paste(here.weak, here.weak[order], here.boxes[0])
         return MixedView(image, target.pasted(target.permuted(order), here.boxes[0]), image)
 
-    def _filtered(self, mixed: Pseudo, told: Out, t: Progress) -> Pseudo:
-        """The mixed labels, kept where the entropy of the train-mode pass is below its percentile (specs: u2pl 7)."""
+    def _filtered(self, mixed: Pseudo, teacher: Out, t: Progress) -> Pseudo:
+        """The mixed labels, kept where the entropy of the train-mode pass is below its percentile (card: u2pl 6)."""
         level = 1 - (1 - self.cfg.drop_percent / 100) * (1 - t.epoch / t.epochs)
-        probs = told.logits.softmax(1)
+        probs = teacher.logits.softmax(1)
         entropy = _entropy(probs)
         keep = entropy < self._percentile(entropy, mixed, level)
-        judged = replace(mixed, keep=keep, conf=probs.amax(1), probs=probs, logits=told.logits, feats=told.feats)
+        judged = replace(mixed, keep=keep, conf=probs.amax(1), probs=probs, logits=teacher.logits, feats=teacher.feats)
         return self.plugin.refine(judged, t)
 
     def _unsupervised(self, logits: Tensor, pseudo: Pseudo, weight: Tensor | None) -> Tensor:
@@ -166,31 +168,33 @@ class U2PL(Method):
         if self.losses.cfg.pseudo == "dice":
             return self.losses.pseudo(logits, pseudo, weight)
         ce = F.cross_entropy(logits, pseudo.label, reduction="none")
-        kept = ((pseudo.keep | pseudo.trusted_mask()) & pseudo.valid).to(ce.dtype)
+        kept = (pseudo.counted & pseudo.valid).to(ce.dtype)
         weighed = kept if weight is None else kept * weight
         below = kept if self.plugin.absolute else weighed
         maps = (ce * weighed, below, kept, pseudo.valid)
         total, over, used, every = (x.view(self._groups(len(ce)), -1).sum(1) for x in maps)
         return (total / over.clamp(min=1e-12) * every / used.clamp(min=1)).mean()
 
-    def _contrastive(self, labeled: Labeled, out: Out, known: Out, view: StudentView, told: Out, t: Progress) -> Tensor:
-        """Mean over groups of their InfoNCE, once the step's keys of all groups are in the banks (specs: u2pl 8)."""
-        sure, count = labeled.y != 255, self._groups(len(view.images), len(labeled.y))
-        given = _grid(labeled.y, sure, sure, out, known)
-        grids = given.joined_by_group(_grid(*self._extremes(view.pseudo, t), view.out, told), count)
-        picked = [contrast.pick(grid, len(sure) // count, self.rule) for grid in grids]
+    def _contrastive(
+        self, labeled: Labeled, out: Out, known: Out, view: StudentView, teacher: Out, t: Progress
+    ) -> Tensor:
+        """Mean over groups of their InfoNCE, once the step's keys of all groups are in the banks (card: u2pl 7)."""
+        labelled, count = labeled.y != 255, self._groups(len(view.images), len(labeled.y))
+        truth = _grid(labeled.y, labelled, labelled, out, known)
+        grids = truth.joined_by_group(_grid(*self._extremes(view.pseudo, t), view.out, teacher), count)
+        picked = [contrast.pick(grid, len(labelled) // count, self.rule) for grid in grids]
         keys, masks = torch.cat([contrast.pixels(g.key) for g in grids]), torch.cat([p.negatives for p in picked], 1)
         self.bank.insert(gather_rows(keys), gather_rows(masks.T).T.contiguous())
-        each = zip(grids, picked, self._uniform(count, view.name, t), strict=True)
+        groups = zip(grids, picked, self._draw_uniform(count, view.name, t), strict=True)
         return mean(
-            [contrast.contrastive_loss(g, p, self.bank, u, self.cfg.temperature, self.release) for g, p, u in each]
+            [contrast.contrastive_loss(g, p, self.bank, u, self.cfg.temperature, self.release) for g, p, u in groups]
         )
 
     def _extremes(self, pseudo: Pseudo, t: Progress) -> tuple[Tensor, Tensor, Tensor]:
         """Labels (255 = none), and the masks of lowest and highest entropy; pasted ground truth counts as lowest."""
         share, entropy = self.cfg.low_entropy / 100 * (1 - t.epoch / t.epochs), _entropy(pseudo.soft)
-        given, counted = pseudo.valid & pseudo.trusted_mask(), pseudo.valid & ~pseudo.trusted_mask()
-        low = (entropy <= self._percentile(entropy, pseudo, share)) & counted | given
+        truth, counted = pseudo.valid & pseudo.trusted_mask(), pseudo.valid & ~pseudo.trusted_mask()
+        low = (entropy <= self._percentile(entropy, pseudo, share)) & counted | truth
         high = (entropy >= self._percentile(entropy, pseudo, 1 - share)) & counted
         return pseudo.label.where(pseudo.valid, 255), low, high
 
@@ -198,13 +202,14 @@ class U2PL(Method):
         """B 1 1, by group and over all pixels but pasted ground truth."""
         return contrast.quantiles(entropy, pseudo.valid & ~pseudo.trusted_mask(), level, self._groups(len(entropy)))
 
-    def _uniform(self, groups: int, view: str, t: Progress) -> list[tuple[Tensor, Tensor]]:
+    def _draw_uniform(self, groups: int, view: str, t: Progress) -> list[tuple[Tensor, Tensor]]:
         """For each group uniform numbers for anchors (C Q) and negatives (C Q M), drawn for those of all processes."""
         shape = (groups * t.world, self.net.classes, self.cfg.anchors)
-        mine, more = slice(t.rank * groups, (t.rank + 1) * groups), t.generator(f"u2pl negatives {view}")
-        first = torch.rand(shape, generator=t.generator(f"u2pl anchors {view}"), device=t.device)
-        second = torch.rand((*shape, self.cfg.negatives), generator=more, device=t.device)
-        return list(zip(first[mine], second[mine], strict=True))
+        own = slice(t.rank * groups, (t.rank + 1) * groups)
+        of_anchors, of_negatives = (t.generator(f"u2pl {purpose} {view}") for purpose in ("anchors", "negatives"))
+        anchors = torch.rand(shape, generator=of_anchors, device=t.device)
+        negatives = torch.rand((*shape, self.cfg.negatives), generator=of_negatives, device=t.device)
+        return list(zip(anchors[own], negatives[own], strict=True))
 
     def _groups(self, images: int, labeled: int = 0) -> int:
         """How many groups a process's images form; fewer unlabelled ones than a group are one."""
@@ -217,9 +222,7 @@ class U2PL(Method):
     def _total(
         self, batch: Batch, out: Out, views: Sequence[StudentView], terms: dict[str, Tensor], teach: Teach, t: Progress
     ) -> Step:
-        sup = self.losses.supervised(out.logits, batch.labeled.y)
-        if out.aux is not None:
-            sup = sup + self.cfg.aux_weight * self.losses.supervised(out.aux, batch.labeled.y)
+        sup = self.losses.labeled(out, batch.labeled.y, self.cfg.aux_weight)
         extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t)
         scale = self.plugin.scale(t)
         if terms and scale.unlabeled:
@@ -227,11 +230,11 @@ class U2PL(Method):
             host = sup + unsup * terms["unsup"] + con * terms["contrast"]
         else:
             host = sup + 0 * _representation(out).sum()  # release: every parameter has a gradient in every step
-        told = quality(views[0].pseudo) if views else {}
-        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, **told, **extra))
+        shares = quality(views[0].pseudo) if views else {}
+        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, **shares, **extra))
 
     def after_step(self, t: Progress) -> None:
-        """EMA of parameters alone; a copy for one epoch (Q2); nothing during the warm-up."""
+        """EMA of parameters alone; a copy for one epoch; nothing during the warm-up."""
         since = t.step - self.cfg.warmup_epochs * t.steps_per_epoch
         if since < 0:
             return
@@ -244,9 +247,9 @@ class U2PL(Method):
         return (self.teacher if self.teaching else self.net)(x).logits
 
 
-def _grid(label: Tensor, low: Tensor, high: Tensor, out: Out, told: Out) -> contrast.FeatureGrid:
-    probs = told.feats["logits"].softmax(1)
-    return contrast.FeatureGrid.of(label, low, high, _representation(out), _representation(told), probs)
+def _grid(label: Tensor, low: Tensor, high: Tensor, out: Out, teacher: Out) -> contrast.FeatureGrid:
+    probs = teacher.feats["logits"].softmax(1)
+    return contrast.FeatureGrid.of(label, low, high, _representation(out), _representation(teacher), probs)
 
 
 def _representation(out: Out) -> Tensor:
@@ -256,8 +259,8 @@ def _representation(out: Out) -> Tensor:
 def _width(net: SegNet) -> int:
     """Channels of a network's representation."""
     channels = next(m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d))
-    found: int = _representation(frozen_forward(net)(torch.zeros(1, channels, 65, 65))).shape[1]
-    return found
+    width: int = _representation(frozen_forward(net)(torch.zeros(1, channels, 65, 65))).shape[1]
+    return width
 
 
 def _entropy(probs: Tensor) -> Tensor:
@@ -265,10 +268,10 @@ def _entropy(probs: Tensor) -> Tensor:
 
 
 def _recalling(teacher: SegNet, known: Sequence[tuple[Tensor, Out]]) -> Teach:
-    """The teacher's view of an image, in eval mode, or what it said already of one of the `known` batches."""
-    ask = frozen_forward(teacher)
+    """An eval-mode forward of the teacher that answers from `known` where it has seen the very tensor already."""
+    forward = frozen_forward(teacher)
 
     def teach(x: Tensor) -> Out:
-        return next((out for images, out in known if images is x), None) or ask(x)
+        return next((out for images, out in known if images is x), None) or forward(x)
 
     return teach

@@ -1,8 +1,8 @@
 """UniMatch: two strong views and a feature-perturbed view share the labels of one weak view.
 
 Paper: Yang et al., "Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic Segmentation", CVPR 2023.
-Checked against: LiheYoung/UniMatch 0324f3d, `unimatch.py` and `more-scenarios/medical/unimatch.py` (specs: unimatch
-1.3 and 4). The traps of the release are options with its value as default: `partner: same` (an image is mixed with
+Checked against: LiheYoung/UniMatch 0324f3d, `unimatch.py` and `more-scenarios/medical/unimatch.py` (card: unimatch
+3, 10). The traps of the release are options with its value as default: `partner: same` (an image is mixed with
 itself), `weak_labels: train` (labels from batch statistics), `pseudo_over: valid` of the task's loss.
 Departures: labelled and unlabelled orders are shuffled independently (upstream pairs them by a shared sampler).
 """
@@ -57,7 +57,7 @@ class UniMatch(Method):
         return Needs(strong=2, partner=self.cfg.partner)
 
     def step(self, batch: Batch, t: Progress) -> Step:
-        """Specs: unimatch 1.3, in the order of its forward passes."""
+        """The forward passes in the order of the release (card: unimatch 3)."""
         cfg, (labeled, here, there) = self.cfg, streams(batch)
         other = labels_of(self.net, there.weak, there.valid, cfg.threshold, train_mode=False)
         pasted = self.plugin.refine(other.with_carry(**there.maps), t)
@@ -78,18 +78,18 @@ class UniMatch(Method):
         mixed, teach = self.plugin.mix(cutmix, batch, target, t), frozen_forward(self.net)
         strong = self.net(torch.cat([m.images for m in mixed]))
         sup = self.losses.supervised(out.logits, labeled.y)
-        each, views = self._taught(mixed, parts(strong, [len(m.images) for m in mixed]), teach, t)
+        each_view, views = self._teach_views(mixed, parts(strong, [len(m.images) for m in mixed]), teach, t)
         assert weak.perturbed is not None  # noqa: S101  `_joint` perturbs
         weight = self.plugin.weigh(MixedView(here.weak, target, here.weak), teach, t)
         fp = self.losses.pseudo(weak.perturbed, target, weight)
         views.append(StudentView("fp", here.weak, Out(weak.perturbed, feats=weak.feats), target, here.weak))
         extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t)
         scale = self.plugin.scale(t)
-        unlabeled = cfg.strong_weight * mean(each) + cfg.feature_weight * fp
+        unlabeled = cfg.strong_weight * mean(each_view) + cfg.feature_weight * fp
         host = (sup + scale.unlabeled * unlabeled) / 2 if scale.unlabeled else sup / 2
-        terms = {f"s{k}": s for k, s in enumerate(each, 1)}
-        told = quality(target, here.truth)
-        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, fp=fp, **told, **extra))
+        terms = {f"s{k}": s for k, s in enumerate(each_view, 1)}
+        shares = quality(target, here.truth)
+        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, fp=fp, **shares, **extra))
 
     def _joint(self, x: torch.Tensor, weak: torch.Tensor, t: Progress) -> tuple[Out, Out]:
         """One pass over labelled and weak images, the decoder also on perturbed features of both."""

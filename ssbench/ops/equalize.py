@@ -122,8 +122,8 @@ def presence(label: Tensor, classes: int, share: float) -> Tensor:
 def component_box(mask: NDArray[np.bool_], area: float, rng: np.random.Generator) -> Slices | None:
     """Rows and columns of the bounding box of a connected component of `mask` larger than `area` x its pixels.
 
-    Pixels are connected at sides or corners (8 neighbours), components are tried in random order; None where none is large enough, or
-    where the mask is full (card: ael 6). On the host: there is no connected-component labelling in torch.
+    Pixels are connected at sides or corners (8 neighbours), and components are tried in random order. None where none
+    is large enough, or where the mask is full (card: ael 6). On the host: torch cannot label connected components.
 
     Args:
         mask: H W bool.

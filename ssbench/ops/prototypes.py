@@ -13,8 +13,8 @@ from torch import Tensor
 def top_channels(features: Tensor, k: int) -> Tensor:
     """B k h w int16: channels of the k largest entries of B D h w, by signed value; of equal ones the first.
 
-    torch.topk does not define the order of ties, and features after a ReLU are full of equal zeros (card: wpl 5). k times the
-    largest is also faster, with a pixel's channels side by side.
+    torch.topk does not define the order of ties, and features after a ReLU are full of equal zeros (card: wpl 5). To
+    take the largest k times is also faster, with a pixel's channels side by side in memory.
     """
     left, channels = features.movedim(1, -1).clone(memory_format=torch.contiguous_format), []
     for _ in range(min(k, features.shape[1])):

@@ -77,6 +77,11 @@ class Pseudo:
         return torch.zeros_like(self.keep) if self.trusted is None else self.trusted
 
     @property
+    def counted(self) -> Tensor:
+        """B H W bool: pixels that pass the rule, or hold ground truth; padding is not yet taken out."""
+        return self.keep if self.trusted is None else self.keep | self.trusted
+
+    @property
     def soft(self) -> Tensor:
         """`probs`, B C H W.
 

@@ -2,7 +2,7 @@
 
 A host calls the hooks in the order in which they stand here, and lists those it calls in `honours`. A plug-in overrides
 the hooks it needs. A public method that is no hook fails at import, so a misspelt hook is never silently ignored.
-`ssbench certify` checks the whole contract; `ssbench.recipe.hosting` decides which host can have which plug-in.
+`ssbench certify` checks the whole contract; `ssbench.methods.hosting` decides which host can have which plug-in.
 Letters of shapes as in `ssbench.ops`: B images, C classes, H W pixels of the training crop, h w of a feature map.
 """
 
@@ -307,7 +307,3 @@ class Stack(Plugin):
             for name, value in part.loss(outputs, t).items():
                 terms[name if name not in terms else f"{name}_{i}"] = value
         return terms
-
-
-EXCLUSIVE = frozenset({"mix"})
-"""Hooks that two stacked plug-ins cannot both use: each would decide alone what the student sees."""

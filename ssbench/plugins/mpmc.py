@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from ssbench.nets.segnet import Out, SegNet, resize
 from ssbench.ops import ema
+from ssbench.ops.patch_stats import patch_labels, patch_shares
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
-from ssbench.ops.patch_stats import patch_labels, patch_shares
 from ssbench.plugins.base import LossScale, MixedView, Plugin, PluginConfig, StepOutputs, StudentView
 
 STACK = ((1, 0), (3, 256), (1, 256), (3, 256), (3, 256), (1, 128), (3, 128), (3, 128), (1, 64), (3, 64))
@@ -232,7 +232,7 @@ class MPMC(Plugin):
         half, stride = self._sight
         if self.cfg.patch_target == "soft" and q is not None:
             return q
-        sure = (pseudo.keep | pseudo.trusted_mask()) & pseudo.valid
+        sure = pseudo.counted & pseudo.valid
         mask = pseudo.label.where(sure, 255)
         return patch_labels(mask, self.classes, half, stride, (logits.shape[-2], logits.shape[-1]))
 

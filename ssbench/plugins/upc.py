@@ -95,12 +95,16 @@ class UPC(Plugin):
         """B N^2: patches from the one to be replaced first."""
         n, device = self.cfg.grid**2, weak.label.device
         if self.cfg.guidance == "random":
-            return patch_grid.rank_patches(torch.rand(len(weak.label), n, generator=t.generator("upc patches"), device=device))
+            return patch_grid.rank_patches(
+                torch.rand(len(weak.label), n, generator=t.generator("upc patches"), device=device)
+            )
         if self.cfg.guidance == "oracle":
             assert batch.unlabeled is not None  # noqa: S101  checked in `mix`
             truth = torch.where(weak.valid, batch.unlabeled.truth, 255)
             iou, wrong = patch_grid.patch_agreement(weak.label, truth, self.classes, self.cfg.grid)
-            return patch_grid.rank_patches(-iou + wrong / (1e3 * weak.label[0].numel()))  # ties: more wrong pixels first
+            return patch_grid.rank_patches(
+                -iou + wrong / (1e3 * weak.label[0].numel())
+            )  # ties: more wrong pixels first
         unsure = weak.carry["entropy"] if weak.probs is None else confidence.entropy(weak.probs)
         return patch_grid.rank_patches(patch_grid.patch_sums(unsure * weak.valid, self.cfg.grid))
 

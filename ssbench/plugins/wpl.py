@@ -34,8 +34,8 @@ from ssbench.keyed import key
 from ssbench.nets.detector import faster_rcnn
 from ssbench.nets.segnet import Out, resize
 from ssbench.ops import prototypes
-from ssbench.ops.components import accuracy, component_boxes
 from ssbench.ops.class_memory import Memory, quota, sample
+from ssbench.ops.components import accuracy, component_boxes
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import LossScale, MixedView, Plugin, PluginConfig, PrepareInputs, StepOutputs

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from ssbench import find, paths
 from ssbench.errors import RecipeError, nearest
-from ssbench.recipe import hosting as fit
+from ssbench.methods import hosting as fit
 from ssbench.recipe.compose import find_recipe, is_table_name, merge, override, read_raw, recipe_names, shown
 from ssbench.recipe.marks import Keys, Mark, Marked
 from ssbench.recipe.quick import shrunk

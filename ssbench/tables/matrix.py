@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ssbench import find
 from ssbench.errors import SsbenchError
-from ssbench.recipe.hosting import Fit, fit, yaml
+from ssbench.methods.hosting import Fit, fit, yaml
 from ssbench.tables.spec import PaperTable, table_names
 
 State = Literal["published", "works", "impossible"]

@@ -46,7 +46,7 @@ AT_ONCE = 32
 
 
 class Stages:
-    """What `methods.base.Stages` promises, for one trainer. Made before anything is trained or resumed."""
+    """What `methods.base.StagedTraining` promises, for one trainer. Made before anything is trained or resumed."""
 
     def __init__(self, trainer: Trainer) -> None:
         if not isinstance(trainer.plan, Mixture):
@@ -63,7 +63,7 @@ class Stages:
         self, name: str, unlabeled: Sequence[str] = (), repeats: int = 1, maps: Maps | None = None,
         keep: Collection[int] = (), last: bool = False,
     ) -> None:  # fmt: skip
-        """See `methods.base.Stages`."""
+        """See `methods.base.StagedTraining`."""
         trainer, folder = self._trainer, self._trainer.folder if last else self.folder / name
         keeper = Keeper(folder, trainer.key, trainer.team, trainer.bars.write_line, frozenset(keep))
         done = folder / "done.json"
@@ -81,12 +81,12 @@ class Stages:
             self._record(done)
 
     def network(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
-        """See `methods.base.Stages`."""
+        """See `methods.base.StagedTraining`."""
         name = "best.pt" if epoch is None else f"epoch{epoch}.pt"
         return _Frozen(self._trainer.method, self.folder / stage / name, self._trainer.team.device)
 
     def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
-        """See `methods.base.Stages`."""
+        """See `methods.base.StagedTraining`."""
         path, team = self.folder / f"{name}.json", self._trainer.team
         known: dict[str, float] = json.loads(path.read_text())["values"] if path.is_file() else {}
         todo = [id for id in ids if id not in known]
@@ -103,7 +103,7 @@ class Stages:
     def store(
         self, name: str, ids: Sequence[str], maps: Sequence[str], draw: Callable[[Tensor], Mapping[str, Image.Image]]
     ) -> None:
-        """See `methods.base.Stages`."""
+        """See `methods.base.StagedTraining`."""
         done, team = self.folder / f"{name}.json", self._trainer.team
         if not self._finished(done):
             mine = ids[team.rank :: team.world]

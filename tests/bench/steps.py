@@ -23,9 +23,9 @@ import torch
 
 from ssbench import find
 from ssbench.certify import small
+from ssbench.methods.hosting import fit
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import Plugin
-from ssbench.recipe.hosting import fit
 from ssbench.train.machine import hardware, peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]

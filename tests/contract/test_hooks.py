@@ -11,8 +11,8 @@ from pairs import HONOURS, LATE, METHODS, Constant, Labelled, Slow, Watch, Watch
 
 from ssbench import find
 from ssbench.errors import RecipeError
+from ssbench.methods.hosting import choices, yaml
 from ssbench.plugins.base import HOOKS
-from ssbench.recipe.hosting import choices, yaml
 
 
 def honouring(*hooks: str) -> list[str]:

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ssbench import find
 from ssbench.data.batch import Batch, Labeled, Unlabeled
+from ssbench.methods.hosting import fit
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import MixedView, Plugin
 from ssbench.plugins.upc import UPC
-from ssbench.recipe.hosting import fit
 
 NOTHING = -7.0
 LATE, SIDE = 25, 41

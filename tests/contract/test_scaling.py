@@ -9,9 +9,9 @@ from pairs import HONOURS, METHODS, Constant, one_step
 from ssbench import find
 from ssbench.errors import RecipeError
 from ssbench.methods.base import Method
+from ssbench.methods.hosting import fit
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import LossScale, Plugin
-from ssbench.recipe.hosting import fit
 
 HOSTS = [m for m in METHODS if {"scale", "weigh"} <= HONOURS[m]]
 WEIGHED = {"s", "s1", "s2", "fp", "unsup", "mixed", "cps", "consistency"}

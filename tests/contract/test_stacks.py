@@ -15,9 +15,9 @@ from torch import Tensor
 from ssbench import find
 from ssbench.certify import checks
 from ssbench.certify.pair import Guest, Pair, look
+from ssbench.methods.hosting import Part, refused
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Plugin, Stack
-from ssbench.recipe.hosting import Part, refused
 
 HOSTS = ("fixmatch", "cutmix_seg")
 """Before the mixing and after it: where a teacher's statement meets `refine`."""

@@ -79,7 +79,7 @@ def test_the_partner_shows_the_class_drawn_for_it() -> None:
     for step in range(200):
         t = progress(step, 400)
         batch = batch_for(method, t)
-        drawn = [c for _, c in method._drawn(batch, t)]
+        drawn = [c for _, c in method._draw_classes(batch, t)]
         for c, id in zip(drawn, method.wants(batch, t), strict=True):
             assert id in ({"u1", "u4", "u6"} if c == 2 else {"u3"})
             found.append((c, id))
@@ -114,10 +114,10 @@ def test_the_first_draws_of_a_step_use_the_bank_before_it() -> None:
     """Also in the very step after a checkpoint was loaded, when the host knows no bank yet."""
     one, other, t = ael(bank_momentum=0.0), ael(bank_momentum=0.0), progress()
     batch = own(batch_for(one, t))
-    other._heard = None
+    other._bank_on_host = None
     assert one(batch, t).loss.item() == other(batch, t).loss.item()
-    assert one._heard is not None
-    assert one._heard.tolist() == one.bank.tolist()
+    assert one._bank_on_host is not None
+    assert one._bank_on_host.tolist() == one.bank.tolist()
 
 
 def test_a_run_starts_with_random_confidences_of_its_seed() -> None:
@@ -144,7 +144,7 @@ def test_excluded_classes_are_never_pasted_and_the_others_are() -> None:
     for step in range(30):
         t = progress(step)
         batch = own(batch_for(method, t))
-        found = method._pasted(batch, t)
+        found = method._paste_classes(batch, t)
         changed = found.y != batch.labeled.y
         assert not changed[:, 10:30, 30:50].any()  # class 2
         assert not changed[:, 30:].any()
@@ -164,7 +164,7 @@ def test_both_images_of_a_group_get_the_same_classes_and_groups_differ() -> None
             batch.labeled.x.repeat(2, 1, 1, 1), torch.zeros_like(batch.labeled.y.repeat(2, 1, 1)), tuple("abcd")
         )
         donor = Labeled(torch.ones_like(four.x), batch.donor.y.repeat(2, 1, 1), four.ids)  # type: ignore[union-attr]
-        y = method._pasted(replace(batch, labeled=four, donor=donor), t).y
+        y = method._paste_classes(replace(batch, labeled=four, donor=donor), t).y
         assert torch.equal(y[0], y[1])
         assert torch.equal(y[2], y[3])
         kinds.add(torch.equal(y[0], y[2]))
@@ -176,7 +176,7 @@ def test_images_without_a_donor_stay_as_they_are() -> None:
     batch = own(batch_for(method, t))
     assert batch.donor is not None
     none = replace(batch.donor, y=torch.full_like(batch.donor.y, 255))
-    found = method._pasted(replace(batch, donor=none), t)
+    found = method._paste_classes(replace(batch, donor=none), t)
     assert torch.equal(found.x, batch.labeled.x)
     assert torch.equal(found.y, batch.labeled.y)
 

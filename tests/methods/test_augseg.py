@@ -48,9 +48,9 @@ def test_confidence_of_an_image_by_hand() -> None:
     pixels = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25]])
     probs = pixels.T.reshape(1, 4, 1, 3)
     every = torch.ones(1, 1, 3, dtype=torch.bool)
-    assert augseg.confidence(probs, every).tolist() == pytest.approx([1.25 / 3], abs=1e-6)
-    assert augseg.confidence(probs, every & torch.tensor([1, 1, 0]).bool()).tolist() == pytest.approx([1.25 / 2])
-    assert augseg.confidence(probs, ~every).tolist() == [0]
+    assert augseg.image_confidence(probs, every).tolist() == pytest.approx([1.25 / 3], abs=1e-6)
+    assert augseg.image_confidence(probs, every & torch.tensor([1, 1, 0]).bool()).tolist() == pytest.approx([1.25 / 2])
+    assert augseg.image_confidence(probs, ~every).tolist() == [0]
 
 
 def test_a_box_by_hand() -> None:
@@ -78,29 +78,29 @@ def test_areas_after_clipping_are_the_specifications() -> None:
 
 def test_labelled_patches_are_injected_with_one_minus_the_confidence() -> None:
     method, sure = made(), torch.tensor([0.0, 0.2, 0.7, 1.0])
-    tosses = torch.stack([method._injected(sure, progress(step, 4000)) for step in range(1500)]).float().mean(0)
+    tosses = torch.stack([method._draw_injections(sure, progress(step, 4000)) for step in range(1500)]).float().mean(0)
     assert tosses[0] == 1
     assert tosses[3] == 0
     assert tosses.tolist() == pytest.approx((1 - sure).tolist(), abs=0.04)
     for inject in ("always", "never"):
-        assert made(inject=inject)._injected(sure, progress()).tolist() == [inject == "always"] * 4
+        assert made(inject=inject)._draw_injections(sure, progress()).tolist() == [inject == "always"] * 4
 
 
 def test_images_are_mixed_within_their_group_by_one_order() -> None:
     method = made(group=4)
-    orders = [method._order(8, progress(step)) for step in range(30)]
+    orders = [method._draw_order(8, progress(step)) for step in range(30)]
     for order in orders:
         assert sorted(order[:4].tolist()) == [0, 1, 2, 3]
         assert sorted(order[4:].tolist()) == [4, 5, 6, 7]
     assert len({tuple(order[:4].tolist()) for order in orders}) > 10
     assert any(order[4:].tolist() != (order[:4] + 4).tolist() for order in orders)
-    parts = [method._order(4, Progress(3, 40, 10, 0, torch.device("cpu"), rank, 2)) for rank in range(2)]
-    assert torch.equal(torch.cat([parts[0], parts[1] + 4]), method._order(8, progress(3)))
+    parts = [method._draw_order(4, Progress(3, 40, 10, 0, torch.device("cpu"), rank, 2)) for rank in range(2)]
+    assert torch.equal(torch.cat([parts[0], parts[1] + 4]), method._draw_order(8, progress(3)))
 
 
 def test_boxes_of_a_group_have_one_size_and_those_of_two_differ() -> None:
     method, like = made(group=3), torch.zeros(6, 3, 64, 64)
-    boxes = method._boxes(like, (4.0, 4.0), "outer box", progress(2))
+    boxes = method._draw_boxes(like, (4.0, 4.0), "outer box", progress(2))
     tallest = boxes.any(2).sum(1)
     cuts = [2 * (int(64 * math.sqrt(1 - rng(0, 2, "augseg outer box", k).beta(4, 4))) // 2) for k in range(2)]
     assert cuts[0] != cuts[1]
@@ -113,10 +113,10 @@ def test_mixing_against_a_loop_over_images_and_pixels() -> None:
     method, batch, t = made(inject="always", group=4), make_batch(made().needs, images=4, side=20), progress(4)
     here, target = batch.unlabeled, statement(4, 20)
     assert here is not None
-    got = method._mixed(batch.labeled, here, target, torch.zeros(4), t)
-    order = method._order(4, t).tolist()
-    inner = method._boxes(here.weak, (8.0, 2.0), "inner box", t)
-    outer = method._boxes(here.weak, (4.0, 4.0), "outer box", t)
+    got = method._mix(batch.labeled, here, target, torch.zeros(4), t)
+    order = method._draw_order(4, t).tolist()
+    inner = method._draw_boxes(here.weak, (8.0, 2.0), "inner box", t)
+    outer = method._draw_boxes(here.weak, (4.0, 4.0), "outer box", t)
     shown = 0
     for i in range(4):
         for y in range(20):
@@ -149,7 +149,7 @@ def test_maps_a_plugin_carries_follow_the_mix_and_are_zero_on_labelled_pixels() 
     method, batch, t = made(inject="always", group=4), make_batch(made().needs, images=4, side=20), progress(4)
     here, target = batch.unlabeled, statement(4, 20)
     assert here is not None
-    got = method._mixed(batch.labeled, here, target.with_carry(conf=target.conf), torch.zeros(4), t).pseudo
+    got = method._mix(batch.labeled, here, target.with_carry(conf=target.conf), torch.zeros(4), t).pseudo
     injected = got.conf == 1
     assert injected.any()
     assert torch.equal(got.carry["conf"], got.conf.where(~injected, 0.0))
@@ -401,9 +401,9 @@ def by_hand(
     sure = ((1 - h / math.log(CLASSES)) * p.amax(1)).mean((1, 2))
     q, label = p.max(1)
     u = torch.rand(len(y), generator=t.generator("augseg toss"))
-    order = method._order(len(y), t)
-    inner = method._boxes(here.weak, (8.0, 2.0), "inner box", t)
-    outer = method._boxes(here.weak, (4.0, 4.0), "outer box", t)
+    order = method._draw_order(len(y), t)
+    inner = method._draw_boxes(here.weak, (8.0, 2.0), "inner box", t)
+    outer = method._draw_boxes(here.weak, (4.0, 4.0), "outer box", t)
     copies = [x.clone() for x in (q, here.strong[0], label)]
     given = (torch.ones_like(q), batch.labeled.x, y)
     for i in range(len(y)):

@@ -208,18 +208,18 @@ def test_labels_and_entropies_of_the_ten_predictions() -> None:
             p = predict(seen).softmax(1)
             p = p.flip(3) if turned else p
             total += F.interpolate(p, size=(20, 28), mode="bilinear", align_corners=True)
-    stored = made(Mixes)._drawn(predict, x)
+    stored = made(Mixes)._label_image(predict, x)
     assert stored["pseudo"].mode == "P"
     assert np.array_equal(np.array(stored["pseudo"]), total[0].argmax(0).numpy())
     p = (total[0] / 10).double()
     share = -(p * p.log()).sum(0) / math.log(CLASSES)
     assert np.abs(np.array(stored["entropy"]) / 255 - share.numpy()).max() < 0.5 / 255 + 1e-5
     assert list(stored) == ["entropy", "pseudo"], "the labels last: they say that an image is done"
-    assert list(made()._drawn(predict, x)) == ["pseudo"]
+    assert list(made()._label_image(predict, x)) == ["pseudo"]
 
 
 def test_stored_maps_are_read_back(tmp_path: Path) -> None:
-    stored = made(Mixes)._drawn(predict, torch.randn(1, 3, 9, 11))
+    stored = made(Mixes)._label_image(predict, torch.randn(1, 3, 9, 11))
     for name, image in stored.items():
         (tmp_path / name).mkdir()
         image.save(tmp_path / name / "u1.png")
@@ -249,7 +249,7 @@ class Lists:
 @pytest.mark.parametrize(("epochs", "thirds"), [(80, [26, 53, 80]), (240, [80, 160, 240]), (2, [1, 1, 2])])
 def test_networks_rank_after_a_third_two_thirds_and_all(epochs: int, thirds: list[int]) -> None:
     """Specs: stpp 1."""
-    assert made()._thirds(Lists(epochs=epochs)) == thirds  # type: ignore[arg-type]
+    assert made()._ranking_epochs(Lists(epochs=epochs)) == thirds  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("labeled", "repeats"), [(92, 2), (199, 2), (200, 1), (366, 1)])

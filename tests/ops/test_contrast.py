@@ -249,7 +249,9 @@ def _cosine(a: Tensor, b: Tensor) -> float:
     return float((a @ b / (a.norm() * b.norm())).detach())
 
 
-def _loop(made: FeatureGrid, picked: Picked, bank: Bank, u: tuple[Tensor, Tensor], tau: float, by_position: bool) -> float:
+def _loop(
+    made: FeatureGrid, picked: Picked, bank: Bank, u: tuple[Tensor, Tensor], tau: float, by_position: bool
+) -> float:
     """The release's loop over valid classes, its index mistake an argument."""
     rep, key = contrast.pixels(made.rep).detach(), contrast.pixels(made.key)
     anchors = [rep[mask] for mask in picked.anchors]  # an entry for every class

@@ -61,7 +61,9 @@ def test_against_sets(seed: int, width: int, k: int, tied: bool) -> None:
         feats, protos = feats.clamp(min=0).round(), protos.clamp(min=0).round()
     label = torch.randint(3, (2, 3, 4), generator=g)
     known = torch.rand(3, generator=g) < 0.8
-    shared = prototypes.count_shared(prototypes.top_channels(feats, k), label, prototypes.prototype_channels(protos, known, k))
+    shared = prototypes.count_shared(
+        prototypes.top_channels(feats, k), label, prototypes.prototype_channels(protos, known, k)
+    )
     for b, y, x in torch.ones_like(label).nonzero().tolist():
         c = int(label[b, y, x])
         both = naive_top(feats[b, :, y, x].tolist(), k) & naive_top(protos[c].tolist(), k)

@@ -11,8 +11,8 @@ from builders import progress
 
 from ssbench.nets.segnet import Out, resize
 from ssbench.ops.losses import pseudo_cross_entropy
-from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.patch_stats import agreement, patch_labels, patch_shares
+from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import MixedView
 from ssbench.plugins.mpmc import MPMC, PatchClassifier, asymmetric_focal
 

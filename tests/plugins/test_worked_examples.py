@@ -10,8 +10,7 @@ from builders import progress
 from torch import Tensor, nn
 
 from ssbench.nets.segnet import Out
-from ssbench.ops import neighbours
-from ssbench.ops import confidence, patch_grid
+from ssbench.ops import confidence, neighbours
 from ssbench.ops.losses import pseudo_cross_entropy
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.relation import relation_distance, spatial_log_softmax

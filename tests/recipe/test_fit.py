@@ -11,8 +11,8 @@ import pytest
 from ssbench import find
 from ssbench.errors import RecipeError
 from ssbench.methods.base import Method, MethodConfig
+from ssbench.methods.hosting import Fit, Part, choices, fit, refused, yaml
 from ssbench.plugins.base import Plugin, PluginConfig
-from ssbench.recipe.hosting import Fit, Part, choices, fit, refused, yaml
 from ssbench.recipe.recipe import load
 from ssbench.tables.matrix import matrix, published
 

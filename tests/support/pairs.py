@@ -1,4 +1,4 @@
-"""Every method, every pair of a method with a plug-in that `ssbench.recipe.hosting` lets through; found, not listed.
+"""Every method, every pair of a method with a plug-in that `ssbench.methods.hosting` lets through; found, not listed.
 
 A new file in methods/ or plugins/ is covered as it stands: the settings are its Config's defaults, and its quick ones.
 """
@@ -16,11 +16,11 @@ from ssbench import find
 from ssbench.certify.pair import LATE
 from ssbench.data.batch import Batch
 from ssbench.methods.base import Method, Step
+from ssbench.methods.hosting import fit
 from ssbench.nets.segnet import Out
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import LossScale, MixedView, Plugin, StepOutputs
-from ssbench.recipe.hosting import fit
 
 METHODS, PLUGINS = find.names("method"), find.names("plugin")
 HONOURS = {name: find.load("method", name).honours for name in METHODS}

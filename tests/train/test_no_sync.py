@@ -19,7 +19,7 @@ from ssbench.console import Bars
 from ssbench.data.batch import Batch
 from ssbench.errors import RecipeError
 from ssbench.methods.base import LossConfig
-from ssbench.recipe.hosting import choices
+from ssbench.methods.hosting import choices
 from ssbench.recipe.recipe import Recipe, load, recipe_names
 from ssbench.train.build import dataset_of
 from ssbench.train.distributed import Team

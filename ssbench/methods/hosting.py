@@ -1,7 +1,7 @@
-"""Which plug-ins a method can host: decided here and nowhere else.
+"""Which plug-ins a method can host. The only place that decides it.
 
-A recipe asks when it is read, a method when it is built; `ssbench list plugins --matrix`, `ssbench certify` and the
-contract tests ask too. A pair fits when the method calls every hook the plug-in uses, under the settings both have.
+Used when a recipe is read, when a method is built, by `ssbench list plugins --matrix`, `ssbench certify` and the
+contract tests. A pair fits when the method calls every hook the plug-in uses, under the settings both have.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 ONE = "remembers one student's features"
+EXCLUSIVE = frozenset({"mix"})
+"""Hooks that two stacked plug-ins cannot both use: each would decide alone what the student sees."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A plug-in that is to be hosted: its name, class and settings."""
+    """A plug-in to be hosted: its name, class and settings."""
 
     name: str
     cls: type[Any]
@@ -50,16 +52,17 @@ class Fit:
 def refused(host: str, method: type[Any], cfg: Any, parts: Sequence[Part]) -> Refusal | None:
     """The first reason why `method` (called `host`, with settings `cfg`) cannot have these plug-ins; None: it can."""
     for which, part in enumerate(parts):
-        found = unhosted(host, method, cfg, part.name, part.cls, part.cls.uses(part.cfg))
-        if found := found or _missing(host, method, cfg, part):
-            return replace(found, which=which)
+        refusal = unhosted(host, method, cfg, part.name, part.cls, part.cls.uses(part.cfg))
+        if refusal := refusal or _missing(host, method, cfg, part):
+            return replace(refusal, which=which)
     return next(_collisions(parts), None)
 
 
 def unhosted(host: str, method: type[Any], cfg: Any, name: str, plugin: Any, needs: frozenset[str]) -> Refusal | None:
-    """The same of one plug-in (class or instance, which uses the hooks `needs`) where the method is built.
+    """Why a method cannot be built with one plug-in (class or instance) that uses the hooks `needs`; None: it can.
 
-    Hooks the method never calls are not asked for there: a plug-in that only watches may leave them be.
+    Hooks that the method never calls are allowed here, unlike in `refused`: a plug-in that only observes may define
+    every hook.
     """
     if plugin.one_student and method.two_students:
         return Refusal(f"{name} {ONE}, {host} trains two", "choose a host of one student")
@@ -70,7 +73,7 @@ def unhosted(host: str, method: type[Any], cfg: Any, name: str, plugin: Any, nee
 
 
 def fit(method: type[Any], plugin: type[Any]) -> Fit:
-    """How far a method and a plug-in fit, and the least change of settings that makes them."""
+    """Whether a method and a plug-in fit, and the single change of settings that makes them fit if they do not."""
     if plugin.one_student and method.two_students:
         return Fit(reason=f"the plug-in {ONE}, the method trains two")
     cfg, own = method.Config(), plugin.Config()
@@ -134,8 +137,6 @@ def _missing(host: str, method: type[Any], cfg: Any, part: Part) -> Refusal | No
 
 def _collisions(parts: Sequence[Part]) -> Iterator[Refusal]:
     """Stacked plug-ins that want the same exclusive hook, or are the same."""
-    from ssbench.plugins.base import EXCLUSIVE
-
     first: dict[str, str] = {}
     for which, part in enumerate(parts):
         if part.cls in (other.cls for other in parts[:which]):

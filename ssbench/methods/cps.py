@@ -1,7 +1,7 @@
 """CPS: two networks of one architecture and two random heads teach each other with their hard labels.
 
 Paper: Chen et al., "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision", CVPR 2021.
-Checked against: charlesCXK/TorchSemiSeg 5e0c29c, `exp.{voc,city}/*.CPS` and `*.CPS+CutMix` (card: cps). What the release
+Checked against: charlesCXK/TorchSemiSeg 5e0c29c `exp.{voc,city}/*.CPS`, `*.CPS+CutMix` (card: cps). What the release
 does without the paper saying so is an option with the release's value as default: `partner: same` (two samplers of one
 seed, so an image is mixed with itself, augmented afresh; card: cps 7) and `padding: counted`. Labels come from batch
 statistics, and with CutMix labelled images have no cross term (the paper's formula has it in both; card: cps 9).

@@ -34,7 +34,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Asked:
-    """What to count. over: which classes the agreement is of (`ops.windows.agreement`).
+    """What to count. over: which classes the agreement is of (`ops.patch_stats.agreement`).
 
     baseline: a checkpoint the gain is over, and the recipe it was made by (None: the scored one's, without plug-in).
     """

@@ -200,7 +200,9 @@ class U2PL(Method):
 
     def _percentile(self, entropy: Tensor, pseudo: Pseudo, level: float) -> Tensor:
         """B 1 1, by group and over all pixels but pasted ground truth."""
-        return contrast.quantiles(entropy, pseudo.valid & ~pseudo.trusted_mask(), level, self._groups(len(entropy)))
+        return confidence.group_quantiles(
+            entropy, pseudo.valid & ~pseudo.trusted_mask(), level, self._groups(len(entropy))
+        )
 
     def _draw_uniform(self, groups: int, view: str, t: Progress) -> list[tuple[Tensor, Tensor]]:
         """For each group uniform numbers for anchors (C Q) and negatives (C Q M), drawn for those of all processes."""

@@ -43,3 +43,10 @@ def quantile(values: Tensor, inside: Tensor, level: float) -> Tensor:
     low, high = ranked.gather(0, torch.stack([below, above]))  # ranked[below] would ask the device for the number
     value = low + (high - low) * (place - below).to(values.dtype)
     return torch.where(count > 0, value, torch.full_like(value, float("-inf")))
+
+
+def group_quantiles(values: Tensor, inside: Tensor, level: float, groups: int) -> Tensor:
+    """B 1 1: the `level`-quantile of `values` where `inside` (B H W both), over each of `groups` groups of images."""
+    pairs = zip(values.chunk(groups), inside.chunk(groups), strict=True)
+    limits = torch.stack([quantile(scores, mask, level) for scores, mask in pairs])
+    return limits.repeat_interleave(len(values) // groups)[:, None, None]

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssbench.ops.class_memory import Bank, draw_indices
-from ssbench.ops.confidence import quantile
 
 
 class FeatureGrid(NamedTuple):
@@ -93,13 +92,6 @@ def ranks(probs: Tensor) -> Tensor:
 def pixels(x: Tensor) -> Tensor:
     """B D h w -> N D, image by image and row by row."""
     return x.movedim(1, -1).flatten(0, 2)
-
-
-def quantiles(values: Tensor, inside: Tensor, level: float, groups: int) -> Tensor:
-    """B 1 1: the `level`-quantile of `values` where `inside` (B H W both), over each of `groups` groups of images."""
-    pairs = zip(values.chunk(groups), inside.chunk(groups), strict=True)
-    limits = torch.stack([quantile(scores, mask, level) for scores, mask in pairs])
-    return limits.repeat_interleave(len(values) // groups)[:, None, None]
 
 
 def class_means(rows: Tensor, mask: Tensor) -> Tensor:

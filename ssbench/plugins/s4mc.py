@@ -24,13 +24,17 @@ from pydantic import model_validator
 from torch import Tensor
 
 from ssbench.errors import RecipeError
-from ssbench.ops import confidence, contrast, neighbours
+from ssbench.ops import confidence, neighbours
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import gather_rows
 from ssbench.plugins.base import Count, Plugin, PluginConfig, PrepareInputs, Share
 
-SCORES = {"margin": confidence.margin, "max": confidence.max_score, "entropy": confidence.negative_entropy}  # Eqs. 5, 11, 12
+SCORES = {
+    "margin": confidence.margin,
+    "max": confidence.max_score,
+    "entropy": confidence.negative_entropy,
+}  # Eqs. 5, 11, 12
 
 PUBLISHED: dict[int, tuple[float, ...]] = {  # release, hard-coded by the authors, 4 decimals
     21: (0.9981, 0.9860, 0.9556, 0.9888, 0.9862, 0.9895, 0.9928, 0.9900, 0.9940, 0.9724, 0.9815, 0.9922, 0.9921, 0.9904,
@@ -138,7 +142,7 @@ class S4MC(Plugin):
         if len(raw) % (size := min(self.group, len(raw))):
             what = f"{len(raw)} unlabelled images a process do not form groups of {self.group}"
             raise RecipeError(what, "plugin.group", "choose a group that divides the batch of a process")
-        return contrast.quantiles(raw, valid, level, len(raw) // size)
+        return confidence.group_quantiles(raw, valid, level, len(raw) // size)
 
     def _refined(self, probs: Tensor, valid: Tensor, t: Progress) -> Tensor:
         """Eqs. 8-10: the probabilities (B C H W) of the union with the chosen neighbour, not normalised again."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ssbench.data.batch import Labeled
 from ssbench.data.plan import Plan
-from ssbench.methods.ael import AEL
+from ssbench.methods.ael import AEL, to_host
 
 
 def test_a_class_the_batch_lacks_counts_as_zero_unless_skipped() -> None:

@@ -81,7 +81,9 @@ def test_equals_a_naive_loop() -> None:
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 2.0)])
 def test_the_mirror_image_has_the_mirrored_sum(scales: tuple[float, ...]) -> None:
     x = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(sum_predictions(predict, x.flip(-1), scales), sum_predictions(predict, x, scales).flip(-1))
+    torch.testing.assert_close(
+        sum_predictions(predict, x.flip(-1), scales), sum_predictions(predict, x, scales).flip(-1)
+    )
 
 
 def test_one_scale_without_mirror_is_the_prediction() -> None:

@@ -59,3 +59,12 @@ def test_quantile_equals_numpys_linear_one(pixels: list[tuple[float, bool]], lev
 def test_quantile_ends_are_the_smallest_and_the_largest() -> None:
     values, inside = torch.tensor([[3.0, 1.0], [2.0, 9.0]]), torch.tensor([[True, True], [True, False]])
     assert [confidence.quantile(values, inside, level).item() for level in (0.0, 0.5, 1.0)] == [1.0, 2.0, 3.0]
+
+
+def test_percentiles_are_taken_by_group() -> None:
+    g = torch.Generator().manual_seed(0)
+    values, inside = torch.rand(4, 6, 7, generator=g), torch.rand(4, 6, 7, generator=g) < 0.7
+    got = confidence.group_quantiles(values, inside, 0.83, groups=2)
+    for k in range(2):
+        some = values[2 * k : 2 * k + 2][inside[2 * k : 2 * k + 2]].numpy()
+        assert got[2 * k : 2 * k + 2].flatten().tolist() == pytest.approx([np.percentile(some, 83)] * 2, abs=1e-6)

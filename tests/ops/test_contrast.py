@@ -212,15 +212,6 @@ def test_one_valid_class_gives_zero_with_a_finite_gradient() -> None:
     assert (made.rep.grad == 0).all()
 
 
-def test_percentiles_are_taken_by_group() -> None:
-    g = torch.Generator().manual_seed(0)
-    values, inside = torch.rand(4, 6, 7, generator=g), torch.rand(4, 6, 7, generator=g) < 0.7
-    got = contrast.quantiles(values, inside, 0.83, groups=2)
-    for k in range(2):
-        some = values[2 * k : 2 * k + 2][inside[2 * k : 2 * k + 2]].numpy()
-        assert got[2 * k : 2 * k + 2].flatten().tolist() == pytest.approx([np.percentile(some, 83)] * 2, abs=1e-6)
-
-
 def test_maps_are_taken_down_to_the_grid_by_nearest_neighbour_and_joined_by_group() -> None:
     label = torch.arange(36).view(1, 6, 6).repeat(2, 1, 1) + torch.tensor([0, 100])[:, None, None]
     mask, rep, probs = label % 2 == 0, torch.zeros(2, 1, 3, 3), torch.zeros(2, 4, 3, 3)

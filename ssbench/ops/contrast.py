@@ -51,7 +51,7 @@ class Rule:
     anchor_above: an anchor's probability of its class. negative_below: a negative's probability of the class.
     low_rank, high_rank: the class is among a labelled negative's first `low_rank` guesses, or is an unlabelled
     negative's guess number `low_rank` to `high_rank - 1`, counted from 0.
-    own_negatives: the release's defect (Q1a): negatives of a class must also be labelled with it.
+    own_negatives: the release's defect (a): negatives of a class must also be labelled with it.
     """
 
     anchor_above: float
@@ -102,7 +102,7 @@ def class_means(rows: Tensor, mask: Tensor) -> Tensor:
 def choose_banks(valid: Tensor, by_position: bool) -> tuple[Tensor, Tensor]:
     """Whose bank class c is contrasted with, C int64, and whether it takes part, C bool.
 
-    by_position: the release's defect (Q1b): with V valid classes, classes 0 .. V - 1 take part, valid or not, and
+    by_position: the release's defect (b): with V valid classes, classes 0 .. V - 1 take part, valid or not, and
     class v reads the bank of the v-th valid class. Otherwise the valid classes take part and read their own.
     """
     order = torch.arange(len(valid), device=valid.device)

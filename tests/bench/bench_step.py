@@ -5,7 +5,7 @@ python tests/bench/bench_step.py [--crop 321] [--encoder resnet50s] [--steps 4] 
 UniMatch on DeepLabV3+, 2 labelled, 2 unlabelled and 2 mixing images a step, on CamVid's pictures of 480 x 360 (the toy
 data where they are absent). First the engine alone, with its loader: how long it waits for data. Then, on the batches
 of that, the engine's step and the plain one take turns, so that a busy machine slows both: the plain one is the net,
-the loss of specs/unimatch.md 1.3, and an SGD update. The first step of each is not counted.
+the loss of card: unimatch 3, and an SGD update. The first step of each is not counted.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def in_turn(made: Trainer, batches: Sequence[Batch]) -> dict[str, list[float]]:
 
 
 def plain_loss(net: Any, batch: Batch, tau: float = 0.95) -> Tensor:
-    """specs/unimatch.md 1.3, numbered as there."""
+    """UniMatch's step, in the order of card: unimatch 3."""
     x, y, here, there = batch.labeled.x, batch.labeled.y, batch.unlabeled, batch.partner
     assert here is not None
     assert there is not None

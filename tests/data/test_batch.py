@@ -66,7 +66,7 @@ def epoch(made: Plan, stream: str, number: int = 0) -> list[tuple[str, int]]:
     return [pair for step in range(number * each, (number + 1) * each) for pair in drawn(step)]
 
 
-# specs/unimatch.md 1.2, "iters per epoch at 4x2 (8+8)"; 1.5, supervised at 4x4.
+# Steps an epoch at 4 x 2 (8 + 8) and, supervised, at 4 x 4 images (card: unimatch 2, 5).
 SEMI = [
     (92, 10490, 1311), (183, 10399, 1300), (366, 10216, 1277), (732, 9850, 1231), (1464, 9118, 1140),
     (662, 9920, 1240), (1323, 9259, 1157), (2646, 7936, 992),

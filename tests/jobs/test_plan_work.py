@@ -1,4 +1,4 @@
-"""What a run computes, before it is run: passes, steps, FLOPs, bytes; against specs, logs and naive sums."""
+"""What a run computes, before it is run: passes, steps, FLOPs, bytes; against released logs and naive sums."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     ("recipe", "passes", "nets"),
     [
         ("toy/none_supervised", {TRAINED: 4}, (1, 1)),
-        ("toy/none_fixmatch", {FROZEN: 4, TRAINED: 12}, (1, 1)),  # B frozen, 2B + B trained (specs: unimatch 7)
+        ("toy/none_fixmatch", {FROZEN: 4, TRAINED: 12}, (1, 1)),  # B frozen, 2B + B trained (card: fixmatch 1)
         ("toy/none_unimatch", {FROZEN: 4, PERTURBED: 8, TRAINED: 8}, (1, 1)),  # 5B encoder, 7B decoder passes
         ("toy/none_augseg", {FROZEN: 4, TRAINED: 8}, (2, 1)),  # teacher on B; student on labelled and mixed
         ("toy/none_u2pl", {FROZEN: 12, TRAINED: 8}, (2, 1)),  # as 48 beside 32 crops at 16 + 16

@@ -1,4 +1,4 @@
-"""AEL, re-derived (specs: ael 7-9, 12, 15); its options, plug-ins and recipes."""
+"""AEL, re-derived (card: ael 7 to 9, 12); its options, plug-ins and recipes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ssbench.recipe.recipe import load
 
 
 def pasted(batch: Batch, t: Progress, draws: int, without: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Specs: ael 5, both images being one process of the release."""
+    """Classes of one draw for both images, one process of the release (card: ael 5)."""
     dice = rng(t.seed, t.step, "ael paste", 0)
     wanted = set(dice.choice(CLASSES, draws, p=chances(BANK, 0.5, without)).tolist())
     x, y, donor = batch.labeled.x.clone(), batch.labeled.y.clone(), batch.donor
@@ -44,7 +44,7 @@ def pasted(batch: Batch, t: Progress, draws: int, without: Sequence[int]) -> tup
 def consistency(
     logits: Tensor, teacher: Tensor, bank: Tensor, t: Progress, name: str, group: int, tau: float
 ) -> Tensor:
-    """Specs: ael 8, class by class as the release draws it."""
+    """The consistency loss, class by class as the release draws it (card: ael 8)."""
     q, label = teacher.softmax(1).max(1)
     predicted, each = logits.argmax(1), []
     for k in range(0, len(logits), group):
@@ -168,7 +168,7 @@ def test_options_of_the_consistency_change_it(settings: dict[str, Any]) -> None:
 
 
 def test_ignored_padding_is_out_of_both_sums() -> None:
-    """The release's weighting with the padded pixels' weights set to 0 (specs: ael 13, row 11)."""
+    """The release's weighting with the padded pixels' weights set to 0 (card: ael 13)."""
     probe = Probe()
     method, t = ael(probe, padding="ignored", sampling_power=0.0), progress()
     net, batch = copy.deepcopy(method.net), batch_for(method, t)
@@ -266,7 +266,7 @@ def test_a_plugin_of_strength_zero_changes_no_bit() -> None:
 def test_recipes_hold_the_released_constants(
     name: str, epochs: int, threshold: float, draws: int, area: float, presence: float, crop: int
 ) -> None:
-    """Specs: ael 2."""
+    """Constants of the release (card: ael 2)."""
     recipe = load(f"ael/{name}")
     m, s, o = recipe.method, recipe.schedule, recipe.optim
     assert (m.threshold, m.paste_draws, m.component_area, m.presence) == (threshold, draws, area, presence)
@@ -282,6 +282,6 @@ def test_recipes_hold_the_released_constants(
 
 @pytest.mark.parametrize(("unlabeled", "per_epoch"), [(2789, 174), (1487, 93), (9920, 620), (5291, 331)])
 def test_an_epoch_is_as_long_as_the_release_has_it(unlabeled: int, per_epoch: int) -> None:
-    """Specs: ael 2."""
+    """Constants of the release (card: ael 2)."""
     plan = Plan(("a",), tuple(map(str, range(unlabeled))), build("ael").needs, 16, 16, 8)
     assert plan.steps_per_epoch == per_epoch

@@ -1,4 +1,4 @@
-"""AEL's class bank and image bank, and what they decide: classes to paste, partners, regions (specs: ael 4-6)."""
+"""AEL's class bank and image bank, and what they decide: classes to paste, partners, regions (card: ael 4 to 6)."""
 
 from __future__ import annotations
 

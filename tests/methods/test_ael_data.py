@@ -1,4 +1,4 @@
-"""What AEL asks of the data: one image of two, donors, partners chosen when the step begins (specs: ael 2, 3.2, 6)."""
+"""What AEL asks of the data: one image of two, donors, partners chosen when the step begins (card: ael 2, 3, 6)."""
 
 from __future__ import annotations
 

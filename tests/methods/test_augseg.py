@@ -1,4 +1,4 @@
-"""AugSeg against a second writing of its specification (specs: augseg 3-8)."""
+"""AugSeg against a second writing of its specification (card: augseg 3 to 8)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_box_by_hand() -> None:
 
 
 def test_areas_after_clipping_are_the_specifications() -> None:
-    """Specs: augseg 5: 0.164 and 0.359; an injection shows on 0.067 of an image, and not at all in 26 % of cases."""
+    """Measured areas (card: augseg 5): 0.164 and 0.359; an injection shows on 0.067 of an image, and not at all in 26 % of cases."""
     g, numbers, found = torch.Generator().manual_seed(0), rng(0, "areas"), []
     levels = (np.arange(128) + 0.5) / 128  # evenly through both distributions, paired at random
     inner, outer = (np.quantile(numbers.beta(*beta, size=50_000), levels) for beta in ((8, 2), (4, 4)))
@@ -156,7 +156,7 @@ def test_maps_a_plugin_carries_follow_the_mix_and_are_zero_on_labelled_pixels() 
 
 
 def test_first_step_re_derived() -> None:
-    """Loss, gradients and kept share of one step after the copy, from the text alone (specs: augseg 4-7)."""
+    """Loss, gradients and kept share of one step after the copy, from the text alone (card: augseg 4 to 7)."""
     tau, t = 0.32, progress(11)
     method = made(threshold=tau, group=2)
     student, teacher = unlike(method)
@@ -181,7 +181,7 @@ def test_first_step_re_derived() -> None:
 
 
 def test_a_negative_threshold_keeps_everything_but_labelled_pixels_without_a_label() -> None:
-    """Specs: augseg 7, Cityscapes: logged share 0.995 to 1.000."""
+    """Cityscapes logs a share of 0.995 to 1.000 (card: augseg 7)."""
     method = made(threshold=-0.1, inject="always", group=4)
     batch, t = make_batch(method.needs, images=4), progress(11)
     q, _, label = by_hand(method, copy.deepcopy(method.teacher), batch, t, always=True)
@@ -229,7 +229,7 @@ def test_the_teacher_is_a_copy_for_an_epoch_and_then_an_average_with_its_buffers
     (139, 139, 0.996, 0.99286), (249, 139, 0.996, 0.996),
 ])  # fmt: skip
 def test_decays_of_the_specification(step: int, per_epoch: int, cap: float, decay: float) -> None:
-    """VOC with 92 labels and Cityscapes with 744 (specs: augseg 8)."""
+    """VOC with 92 labels and Cityscapes with 744 (card: augseg 8)."""
     method = made(ema=cap)
     with torch.no_grad():
         for old, new in zip(method.teacher.parameters(), method.net.parameters(), strict=True):

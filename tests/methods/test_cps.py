@@ -1,4 +1,4 @@
-"""CPS, re-derived (specs: cps 3-5, 9)."""
+"""CPS, re-derived (card: cps 3 to 5)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cross(logits: Tensor, label: Tensor, counted: Tensor) -> Tensor:
 
 
 def plain(one: SegNet, two: SegNet, batch: Batch, padding: str) -> tuple[Tensor, Tensor]:
-    """Specs: cps 3. (supervised sum, cross sum)."""
+    """(supervised sum, cross sum) without CutMix (card: cps 3)."""
     x, y, here = naive.parts(batch)
     lab, unlab = [net(x).logits for net in (one, two)], [net(here.weak).logits for net in (one, two)]
     pred = [torch.cat(pair) for pair in zip(lab, unlab, strict=True)]
@@ -46,7 +46,7 @@ def plain(one: SegNet, two: SegNet, batch: Batch, padding: str) -> tuple[Tensor,
 
 
 def cutmix(one: SegNet, two: SegNet, batch: Batch, padding: str) -> tuple[Tensor, Tensor]:
-    """Specs: cps 4."""
+    """(supervised sum, cross sum) with CutMix (card: cps 4)."""
     (x, y, here), there = naive.parts(batch), naive.partner(batch)
     box = here.boxes[0]
     image, valid = naive.cut_in(here.weak, there.weak, box), naive.cut_in(here.valid, there.valid, box)
@@ -93,7 +93,7 @@ def test_first_step(settings: dict[str, Any], by_hand: Callable[..., tuple[Tenso
 
 @pytest.mark.parametrize(("settings", "passes"), [(PLAIN, 2), ({}, 4)])
 def test_every_pass_moves_the_batch_statistics_of_its_network(settings: dict[str, Any], passes: int) -> None:
-    """With CutMix both draws, the mix and the labelled images; without, labelled and unlabelled ones (specs: cps 4)."""
+    """With CutMix both draws, the mix and the labelled images; without, labelled and unlabelled ones (card: cps 4)."""
     method = build("cps", **settings)
     method(make_batch(method.needs), progress())
     for net in both(method):
@@ -326,7 +326,7 @@ def test_what_it_reads() -> None:
 
 @pytest.mark.parametrize(("pool", "count"), [("rest", 9), ("all", 12)])
 def test_few_labels_count_the_labelled_images_among_the_unlabelled(pool: str, count: int) -> None:
-    """Specs: cps 5."""
+    """Constants of the release (card: cps 5)."""
     known, rest = tuple(f"a{i}" for i in range(3)), tuple(f"b{i}" for i in range(9))
     partition = Partition("toy/ours/x", "toy", known, rest, "", True)
     needs = build("cps", unlabeled=pool).needs

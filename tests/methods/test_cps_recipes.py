@@ -21,7 +21,7 @@ from ssbench.train.build import optimizer_of
     ],
 )
 def test_recipes_hold_the_equal_settings_of_one_process(name: str, weight: float, gpus: int, rate: float) -> None:
-    """Specs: cps 5. A gradient divided by W is a rate divided by W and a weight decay times W."""
+    """A gradient divided by W is a rate divided by W and a weight decay times W (card: cps 8)."""
     recipe = load(f"cps/{name}")
     assert recipe.method.weight == weight
     assert recipe.optim.lr == pytest.approx(rate / gpus)
@@ -46,7 +46,7 @@ CITYSCAPES = {
 def test_recipes_train_as_long_as_the_release(
     name: str, table: dict[str, tuple[int, int, int]], off: int, part: str
 ) -> None:
-    """Specs: cps 2; on Cityscapes the release counts its lists from 2975 // 16, so an epoch may have one step less."""
+    """All partitions have one number of steps (card: cps 2); on Cityscapes an epoch may have one step less."""
     unlabeled, epochs, total = table[part]
     schedule = load(f"cps/{name}").schedule
     rest = tuple(map(str, range(unlabeled)))

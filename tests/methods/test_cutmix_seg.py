@@ -1,4 +1,4 @@
-"""CutMix-Seg, re-derived: the S4MC/U2PL trainer (specs: s4mc 4-6, u2pl 4) and the original (specs: cutmix_seg 1-2)."""
+"""CutMix-Seg, re-derived: the S4MC/U2PL trainer (card: cutmix_seg 4) and the original (card: cutmix_seg 1, 2)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_teacher_starts_as_a_copy_without_gradients() -> None:
 
 
 def test_the_warm_up_is_supervised_and_moves_only_the_teachers_statistics() -> None:
-    """Specs: u2pl 4a."""
+    """Only the labelled loss trains (card: u2pl 3)."""
     method = build("cutmix_seg")
     student, before = nets(method)
     batch = make_batch(method.needs)
@@ -77,7 +77,7 @@ def test_the_decay_counts_from_the_end_of_the_warm_up_and_covers_parameters_only
 
 
 def mixed_by_hand(weak: Tensor, label: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-    """Each image takes the box from the next image of the batch (specs: u2pl 5)."""
+    """Each image takes the box from the next image of the batch (card: u2pl 4)."""
     image, said = weak.clone(), label.clone()
     for j in range(len(weak)):
         k = (j + 1) % len(weak)
@@ -130,7 +130,7 @@ def test_batches_are_mixed_with_the_probability_asked_for(probability: float, sh
 
 
 def test_the_score_is_the_students_in_the_warm_up_and_the_teachers_after_even_when_reloaded() -> None:
-    """Specs: u2pl 11: student while e < s, afterwards teacher."""
+    """The student during the warm-up, afterwards the teacher (card: cutmix_seg 4)."""
     method, x = build("cutmix_seg"), torch.randn(1, 3, 65, 65)
     train(method, 3, steps_per_epoch=3, lr=0.1)
     reloaded = build("cutmix_seg", seed=1)
@@ -176,7 +176,7 @@ def test_original_step(encoder: str, confidence: str) -> None:
 
 
 def test_original_averages_parameters_and_buffers_with_a_constant_decay() -> None:
-    """Specs: cutmix_seg 2: every float of the state dict, 0.99 from the first step, after the teacher's own passes."""
+    """Every float of the state dict, 0.99 from the first step, after the teacher's own passes (card: cutmix_seg 2)."""
     method = build("cutmix_seg", variant="original")
     student, teacher = nets(method)
     batch = make_batch(method.needs, seed=0)

@@ -1,4 +1,4 @@
-"""FixMatch, re-derived (specs: unimatch 1.4, s4mc 6)."""
+"""FixMatch, re-derived (card: fixmatch 1, 2)."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def test_dividing_by_kept_pixels_is_an_option() -> None:
 
 @pytest.mark.parametrize("partner", ["same", "other"])
 def test_the_partner_is_the_same_image_unless_asked_otherwise(partner: Any) -> None:
-    """Specs: unimatch 0 trap 1: the release mixes an image with itself."""
+    """The release mixes an image with itself (card: unimatch 3)."""
     assert build("fixmatch").needs.partner == "same"
     assert build("fixmatch", partner=partner).needs == Needs(strong=1, partner=partner)
 
 
 def test_with_an_ema_teacher_labels_come_from_its_eval_mode() -> None:
-    """Specs: s4mc 6 FixMatch: weak view -> EMA teacher in eval mode; the student sees labelled and strong images."""
+    """The EMA teacher labels in eval mode; the student sees labelled and strong images (card: fixmatch 2)."""
     method = build("fixmatch", teacher="ema", threshold=TAU)
     train(method, 3, lr=0.05)
     teacher, student = copy.deepcopy(method.ema_net), copy.deepcopy(method.net)

@@ -1,4 +1,4 @@
-"""Mean Teacher, re-derived: soft (specs: cps 7) and hard (specs: mpmc A5)."""
+"""Mean Teacher, re-derived: soft (card: mean_teacher 1) and hard (card: mean_teacher 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ST and ST++, re-derived (specs: stpp 1, 2, 7)."""
+"""ST and ST++, re-derived (card: stpp 1, 2)."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def ramp(like: Tensor) -> Tensor:
 
 
 def test_a_plugins_weights_have_a_mean_of_one_over_the_stored_labels() -> None:
-    """Specs: stpp 8 (i): sum(w CE) / N, labelled pixels weigh 1."""
+    """sum(w CE) / N, where labelled pixels weigh 1."""
     method = made(Weighed)
     batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
     x, _, here = naive.parts(batch)
@@ -198,7 +198,7 @@ def predict(x: Tensor) -> Tensor:
 
 
 def test_labels_and_entropies_of_the_ten_predictions() -> None:
-    """Specs: stpp 1, Pseudo-labelling: arg-max of the sum, on every pixel; entropies as bytes over [0, log C]."""
+    """Arg-max of the sum, on every pixel (card: stpp 1); entropies as bytes over [0, log C]."""
     x = torch.randn(1, 3, 20, 28, generator=torch.Generator().manual_seed(0))
     total = torch.zeros(1, CLASSES, 20, 28)
     for scale in (0.5, 0.75, 1.0, 1.5, 2.0):
@@ -248,13 +248,13 @@ class Lists:
 
 @pytest.mark.parametrize(("epochs", "thirds"), [(80, [26, 53, 80]), (240, [80, 160, 240]), (2, [1, 1, 2])])
 def test_networks_rank_after_a_third_two_thirds_and_all(epochs: int, thirds: list[int]) -> None:
-    """Specs: stpp 1."""
+    """Thirds of the epochs (card: stpp 1)."""
     assert made()._ranking_epochs(Lists(epochs=epochs)) == thirds  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("labeled", "repeats"), [(92, 2), (199, 2), (200, 1), (366, 1)])
 def test_lists_of_fewer_than_200_count_twice(labeled: int, repeats: int) -> None:
-    """Specs: stpp 2, Q6; with epochs over the unlabelled list, as often as fits."""
+    """Twice below 200 (card: stpp 2); with epochs over the unlabelled list, as often as fits."""
     run = Lists(["l"] * labeled, ["u"] * 1000)
     assert made()._first_repeats(run) == repeats  # type: ignore[arg-type]
     assert made(double_below=0)._first_repeats(run) == 1  # type: ignore[arg-type]
@@ -286,7 +286,7 @@ def test_recipes_load(name: str, quick: bool) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes_hold_the_constants_of_the_specification(name: str) -> None:
-    """Specs: stpp 2-6."""
+    """Constants of the release (card: stpp 2 to 6)."""
     recipe, voc = load(name), "_voc_" in name
     assert (recipe.views.crop, recipe.views.base) == ((321, 400) if voc else (721, 2048))
     assert recipe.views.scale == (0.5, 2.0)

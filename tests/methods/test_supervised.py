@@ -1,4 +1,4 @@
-"""The supervised baseline, re-derived (specs: unimatch 1.5, 1.6, 4)."""
+"""The supervised baseline, re-derived (card: unimatch 5, 6, 10)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_loss_is_the_plain_cross_entropy_without_halving(encoder: str) -> No
 
 
 def test_cityscapes_mines_hard_pixels_in_groups_of_two_images() -> None:
-    """Specs: unimatch 0 trap 12: the number kept is per process of two images."""
+    """The number of kept pixels is that of a process of two images (card: unimatch 6)."""
     loss = LossConfig(supervised="ohem", ohem_threshold=0.05, ohem_min_kept=1000, ohem_group=2)
     method = build("supervised", loss=loss)
     batch, reference = make_batch(method.needs, images=4), copy.deepcopy(method.net)
@@ -93,7 +93,7 @@ def test_the_random_start_depends_on_seed_and_role() -> None:
     ],
 )
 def test_the_authors_short_schedules_have_their_steps(recipe: str, labeled: int, total: int) -> None:
-    """Specs: u2pl 10, augseg 11, unimatch 1.5."""
+    """What each release does with it (card: supervised 2)."""
     assert steps(recipe, labeled, 10_582 - labeled) == total
 
 
@@ -120,7 +120,7 @@ def steps(name: str, labeled: int, unlabeled: int) -> int:
 
 
 def test_an_auxiliary_head_adds_its_share() -> None:
-    """Specs: u2pl 6: L = OHEM(main) + 0.4 OHEM(aux); here with plain cross entropy."""
+    """L = OHEM(main) + 0.4 OHEM(aux), here with plain cross entropy (card: u2pl 5)."""
     method = build("supervised", net=maker(layout="augseg", aux=True))  # a layout without dropout
     batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
     out = reference(batch.labeled.x)

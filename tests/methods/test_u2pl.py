@@ -1,4 +1,4 @@
-"""U2PL against a second writing of its specification (specs: u2pl 4-8, 12), as released and as the paper says."""
+"""U2PL against a second writing of its specification (card: u2pl 3 to 8), as released and as the paper says."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_teacher_has_a_head_of_its_own() -> None:
 
 
 def test_the_warm_up_is_supervised_and_moves_only_the_teachers_statistics() -> None:
-    """Specs: u2pl 4a. Terms that are zero reach every parameter, as the representation head's."""
+    """The warm-up (card: u2pl 3). Terms that are zero reach every parameter, as the representation head's."""
     method = made(net=maker(**U2PL_NET))
     before = copy.deepcopy(method.teacher.state_dict())
     step = method(make_batch(method.needs), progress(0))
@@ -83,7 +83,7 @@ def test_the_warm_up_is_supervised_and_moves_only_the_teachers_statistics() -> N
 
 
 def test_for_one_epoch_the_teacher_is_the_student_and_then_its_average() -> None:
-    """Q2, and the decay counted from the end of the warm-up: at its fifth step 1 - 1 / 5 (specs: u2pl 4b)."""
+    """A copy for one epoch; the decay counts from the end of the warm-up: at its fifth step 1 - 1 / 5 (card: u2pl 3)."""
     method = made()
     train(method, 2, steps_per_epoch=2, lr=0.1)
     assert not torch.equal(next(method.net.parameters()), next(method.teacher.parameters()))
@@ -149,7 +149,7 @@ def test_a_step_re_derived(impl: str, mixes: bool) -> None:
 
 
 def test_the_two_readings_differ_in_negatives_and_in_whose_they_are() -> None:
-    """Q1: the paper fills every class's bank; the release few, and only where two passes of the teacher disagree."""
+    """The paper fills every class's bank; the release few, and only where two passes of the teacher disagree."""
     filled = {}
     for impl in ("release", "paper"):
         method = made(contrastive_impl=impl, bank=4000, bank_first=4000)
@@ -198,7 +198,7 @@ def test_every_student_tensor_learns_with_all_heads(impl: str) -> None:
 
 
 def test_the_auxiliary_head_learns_the_labelled_images_alone() -> None:
-    """Cityscapes: L_x = main + 0.4 aux (specs: u2pl 6)."""
+    """Cityscapes: L_x = main + 0.4 aux (card: u2pl 5)."""
     method = made(net=maker(layout="ael", aux=True))
     for p in method.net.modules():
         if isinstance(p, torch.nn.Dropout2d):
@@ -381,7 +381,7 @@ def entropy_of(p: Tensor) -> Tensor:
 
 
 def mixed_by_hand(weak: Tensor, label: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-    """Groups of two images, which take the box from each other (specs: u2pl 5)."""
+    """Groups of two images, which take the box from each other (card: u2pl 4)."""
     image, said = weak.clone(), label.clone()
     for j in range(len(weak)):
         image[j][:, box[j]] = weak[j ^ 1][:, box[j]]

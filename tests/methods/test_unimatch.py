@@ -1,4 +1,4 @@
-"""UniMatch, re-derived (specs: unimatch 1.3, 4)."""
+"""UniMatch, re-derived (card: unimatch 3, 10)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def watched(method: Method) -> list[Sequence[Tensor]]:
 
 
 def by_hand(net: SegNet, batch: Batch, tau: float, drop: Sequence[Tensor], weak_labels: str = "train") -> Terms:
-    """Steps 1-7 of specs unimatch 1.3."""
+    """The whole step (card: unimatch 3)."""
     assert isinstance(net, DeepLabV3Plus)
     (x, y, here), there = naive.parts(batch), naive.partner(batch)
     n, pasted = len(x), naive.Labels.of(naive.eval_logits(net, there.weak), there.valid)
@@ -72,7 +72,7 @@ def test_first_step(encoder: str, weak_labels: Any) -> None:
 
 
 def test_train_mode_and_eval_mode_labels_differ() -> None:
-    """Specs: unimatch 0 trap 2."""
+    """Labels come from batch statistics (card: unimatch 3)."""
     losses = []
     for weak_labels in ("train", "eval"):
         method = build("unimatch", threshold=TAU, weak_labels=weak_labels)
@@ -142,7 +142,7 @@ def test_weights_of_the_terms_are_settings() -> None:
 
 
 def test_acdc_learns_unlabelled_images_by_dice_alone() -> None:
-    """Specs: unimatch 4: (CE + Dice)/2 on labels, Dice over confident pixels on pseudo-labels, five maps perturbed."""
+    """(CE + Dice) / 2 on labels (card: unimatch 10), Dice over confident pixels on pseudo-labels, five maps perturbed."""
     loss = LossConfig(supervised="ce_dice", pseudo="dice")
     method = build("unimatch", net=maker(net=unet), loss=loss, threshold=TAU, partner="other")
     reference, drops = copy.deepcopy(method.net), watched(method)

@@ -1,4 +1,4 @@
-"""The memory of features by hand, against naive lists, and its random choice of pixels (specs: wpl 4, 13)."""
+"""The memory of features by hand, against naive lists, and its random choice of pixels (card: wpl 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes of connected parts on hand-made masks, and box accuracy (specs: wpl 2, 13.4, 13.7)."""
+"""Boxes of connected parts on hand-made masks, and box accuracy (card: wpl 2)."""
 
 from __future__ import annotations
 

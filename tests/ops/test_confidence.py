@@ -20,7 +20,7 @@ def pixel(*probs: float) -> torch.Tensor:
     [((0.6, 0.3, 0.1), 0.6000, -0.8979, 0.3000), ((0.9, 0.05, 0.05), 0.9000, -0.3944, 0.8500)],
 )
 def test_scores_of_the_specification(probs: tuple[float, ...], best: float, entropy: float, margin: float) -> None:
-    """Specs: s4mc 11, example 6."""
+    """By hand."""
     found = [f(pixel(*probs)).item() for f in (confidence.max_score, confidence.negative_entropy, confidence.margin)]
     assert found == pytest.approx([best, entropy, margin], abs=5e-5)
 

@@ -62,7 +62,7 @@ def test_matrices_of_parts_add_up_to_the_matrix_of_the_whole() -> None:
 
 
 def test_the_two_conventions_for_absent_classes_differ_as_specified() -> None:
-    """Specs: datasets 6.1: five classes, one only predicted (scores 0), one in neither: 0.0973 against 0.1216."""
+    """Five classes, one only predicted (scores 0), one in neither: 0.0973 against 0.1216."""
     matrix = torch.zeros(C, C, dtype=torch.int64)
     matrix[0, 0], matrix[0, 1], matrix[0, 3], matrix[1, 2], matrix[2, 0] = 18, 10, 5, 3, 4  # IoU 18/37, 0, 0, 0
     assert iou(matrix).tolist() == pytest.approx([18 / 37, 0, 0, 0, math.nan], nan_ok=True)

@@ -1,4 +1,4 @@
-"""Pixel contrast by hand and against loops written from the text (specs: u2pl 8, 12 Q1)."""
+"""Pixel contrast by hand and against loops written from the text (card: u2pl 7, 8)."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_pixels_against_a_loop(rule: Rule) -> None:
 
 
 def test_the_releases_negatives_are_empty_where_labels_and_ranks_come_from_one_pass() -> None:
-    """Q1a: a pixel's own class is its first guess, never number 3 to 19; and no labelled pixel has another label."""
+    """Defect (a): a pixel's own class is its first guess, never number 3 to 19; and no labelled pixel has another label."""
     made = grid()
     label = torch.cat([made.label[:2], made.probs[2:].argmax(1)])
     made = made._replace(label=label, high=label != 255)
@@ -137,7 +137,7 @@ def test_the_releases_negatives_are_empty_where_labels_and_ranks_come_from_one_p
 
 
 def test_the_releases_classes_read_the_banks_of_other_classes() -> None:
-    """Q1b: of five classes 1, 3 and 4 are valid; 0, 1, 2 take part and read their banks."""
+    """Defect (b): of five classes 1, 3 and 4 are valid; 0, 1, 2 take part and read their banks."""
     valid = torch.tensor([False, True, False, True, True])
     of, active = contrast.choose_banks(valid, by_position=True)
     assert of[:3].tolist() == [1, 3, 4]

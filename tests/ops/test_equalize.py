@@ -1,4 +1,4 @@
-"""AEL's pure functions against loops over pixels and hand-made cases (specs: ael 4-8)."""
+"""AEL's pure functions against loops over pixels and hand-made cases (card: ael 4 to 8)."""
 
 from __future__ import annotations
 

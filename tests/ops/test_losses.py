@@ -53,7 +53,7 @@ def test_cross_entropy_of_no_pixel_is_zero_with_zero_gradient() -> None:
 
 
 def ohem_by_hand(x: Tensor, y: Tensor, threshold: float, min_kept: int) -> list[tuple[int, int, int]]:
-    """The kept pixels, as specs unimatch 1.6 tells it."""
+    """The kept pixels, one by one (card: unimatch 6)."""
     valid = [p for p in pixels_of(y) if y[p] != 255]
     if min_kept > len(valid):
         return valid
@@ -154,7 +154,7 @@ def test_ce_dice_is_half_the_sum() -> None:
 
 
 def test_pseudo_cross_entropy_divides_by_valid_pixels_not_by_kept_ones() -> None:
-    """Specs: unimatch 0, trap 3."""
+    """The unlabelled terms of card: unimatch 3."""
     x, y, keep, valid = logits(5), target(5, ignored=0.0), mask(0.5, 1), mask(0.7, 2)
     total = sum(ce_of(x, b, i, j, int(y[b, i, j])) for b, i, j in pixels() if keep[b, i, j] and valid[b, i, j])
     found = losses.pseudo_cross_entropy(x, y, keep, valid).item()

@@ -8,7 +8,7 @@ from ssbench.ops.schedule import poly
 
 
 def test_set_after_the_step_the_rate_lags_one_step() -> None:
-    """Specs: unimatch 1.1: the code sets base (1 - n/T)^0.9 after update n, so update n + 1 uses it."""
+    """The release (card: unimatch 1) sets base (1 - n/T)^0.9 after update n, so update n + 1 uses it."""
     steps, rate, used = 50, 1.0, []
     for n in range(steps):
         used.append(rate)

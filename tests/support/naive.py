@@ -56,7 +56,7 @@ def supervised(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def unsupervised(logits: Tensor, said: Labels, tau: float) -> Tensor:
-    """Sum of CE over confident image pixels, divided by the number of image pixels (specs: unimatch 1.3)."""
+    """Sum of CE over confident image pixels, divided by the number of image pixels (card: unimatch 3)."""
     keep = (said.conf >= tau) & said.valid
     log_p = F.log_softmax(logits, dim=1).permute(0, 2, 3, 1)[keep]
     return -log_p[torch.arange(len(log_p)), said.label[keep]].sum() / said.valid.sum()

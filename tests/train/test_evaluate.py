@@ -158,7 +158,7 @@ def test_central_part() -> None:
 
 
 def test_windows_of_cityscapes() -> None:
-    """specs/unimatch.md 1.7: eight windows, cut at the border and not shifted back."""
+    """card: unimatch 7: eight windows, cut at the border and not shifted back."""
     rows, columns = ((0, 801), (534, 1024)), ((0, 801), (534, 1335), (1068, 1869), (1602, 2048))
     assert list(windows(1024, 2048, 801)) == [(*r, *c) for r in rows for c in columns]
 

@@ -1,4 +1,4 @@
-"""Every citation of a card leads to a numbered heading of recipes/NAME/README.md, and nothing cites what is not here."""
+"""Every citation of a card leads to a numbered heading of recipes/NAME/README.md; nothing cites files not here."""
 
 from __future__ import annotations
 

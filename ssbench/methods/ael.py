@@ -22,12 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssbench.data.batch import Batch, Labeled
@@ -55,10 +56,11 @@ from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import global_sum
-from ssbench.plugins.base import MixedView, StepOutputs, StudentView
+from ssbench.plugins.base import BelowOne, Count, MixedView, Share, StepOutputs, StudentView, Weight
 from ssbench.views.regions import ael_half
 
 Masks: TypeAlias = NDArray[np.bool_]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class AEL(Method):
@@ -71,32 +73,40 @@ class AEL(Method):
         """Settings; "release" is both configs where none is named."""
 
         name: Literal["ael"] = "ael"
-        threshold: float = 0.0  # release: cityscapes_2 none, pascal_4 0.7
-        weight: float = 1.0  # release
-        aux_weight: float = 0.4  # release, where the net has an auxiliary head
-        loss_scale: float = 1.0  # ours; release 0.125: losses are divided by 8 processes besides their average
-        ema: float = 0.99  # release
+        threshold: Share = 0.0  # release: cityscapes_2 none, pascal_4 0.7
+        weight: Weight = 1.0  # release
+        aux_weight: Weight = 0.4  # release, where the net has an auxiliary head
+        loss_scale: Positive = 1.0  # ours; release 0.125: losses are divided by 8 processes besides their average
+        ema: BelowOne = 0.99  # release
         pair_mode: Literal["train", "eval"] = "train"  # release; U2PL's branch with_AEL: eval
-        bank_momentum: float = 0.999  # release
+        bank_momentum: BelowOne = 0.999  # release
         absent: Literal["zero", "skip"] = "zero"  # release; ours: skip
-        confidence_power: float = 2.0  # release: gamma
-        sampling_power: float = 1.0  # release
+        confidence_power: Weight = 2.0  # release: gamma
+        sampling_power: Weight = 1.0  # release
         normaliser: Literal["all", "counted"] = "all"  # release: pixels without a label are in the divisor
         padding: Literal["counted", "ignored"] = "counted"  # release
-        group: int = 2  # release: labelled images of a process
-        pick: int = 2  # release: unlabelled images loaded for one that is used
-        paste_share: float = 0.5  # release
-        paste_scale: tuple[float, float] | None = (0.1, 2.0)  # release; null: the views' own
-        paste_draws: int = 3  # release: cityscapes_2 3, pascal_4 1
-        paste_without: tuple[int, ...] = (
+        group: Count = 2  # release: labelled images of a process
+        pick: Count = 2  # release: unlabelled images loaded for one that is used
+        paste_share: Share = 0.5  # release
+        paste_scale: tuple[Positive, Positive] | None = (0.1, 2.0)  # release; null: the views' own
+        paste_draws: Count = 3  # release: cityscapes_2 3, pascal_4 1
+        paste_without: tuple[Annotated[int, Field(ge=0)], ...] = (
             0,
             1,
             2,
             8,
             10,
         )  # release, for both data sets (card: ael 5: meant for Cityscapes)
-        component_area: float = 0.005  # release: cityscapes_2 0.005, pascal_4 0.03
-        presence: float = 0.01  # release: cityscapes_2 0.01, pascal_4 0.03
+        component_area: Share = 0.005  # release: cityscapes_2 0.005, pascal_4 0.03
+        presence: Share = 0.01  # release: cityscapes_2 0.01, pascal_4 0.03
+
+        @model_validator(mode="after")
+        def _read(self) -> AEL.Config:
+            if self.paste_scale is not None and self.paste_scale[0] > self.paste_scale[1]:
+                raise ValueError(f"paste_scale {list(self.paste_scale)} ends below its start")
+            if not self.paste_share:
+                self._refuse_unread("paste_share: 0", "paste_scale", "paste_draws", "paste_without")
+            return self
 
     bank: Tensor
 

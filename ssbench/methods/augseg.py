@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
@@ -44,7 +45,12 @@ from ssbench.ops import confidence, ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import MixedView, StepOutputs, StudentView
+from ssbench.plugins.base import BelowOne, Count, MixedView, Share, StepOutputs, StudentView, Weight
+
+Epochs = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Beta: TypeAlias = tuple[Positive, Positive]
+"""The two parameters of a Beta distribution."""
 
 
 class AugSeg(Method):
@@ -56,20 +62,20 @@ class AugSeg(Method):
         """Settings."""
 
         name: Literal["augseg"] = "augseg"
-        threshold: float = 0.95  # release VOC; below 0 on Cityscapes: none
-        weight: float = 1.0  # release, all logs
-        ema: float = 0.999  # release VOC; Cityscapes 0.996
+        threshold: Annotated[float, Field(ge=-1, le=1)] = 0.95  # release VOC; below 0 on Cityscapes: none
+        weight: Weight = 1.0  # release, all logs
+        ema: BelowOne = 0.999  # release VOC; Cityscapes 0.996
         ema_buffers: bool = True  # release: batch-norm statistics are averaged too
-        warmup_epochs: int = 0  # release sup_only_epoch: coded, never used
-        copy_epochs: int = 1  # release: after the warm-up the teacher is a copy for an epoch
-        mix_probability: float = 1.0  # release: the mix's trigger
+        warmup_epochs: Epochs = 0  # release sup_only_epoch: coded, never used
+        copy_epochs: Epochs = 1  # release: after the warm-up the teacher is a copy for an epoch
+        mix_probability: Share = 1.0  # release: the mix's trigger
         inject: Literal["unsure", "always", "never"] = "unsure"  # Sec. 3.3; the others: ours, for ablations
-        inject_beta: tuple[float, float] = (8.0, 2.0)  # release: box of the labelled patch, mean share 0.2
-        mix_beta: tuple[float, float] = (4.0, 4.0)  # release: box of the unlabelled mix, mean share 0.5
+        inject_beta: Beta = (8.0, 2.0)  # release: box of the labelled patch, mean share 0.2
+        mix_beta: Beta = (4.0, 4.0)  # release: box of the unlabelled mix, mean share 0.5
         extra_weak: bool = False  # release: weak images join the student's pass for batch norm; off in every log
-        aux_weight: float = 0.4  # release: an auxiliary head is coded, never configured
+        aux_weight: Weight = 0.4  # release: an auxiliary head is coded, never configured
         padding: Literal["counted", "ignored"] = "counted"  # release: the teacher labels padding too
-        group: int = 8  # release: unlabelled images a process, VOC 8, Cityscapes 4
+        group: Count = 8  # release: unlabelled images a process, VOC 8, Cityscapes 4
 
     @property
     def needs(self) -> Needs:

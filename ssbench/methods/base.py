@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
@@ -25,32 +25,31 @@ from ssbench.ops import losses
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
-from ssbench.plugins.base import LossScale, MixedView, Plugin, StudentView
+from ssbench.plugins.base import Count, LossScale, MixedView, Plugin, Settings, Share, StudentView
 from ssbench.views.sample import Maps
 
 
-class MethodConfig(BaseModel):
-    """Settings of a method, each with a default and its source in a comment; unknown fields are refused.
-
-    added: fields younger than the first stored records, with the value that changes nothing; at it a run's key leaves
-    them out, so that the records stand.
-    """
-
-    added: ClassVar[Mapping[str, Any]] = {}
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+class MethodConfig(Settings):
+    """Settings of a method."""
 
 
-class LossConfig(BaseModel):
+class LossConfig(Settings):
     """The task's losses: how labelled pixels and pseudo-labelled pixels are scored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     supervised: Literal["ce", "ohem", "ce_dice"] = "ce"
     pseudo: Literal["ce", "dice"] = "ce"
     pseudo_over: Literal["valid", "kept"] = "valid"  # UniMatch divides by non-padded pixels, not by confident ones
-    ohem_threshold: float = 0.7  # UniMatch, CPS, U2PL
-    ohem_min_kept: int = 200_000  # UniMatch, per group
-    ohem_group: int = 2  # UniMatch: images per process
+    ohem_threshold: Share = 0.7  # UniMatch, CPS, U2PL
+    ohem_min_kept: Count = 200_000  # UniMatch, per group
+    ohem_group: Count = 2  # UniMatch: images per process
+
+    @model_validator(mode="after")
+    def _read(self) -> LossConfig:
+        if self.pseudo == "dice":
+            self._refuse_unread("pseudo: dice", "pseudo_over")
+        if self.supervised != "ohem":
+            self._refuse_unread(f"supervised: {self.supervised}", "ohem_threshold", "ohem_min_kept", "ohem_group")
+        return self
 
 
 @dataclass(frozen=True)

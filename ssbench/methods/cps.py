@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
@@ -44,7 +45,7 @@ from ssbench.ops.losses import IGNORE
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import MixedView, StepOutputs, StudentView
+from ssbench.plugins.base import MixedView, StepOutputs, StudentView, Weight
 
 PEER = (1, 0)
 """Whose labels each of the two networks learns."""
@@ -61,10 +62,16 @@ class CPS(Method):
 
         name: Literal["cps"] = "cps"
         cutmix: bool = True  # the variant of the quoted rows; false: Sec. 3 of the paper
-        weight: float = 1.0  # release: VOC 1.5, with CutMix 1; Cityscapes 6, with CutMix 5
+        weight: Weight = 1.0  # release: VOC 1.5, with CutMix 1; Cityscapes 6, with CutMix 5
         partner: Literal["same", "other"] = "same"  # release (card: cps 7); the paper's CutMix: other
         padding: Literal["counted", "ignored"] = "counted"  # release (card: cps 9): labels on padding count
         unlabeled: Literal["rest", "all"] = "rest"  # few-label VOC: all, with the labelled images (thread #22)
+
+        @model_validator(mode="after")
+        def _read(self) -> CPS.Config:
+            if not self.cutmix:
+                self._refuse_unread("cutmix: false", "partner")
+            return self
 
     @property
     def needs(self) -> Needs:

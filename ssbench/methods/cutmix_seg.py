@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 
 from ssbench.data.batch import Batch, Unlabeled
 from ssbench.data.plan import Needs
@@ -43,7 +44,7 @@ from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import global_sum, mean_of, mean_one, world_size
-from ssbench.plugins.base import MixedView, StepOutputs, StudentView
+from ssbench.plugins.base import BelowOne, MixedView, Share, StepOutputs, StudentView, Weight
 
 
 class CutMixSeg(Method):
@@ -56,12 +57,18 @@ class CutMixSeg(Method):
 
         name: Literal["cutmix_seg"] = "cutmix_seg"
         variant: Literal["original", "s4mc"] = "s4mc"  # the rows of the five papers
-        weight: float = 1.0  # French et al.: cons_weight; S4MC: unsup_weight
-        mix_probability: float = 0.5  # S4MC Sec. 4.1 (original mixes always)
-        warmup_epochs: int = 1  # S4MC release: supervised only, then teacher := student
-        threshold: float = 0.97  # original: confidence of the teacher
+        weight: Weight = 1.0  # French et al.: cons_weight; S4MC: unsup_weight
+        mix_probability: Share = 0.5  # S4MC Sec. 4.1 (original mixes always)
+        warmup_epochs: Annotated[int, Field(ge=0)] = 1  # S4MC release: supervised only, then teacher := student
+        threshold: Share = 0.97  # original: confidence of the teacher
         confidence: Literal["scalar", "pixel"] = "scalar"  # original: the batch's confident share scales the loss
-        ema: float = 0.99  # both
+        ema: BelowOne = 0.99  # both
+
+        @model_validator(mode="after")
+        def _read(self) -> CutMixSeg.Config:
+            unread = ("threshold", "confidence") if self.variant == "s4mc" else ("mix_probability", "warmup_epochs")
+            self._refuse_unread(f"variant: {self.variant}", *unread)
+            return self
 
     @property
     def needs(self) -> Needs:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import model_validator
 
 from ssbench.data.batch import Batch
 from ssbench.data.plan import Needs
@@ -34,7 +35,7 @@ from ssbench.ops import ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import MixedView, StepOutputs
+from ssbench.plugins.base import BelowOne, MixedView, Share, StepOutputs
 
 
 class FixMatch(Method):
@@ -46,10 +47,16 @@ class FixMatch(Method):
         """Settings."""
 
         name: Literal["fixmatch"] = "fixmatch"
-        threshold: float = 0.95  # FixMatch; 0 on Cityscapes (UniMatch)
+        threshold: Share = 0.95  # FixMatch; 0 on Cityscapes (UniMatch)
         partner: Literal["same", "other"] = "same"  # release: both iterators share one sampler
         teacher: Literal["self", "ema"] = "self"  # release; S4MC Sec. 3.1 states EMA
-        ema: float = 0.99  # S4MC Sec. 3.1
+        ema: BelowOne = 0.99  # S4MC Sec. 3.1
+
+        @model_validator(mode="after")
+        def _read(self) -> FixMatch.Config:
+            if self.teacher == "self":
+                self._refuse_unread("teacher: self", "ema")
+            return self
 
     @property
     def needs(self) -> Needs:

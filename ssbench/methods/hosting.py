@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from pydantic import ValidationError
+
 ONE = "remembers one student's features"
 EXCLUSIVE = frozenset({"mix"})
 """Hooks that two stacked plug-ins cannot both use: each would decide alone what the student sees."""
@@ -95,13 +97,26 @@ def fit(method: type[Any], plugin: type[Any]) -> Fit:
 
 
 def choices(config: Any, with_defaults: bool = False) -> Iterator[tuple[str, Any]]:
-    """(field, value) of a settings class: each value of each field that has a fixed set, but for the name."""
+    """(field, value) of a settings class: each value of each field that has a fixed set, but for the name.
+
+    Values that mean nothing unless another field is changed too are left out: the class refuses them alone.
+    """
     for name, info in config.model_fields.items():
         choice = info.annotation
         kinds = get_args(choice) if get_origin(choice) in (Union, UnionType) else [choice]
         values = [v for kind in kinds if get_origin(kind) is Literal for v in get_args(kind)]
         values += [True, False] if choice is bool else []
-        yield from ((name, v) for v in values if name != "name" and (with_defaults or v != info.default))
+        for value in values:
+            if name != "name" and (with_defaults or value != info.default) and _is_allowed(config, name, value):
+                yield name, value
+
+
+def _is_allowed(config: Any, name: str, value: Any) -> bool:
+    try:
+        config.model_validate({name: value})
+    except ValidationError as error:
+        return all(e["type"] == "missing" for e in error.errors())
+    return True
 
 
 def yaml(name: str, value: object) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from pydantic import model_validator
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.data.plan import Needs
@@ -37,7 +38,7 @@ from ssbench.nets.segnet import Out
 from ssbench.ops import ema
 from ssbench.ops.progress import Progress
 from ssbench.ops.reduce import mean_of, mean_one
-from ssbench.plugins.base import MixedView, StepOutputs, StudentView
+from ssbench.plugins.base import BelowOne, MixedView, Share, StepOutputs, StudentView, Weight
 
 
 class MeanTeacher(Method):
@@ -50,10 +51,16 @@ class MeanTeacher(Method):
 
         name: Literal["mean_teacher"] = "mean_teacher"
         consistency: Literal["soft", "hard"] = "soft"  # TorchSemiSeg; hard = MPMC, WPL Sec. 3.1
-        weight: float | None = None  # soft 100 (TorchSemiSeg); hard 1 (ours: neither paper states one for this row)
-        threshold: float = 0.95  # hard only; ours: FixMatch's, no paper states one for this row
-        ema: float = 0.99  # TorchSemiSeg: constant; hard: rises to it, as in U2PL
+        weight: Weight | None = None  # soft 100 (TorchSemiSeg); hard 1 (ours: neither paper states one for this row)
+        threshold: Share = 0.95  # hard only; ours: FixMatch's, no paper states one for this row
+        ema: BelowOne = 0.99  # TorchSemiSeg: constant; hard: rises to it, as in U2PL
         ema_buffers: bool | None = None  # batch-norm statistics; soft: from own passes (TorchSemiSeg), hard: averaged
+
+        @model_validator(mode="after")
+        def _read(self) -> MeanTeacher.Config:
+            if self.consistency == "soft":
+                self._refuse_unread("consistency: soft", "threshold")
+            return self
 
     @property
     def needs(self) -> Needs:

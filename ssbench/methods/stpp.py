@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssbench.data.batch import Batch
@@ -75,6 +75,12 @@ class STPlusPlus(Method):
         epoch_of: Literal["labeled", "unlabeled"] = "labeled"  # release; of the first training
         scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.5, 0.75, 1.0, 1.5, 2.0)  # release base.py
         flip: bool = True  # release base.py
+
+        @model_validator(mode="after")
+        def _read(self) -> STPlusPlus.Config:
+            if self.epoch_of == "unlabeled":
+                self._refuse_unread("epoch_of: unlabeled", "double_below")
+            return self
 
     @property
     def needs(self) -> Needs:

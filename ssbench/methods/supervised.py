@@ -17,7 +17,7 @@ from ssbench.data.batch import Batch
 from ssbench.data.plan import Needs
 from ssbench.methods.base import Method, MethodConfig, Step, frozen_forward, recorded, summed
 from ssbench.ops.progress import Progress
-from ssbench.plugins.base import StepOutputs
+from ssbench.plugins.base import StepOutputs, Weight
 
 
 class Supervised(Method):
@@ -31,7 +31,7 @@ class Supervised(Method):
         added: ClassVar[Mapping[str, Any]] = {"aux_weight": 0.4}
         name: Literal["supervised"] = "supervised"
         epoch_of: Literal["labeled", "unlabeled"] = "labeled"  # released scripts
-        aux_weight: float = 0.4  # U2PL train_sup.py, where the network has the auxiliary head
+        aux_weight: Weight = 0.4  # U2PL train_sup.py, where the network has the auxiliary head
 
     @property
     def needs(self) -> Needs:

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
@@ -48,7 +49,7 @@ from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import gather_rows
-from ssbench.plugins.base import MixedView, StepOutputs, StudentView
+from ssbench.plugins.base import BelowOne, Count, MixedView, Share, StepOutputs, StudentView, Weight
 
 Teach: TypeAlias = Callable[[Tensor], Out]
 
@@ -65,26 +66,36 @@ class U2PL(Method):
         contrastive_impl: Literal["release", "paper"] = (
             "release"  # ours: which made the tables is unknown (card: u2pl 8)
         )
-        warmup_epochs: int = 1  # release sup_only_epoch: VOC 1, Cityscapes 0
-        ema: float = 0.99  # release net.ema_decay
-        mix_probability: float = 0.5  # release: one coin a step
-        weight: float = 1.0  # release: unsupervised.loss_weight is absent
-        drop_percent: float = 80  # release unsupervised.drop_percent: keeps 80 %, rising to 100 %
-        low_entropy: float = 20  # release contrastive.low_entropy_threshold: percent, falling to 0
-        low_rank: int = 3  # release contrastive.low_rank
-        high_rank: int = 20  # release contrastive.high_rank
-        anchor_above: float = 0.3  # release current_class_threshold
-        negative_below: float = 1.0  # release current_class_negative_threshold
-        anchors: int = 256  # release num_queries; the paper's 50 is swapped (card: u2pl 9)
-        negatives: int = 50  # release num_negatives; the paper's 256 is swapped (card: u2pl 9)
-        temperature: float = 0.5  # release
-        contrastive_weight: float = 0.25  # release: 1, gradient / 4 processes once too often (card: u2pl 9); paper 0.1
-        bank: int = 30_000  # release: slots of a class
-        bank_first: int = 50_000  # release: slots of class 0
+        warmup_epochs: Annotated[int, Field(ge=0)] = 1  # release sup_only_epoch: VOC 1, Cityscapes 0
+        ema: BelowOne = 0.99  # release net.ema_decay
+        mix_probability: Share = 0.5  # release: one coin a step
+        weight: Weight = 1.0  # release: unsupervised.loss_weight is absent
+        drop_percent: Annotated[float, Field(ge=0, le=100)] = (
+            80  # release unsupervised.drop_percent: keeps 80 %, rising to 100 %
+        )
+        low_entropy: Annotated[float, Field(ge=0, le=50)] = (
+            20  # release contrastive.low_entropy_threshold: percent, falling to 0
+        )
+        low_rank: Count = 3  # release contrastive.low_rank
+        high_rank: Count = 20  # release contrastive.high_rank
+        anchor_above: BelowOne = 0.3  # release current_class_threshold
+        negative_below: Annotated[float, Field(gt=0, le=1)] = 1.0  # release current_class_negative_threshold
+        anchors: Count = 256  # release num_queries; the paper's 50 is swapped (card: u2pl 9)
+        negatives: Count = 50  # release num_negatives; the paper's 256 is swapped (card: u2pl 9)
+        temperature: Annotated[float, Field(gt=0)] = 0.5  # release
+        contrastive_weight: Weight = 0.25  # release: 1, gradient / 4 processes once too often (card: u2pl 9); paper 0.1
+        bank: Count = 30_000  # release: slots of a class
+        bank_first: Count = 50_000  # release: slots of class 0
         bank_on: Literal["device", "cpu"] = "device"  # ours; release: cpu, which waits for the device at every step
-        aux_weight: float = 0.4  # release net.aux_loss.loss_weight, where the network has the head
+        aux_weight: Weight = 0.4  # release net.aux_loss.loss_weight, where the network has the head
         padding: Literal["counted", "ignored"] = "counted"  # release: pseudo-labels on padding count
-        group: int = 4  # release: unlabelled images a process, VOC 4, Cityscapes 2
+        group: Count = 4  # release: unlabelled images a process, VOC 4, Cityscapes 2
+
+        @model_validator(mode="after")
+        def _ranks(self) -> U2PL.Config:
+            if self.high_rank <= self.low_rank:
+                raise ValueError(f"high_rank {self.high_rank} must be above low_rank {self.low_rank}")
+            return self
 
     @property
     def needs(self) -> Needs:

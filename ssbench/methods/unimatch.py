@@ -32,7 +32,7 @@ from ssbench.nets.segnet import Out
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import MixedView, StepOutputs, StudentView
+from ssbench.plugins.base import BelowOne, MixedView, Share, StepOutputs, StudentView, Weight
 
 
 class UniMatch(Method):
@@ -44,12 +44,12 @@ class UniMatch(Method):
         """Settings."""
 
         name: Literal["unimatch"] = "unimatch"
-        threshold: float = 0.95  # config: pascal, coco, acdc 0.95; cityscapes 0
+        threshold: Share = 0.95  # config: pascal, coco, acdc 0.95; cityscapes 0
         partner: Literal["same", "other"] = "same"  # release: one sampler for both iterators; medical: other
         weak_labels: Literal["train", "eval"] = "train"  # release: labels of the joint train-mode forward
-        feature_drop: float = 0.5  # Sec. 3.2, Dropout2d
-        strong_weight: float = 0.5  # release: 0.25 for each of two views
-        feature_weight: float = 0.5  # release
+        feature_drop: BelowOne = 0.5  # Sec. 3.2, Dropout2d
+        strong_weight: Weight = 0.5  # release: 0.25 for each of two views
+        feature_weight: Weight = 0.5  # release
 
     @property
     def needs(self) -> Needs:

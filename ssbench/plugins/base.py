@@ -31,10 +31,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 """A factor of a loss term; 0 leaves the term out."""
 Count = Annotated[int, Field(ge=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+"""A share that cannot be the whole: a decay, a momentum, a rate of dropout."""
 
 
-class PluginConfig(BaseModel):
-    """Settings of a plug-in. Each has a default, a bound from its meaning, and its source in a comment.
+class Settings(BaseModel):
+    """Settings of a method, a loss or a plug-in. Each has a default, a bound from its meaning, and a source.
 
     Unknown fields and wrong types are refused (`"0.9"` is no number, `1` is no switch), as are NaN and infinity.
     Validators refuse settings that contradict each other, so that a recipe which loads can also be built.
@@ -54,6 +56,16 @@ class PluginConfig(BaseModel):
             return values
         tuples = {n for n, info in cls.model_fields.items() if _is_tuple(info.annotation)}
         return {n: tuple(v) if n in tuples and isinstance(v, list) else v for n, v in values.items()}
+
+    def _refuse_unread(self, reason: str, *names: str) -> None:
+        """Refuse fields that have no effect under other settings (`reason`) and are not at their default."""
+        for name in names:
+            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: {value} is never read with {reason}: leave it out")
+
+
+class PluginConfig(Settings):
+    """Settings of a plug-in."""
 
 
 def _is_tuple(annotation: Any) -> bool:

@@ -83,7 +83,7 @@ def test_the_warm_up_is_supervised_and_moves_only_the_teachers_statistics() -> N
 
 
 def test_for_one_epoch_the_teacher_is_the_student_and_then_its_average() -> None:
-    """A copy for one epoch; the decay counts from the end of the warm-up: at its fifth step 1 - 1 / 5 (card: u2pl 3)."""
+    """A copy for one epoch; the decay counts from the end of the warm-up: 1 - 1 / 5 at step 5 (card: u2pl 3)."""
     method = made()
     train(method, 2, steps_per_epoch=2, lr=0.1)
     assert not torch.equal(next(method.net.parameters()), next(method.teacher.parameters()))

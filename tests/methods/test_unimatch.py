@@ -142,7 +142,7 @@ def test_weights_of_the_terms_are_settings() -> None:
 
 
 def test_acdc_learns_unlabelled_images_by_dice_alone() -> None:
-    """(CE + Dice) / 2 on labels (card: unimatch 10), Dice over confident pixels on pseudo-labels, five maps perturbed."""
+    """(CE + Dice) / 2 on labels, Dice over confident pixels on others, five maps perturbed (card: unimatch 10)."""
     loss = LossConfig(supervised="ce_dice", pseudo="dice")
     method = build("unimatch", net=maker(net=unet), loss=loss, threshold=TAU, partner="other")
     reference, drops = copy.deepcopy(method.net), watched(method)

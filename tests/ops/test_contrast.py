@@ -127,7 +127,7 @@ def test_pixels_against_a_loop(rule: Rule) -> None:
 
 
 def test_the_releases_negatives_are_empty_where_labels_and_ranks_come_from_one_pass() -> None:
-    """Defect (a): a pixel's own class is its first guess, never number 3 to 19; and no labelled pixel has another label."""
+    """Defect (a): a pixel's own class is its first guess, never number 3 to 19; no labelled pixel has another label."""
     made = grid()
     label = torch.cat([made.label[:2], made.probs[2:].argmax(1)])
     made = made._replace(label=label, high=label != 255)

@@ -25,7 +25,7 @@ from ssbench.errors import SsbenchError, Stopped
 from ssbench.jobs.backlog import LOOK_EVERY, Line
 from ssbench.jobs.job import Cell, Done, Places
 from ssbench.jobs.queue import do_one
-from ssbench.train.stopping import ASKING
+from ssbench.train.stopping import STOP_SIGNALS
 
 
 @dataclass
@@ -65,7 +65,7 @@ def side_by_side(
         for worker in workers:
             worker.process.terminate()
 
-    old = {number: signal.signal(number, stop) for number in ASKING}
+    old = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         _drive(workers, hire, line, found, stopping, total)
     finally:

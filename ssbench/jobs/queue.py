@@ -147,11 +147,11 @@ def do_one(cell: Cell, places: Places, team: Any, bars: Any, since: float = math
 
     from ssbench.console import say
     from ssbench.jobs.run import run
-    from ssbench.train.distributed import Parted
+    from ssbench.train.distributed import ProcessFailed
 
     try:
         record, repeated = run(cell.loaded(places), cell.split, cell.seed, places, team, bars, since)
-    except (Stopped, Parted):
+    except (Stopped, ProcessFailed):
         raise
     except Busy as busy:
         return Done(cell, busy=busy.folder, error=busy)

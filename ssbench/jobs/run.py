@@ -21,8 +21,9 @@ from ssbench.recipe.recipe import Recipe
 from ssbench.results.store import ResultStore
 from ssbench.splits.manifest import Partition
 from ssbench.train.build import dataset_of
-from ssbench.train.distributed import Parted, Team
-from ssbench.train.record import head, progress_of, reason, record_of
+from ssbench.train.distributed import ProcessFailed, Team
+from ssbench.train.record import failed_record, finished_record, progress_facts
+from ssbench.train.stages import fit
 from ssbench.train.trainer import Diverged, Trainer
 
 __all__ = ["Order", "Places", "run", "run_folder"]
@@ -90,7 +91,7 @@ def run(
     Raises:
         Busy: another process works in the run's folder. DataError: data or split missing or changed.
         Stopped: a signal came, everything is saved. Diverged, and whatever else ends a run: recorded as a failed run,
-        then raised; with several processes as Parted, if it came to this one alone.
+        then raised; with several processes as ProcessFailed, if it came to this one alone.
     """
     order = Order.of(recipe, split, seed, places)
     dataset = dataset_of(recipe.data.dataset, places.data, recipe.data.form)
@@ -111,17 +112,18 @@ def _trained(trainer: Trainer, store: ResultStore, file: ProgressFile | None) ->
     """The run from wherever its folder stands to its end; the record, stored."""
     team = trainer.team
     if file is not None:
-        file.facts = lambda: progress_of(trainer)
+        file.facts = lambda: progress_facts(trainer)
     try:
         with trainer.stop:
-            record = record_of(trainer, trainer.run())
+            fit(trainer)
+            record = finished_record(trainer)
     except Stopped:
         raise
     except Exception as error:
         if team.leads:
-            store.add({**head(trainer), "status": "failed", **reason(error)})
+            store.add(failed_record(trainer, error))
         if team.world > 1 and not isinstance(error, Diverged):
-            raise Parted(f"process {team.rank}: {error}", str(trainer.folder), "mend that and run again") from error
+            raise ProcessFailed(f"process {team.rank}: {error}", str(trainer.folder), "mend that and run again") from error
         raise
     if team.leads:
         write_json(trainer.folder / "record.json", record)

@@ -18,7 +18,7 @@ from ssbench.errors import HardwareError, RecipeError, RunsFailed
 from ssbench.ops.reduce import batch_sum
 
 
-class Parted(RunsFailed):
+class ProcessFailed(RunsFailed):
     """One of several processes failed alone: the others wait for it in vain, so the whole job has to end."""
 
 

@@ -168,7 +168,7 @@ def volume_labels(predict: Predict, x: Tensor, crop: int) -> Tensor:
     return F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False).argmax(1)
 
 
-def overall(volumes: dict[str, list[float | None]], names: Iterable[str]) -> float:
+def mean_dice(volumes: dict[str, list[float | None]], names: Iterable[str]) -> float:
     """Mean over the named volumes, then over classes, of per-volume Dice in percent."""
     rows = [[float("nan") if v is None else v for v in volumes[name]] for name in names]
     return float(torch.tensor(rows, dtype=torch.float64).nanmean(0).nanmean())

@@ -1,4 +1,4 @@
-"""Where a run ran: hardware, package versions, the state of the code."""
+"""The machine and software a run used: hardware, package versions, the state of the code, torch's switches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import torch
 
 from ssbench.paths import PACKAGE
 
-_PACKAGES = ("ssbench", "torch", "torchvision", "timm", "numpy", "pillow", "scipy")
+PACKAGES = ("ssbench", "torch", "torchvision", "timm", "numpy", "pillow", "scipy")
+"""Packages whose version can change a score."""
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
@@ -33,18 +34,18 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    """Versions of Python and of `PACKAGES`, by name."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
+            versions[name] = "not installed"
+    return versions
 
 
 def code() -> dict[str, Any]:
-    """Git commit and whether files differ from it; of an installed wheel neither is known."""
+    """Git commit, and whether files that decide numbers differ from it. Of an installed wheel neither is known."""
     root = PACKAGE.parent
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None}
@@ -62,13 +63,15 @@ def peak_memory(device: torch.device) -> int:
 
 
 @contextmanager
-def repeatable(wanted: bool) -> Iterator[None]:
-    """Where `wanted`, torch's deterministic operations, with a warning for each that has none (specs: ipixmatch A11).
+def deterministic_operations(enable: bool) -> Iterator[None]:
+    """With `enable`, torch's deterministic operations, and a warning for each that has none.
 
-    cuBLAS reads its variable when a process first multiplies on a GPU, so the first run of a process decides for it.
+    IPixMatch asks for it (Sec. IV-B). A warning and no error, because some CUDA kernels have no deterministic form
+    (the backward pass of bilinear upsampling, some indexed sums). cuBLAS reads its variable when a process first multiplies on a GPU, so the first run of a
+    process decides for all later ones.
     """
     was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    if wanted:
+    if enable:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -79,10 +82,10 @@ def repeatable(wanted: bool) -> Iterator[None]:
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
+        process = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def _processor() -> str:

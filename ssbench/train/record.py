@@ -1,71 +1,100 @@
-"""What a run tells of itself: the record of a finished or failed one (DESIGN section 9), and how far it is."""
+"""The record of a run, finished or failed (DESIGN section 9), and how far a running one is."""
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
+from pydantic import BaseModel
+
 from ssbench.data.dataset import Dataset
-from ssbench.errors import SsbenchError
+from ssbench.errors import RunsFailed, SsbenchError
+from ssbench.files import as_model
 from ssbench.train import machine
-from ssbench.train.evaluate import overall
-from ssbench.train.state import State
+from ssbench.train.checkpoint import Count, History, Percent
+from ssbench.train.evaluate import mean_dice
 from ssbench.train.trainer import Diverged, Trainer
 
 
-def record_of(trainer: Trainer, state: State) -> dict[str, Any]:
-    """The finished run's record: best and last epoch on the reported subset (DESIGN section 9)."""
-    cfg = trainer.recipe.eval
+class _Score(BaseModel):
+    """Of one epoch: on the subset that selects the best epoch, and on the reported one."""
+
+    epoch: Count
+    select: Percent
+    report: Percent
+
+
+class _Measured(BaseModel):
+    """The measured part of a finished record: finite numbers of the right type, whatever a method or plug-in did."""
+
+    scores: dict[str, _Score]
+    per_class: dict[str, list[Percent | None]]
+    confusion: dict[str, list[list[Count]]] | None
+    volumes: dict[str, dict[str, list[Percent | None]]] | None
+    protocols: dict[str, dict[str, dict[str, Percent]]]
+    history: History
+
+
+def finished_record(trainer: Trainer) -> dict[str, Any]:
+    """The record of a trained run, with the best and the last epoch scored on the reported subset.
+
+    Leaves the best epoch's networks in place.
+
+    Raises:
+        Stopped: a signal came while an epoch was scored.
+        RunsFailed: a score is not a finite number; the record would mislead every table that reads it.
+    """
+    cfg, state = trainer.recipe.eval, trainer.state
     assert state.best is not None  # noqa: S101  the last epoch is always scored
     last = trainer.score(cfg.report)
     trainer.load_best()
     best = trainer.score(cfg.report)
-    scores = {
-        "best": {"epoch": state.best["epoch"], "select": state.best["select"], "report": best.value},
-        "last": {"epoch": state.history[-1]["epoch"], "select": state.history[-1]["select"], "report": last.value},
-    }
-    volumetric = cfg.protocol == "volume"
-    return {
-        **head(trainer),
-        "status": "done",
-        "scores": scores,
+    is_volumetric = cfg.protocol == "volume"
+    earlier = [entry for stage in trainer.earlier_stages for entry in stage.get("history", [])]
+    measured = {
+        "scores": {
+            "best": {"epoch": state.best.epoch, "select": state.best.select, "report": best.value},
+            "last": {"epoch": state.history[-1]["epoch"], "select": state.history[-1]["select"], "report": last.value},
+        },
         "per_class": {"best": best.per_class, "last": last.per_class},
-        "confusion": None if volumetric else {"best": best.matrix, "last": last.matrix},
-        "volumes": {"best": best.volumes, "last": last.volumes} if volumetric else None,
-        "protocols": _other_protocols(trainer.dataset, state.history) if volumetric else {},
-        "history": [{k: v for k, v in entry.items() if k != "volumes"} for entry in _history(trainer, state)],
-        **_stages(trainer),
-        **_costs(trainer),
+        "confusion": None if is_volumetric else {"best": best.matrix, "last": last.matrix},
+        "volumes": {"best": best.volumes, "last": last.volumes} if is_volumetric else None,
+        "protocols": _other_protocols(trainer.dataset, state.history) if is_volumetric else {},
+        "history": [{k: v for k, v in entry.items() if k != "volumes"} for entry in [*earlier, *state.history]],
+    }
+    as_model(measured, _Measured, str(trainer.folder), "record", "report the method or plug-in", RunsFailed)
+    stages = [{k: v for k, v in stage.items() if k != "history"} for stage in trainer.earlier_stages]
+    several = {"stages": stages} if stages else {}  # a run of one training has no such field
+    return {**_facts(trainer), "status": "done", **measured, **several, **_costs(trainer)}
+
+
+def failed_record(trainer: Trainer, error: Exception) -> dict[str, Any]:
+    """The record of a run that an error ended: the reason, and the ids of the batch where it is known which it was."""
+    ids = error.ids if isinstance(error, Diverged) else ()
+    reason = error.what if isinstance(error, SsbenchError) else f"{type(error).__name__}: {str(error)[:500]}"
+    return {**_facts(trainer), "status": "failed", "reason": reason, "batch_ids": list(ids)}
+
+
+def progress_facts(trainer: Trainer) -> dict[str, Any]:
+    """How far a run is, without a question to the device. score, best: on the `select` subset, percent."""
+    state, recipe = trainer.state, trainer.recipe
+    scores = [entry["select"] for entry in state.history if "select" in entry]
+    return {
+        "stage": trainer.stage,
+        "step": state.step,
+        "steps": trainer.steps,
+        "epoch": len(state.history),
+        "epochs": trainer.epochs,
+        "metric": "dice" if recipe.eval.protocol == "volume" else "miou",
+        "score": scores[-1] if scores else None,
+        "best": state.best.select if state.best else None,
+        "images_per_s": _images_per_second(trainer),
     }
 
 
-def _history(trainer: Trainer, state: State) -> list[dict[str, Any]]:
-    """Every epoch of the run, those of earlier stages first."""
-    return [*(entry for stage in trainer.earlier for entry in stage.get("history", [])), *state.history]
-
-
-def _stages(trainer: Trainer) -> dict[str, Any]:
-    """What came before the last training, where there was more than one; nothing for other runs."""
-    told = [{k: v for k, v in stage.items() if k != "history"} for stage in trainer.earlier]
-    return {"stages": told} if told else {}
-
-
-def _other_protocols(dataset: Dataset, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Scores of "acdc/test" (select on val, report test), read off the volumes of all epochs that scored both."""
-    names = {subset: dataset.volumes(subset) or {} for subset in ("val", "test")}
-    rows = [
-        {"epoch": e["epoch"], "val": overall(e["volumes"], names["val"]), "test": overall(e["volumes"], names["test"])}
-        for e in history
-        if "volumes" in e and all(v in e["volumes"] for part in names.values() for v in part)
-    ]
-    if not rows:
-        return {}
-    best = max(rows, key=lambda row: row["val"])
-    return {"acdc/test": {"best": best, "last": rows[-1]}}
-
-
-def head(trainer: Trainer) -> dict[str, Any]:
-    """What is known of a run before it ends."""
+def _facts(trainer: Trainer) -> dict[str, Any]:
+    """What every record holds, whatever becomes of the run."""
     recipe, partition, cfg = trainer.recipe, trainer.partition, trainer.recipe.eval
     plugins = [p.name for p in recipe.plugins]
     departures = [*recipe.departures, *(f"set {text}" for text in recipe.overrides)]
@@ -94,45 +123,40 @@ def head(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def _other_protocols(dataset: Dataset, history: History) -> dict[str, Any]:
+    """Scores of "acdc/test": select on val, report test.
+
+    Recipes select and report on val and test together, as UniMatch does. The Dice of every volume is in the history,
+    so the clean protocol costs no further evaluation. Epochs that did not score both subsets are left out.
+    """
+    names = {subset: dataset.volumes(subset) or {} for subset in ("val", "test")}
+    rows = []
+    for entry in history:
+        volumes = entry.get("volumes", {})
+        if all(name in volumes for part in names.values() for name in part):
+            rows.append({"epoch": entry["epoch"]} | {s: mean_dice(volumes, part) for s, part in names.items()})
+    rows = [row for row in rows if all(math.isfinite(value) for value in row.values())]
+    if not rows:
+        return {}
+    best = max(rows, key=lambda row: row["val"])
+    return {"acdc/test": {"best": best, "last": rows[-1]}}
+
+
 def _costs(trainer: Trainer) -> dict[str, Any]:
-    """What the last session took."""
-    timing, speed = trainer.timing, speed_of(trainer)
+    """What this process spent. A run that was resumed cost more: what earlier processes spent is not in it."""
+    timing, speed = trainer.timing, _images_per_second(trainer)
+    throughput = None
+    if speed is not None:
+        throughput = {"images_per_s": speed, "waiting_share": round(timing.waiting / timing.seconds, 4)}
     return {
         "timings": {"steps": timing.steps, "train_s": round(timing.seconds, 2), "score_s": round(timing.scoring, 2)},
-        "throughput": {"images_per_s": speed, "waiting_share": round(timing.waiting / timing.seconds, 4)}
-        if speed is not None
-        else None,
+        "throughput": throughput,
         "memory": {"peak_bytes": machine.peak_memory(trainer.team.device)},
     }
 
 
-def speed_of(trainer: Trainer) -> float | None:
-    """Images a second of this session's steps, labelled and unlabelled; None before the first."""
+def _images_per_second(trainer: Trainer) -> float | None:
+    """Labelled and unlabelled images a second of this process's steps; None before the first step."""
     timing, schedule = trainer.timing, trainer.recipe.schedule
     images = timing.steps * (schedule.labeled_batch + schedule.unlabeled_batch * trainer.plan.needs.unlabeled)
     return round(images / timing.seconds, 3) if timing.steps and timing.seconds else None
-
-
-def reason(error: Exception) -> dict[str, Any]:
-    """Why a run failed, for its record; the ids of the batch where it is known which it was."""
-    if isinstance(error, Diverged):
-        return {"reason": error.what, "batch_ids": list(error.ids)}
-    said = error.what if isinstance(error, SsbenchError) else f"{type(error).__name__}: {str(error)[:500]}"
-    return {"reason": said, "batch_ids": []}
-
-
-def progress_of(trainer: Trainer) -> dict[str, Any]:
-    """How far a run is: numbers the host has anyway. score, best: of the select subset, percent."""
-    state, recipe = trainer.state, trainer.recipe
-    scored = [entry["select"] for entry in state.history if "select" in entry]
-    return {
-        "stage": trainer.stage,
-        "step": state.step,
-        "steps": trainer.steps,
-        "epoch": len(state.history),
-        "epochs": trainer.epochs,
-        "metric": "dice" if recipe.eval.protocol == "volume" else "miou",
-        "score": scored[-1] if scored else None,
-        "best": state.best["select"] if state.best else None,
-        "images_per_s": speed_of(trainer),
-    }

@@ -1,11 +1,11 @@
-"""Training in stages: several trainings in one run, and what is computed between them, each done once.
+"""A run from its first stage to its last: one training for most methods, several with work between them for some.
 
-A method's `fit` runs from its top whenever a run is resumed. What is finished left files under `stages/` of the run's
-folder and is passed over; what was cut off goes on where it was. Every training but the last keeps its checkpoints in
-`stages/<name>/`; the last is the run itself. `stages/key` says whose files these are.
+A method's `fit` starts at its top whenever a run is resumed. A stage that is finished has left files under `stages/` in
+the run's folder and is skipped; a stage that was cut off goes on where it was. Every training but the last keeps its
+checkpoints in `stages/<name>/`; the last one is the run itself. `stages/key` says which run these files are of.
 
     <name>/best.pt, epoch<n>.pt, done.json   networks and history of a training
-    <name>.json                              numbers measured image by image, or what became of the stored maps
+    <name>.json                              a number for each image, or facts of the stored maps
     <map>/<id>.png                           stored maps
 """
 
@@ -13,40 +13,106 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import math
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import BaseModel
 from torch import Tensor
 
 from ssbench.data.plan import Mixture
 from ssbench.errors import RecipeError
-from ssbench.files import write_bytes, write_json, write_text
+from ssbench.files import read_model, write_bytes, write_json, write_text
 from ssbench.keyed import key
 from ssbench.methods.base import Method
 from ssbench.ops.confusion import confusion, mean_iou
-from ssbench.train import checkpoint
-from ssbench.train.keeper import Keeper
+from ssbench.train.checkpoint import Checkpointer, Count, History, Percent, TrainingState, load_networks
+from ssbench.train.machine import deterministic_operations
+from ssbench.train.trainer import Trainer
 from ssbench.views.pipelines import eval_view
 from ssbench.views.sample import Maps, Together
 
-if TYPE_CHECKING:
-    from ssbench.train.trainer import Trainer
+Model = TypeVar("Model", bound=BaseModel)
 
-AT_ONCE = 32
-"""Images measured between two writes of the file of measurements."""
+IMAGES_PER_WRITE = 32
+"""Images measured between two writes of the file of measurements: what a kill can lose."""
 
 
-class Stages:
-    """What `methods.base.StagedTraining` promises, for one trainer. Made before anything is trained or resumed."""
+class _StageScore(BaseModel):
+    epoch: Count
+    select: Percent
+
+
+class _TrainingFacts(BaseModel):
+    """`<name>/done.json`: a training that has ended."""
+
+    stage: str
+    labeled: Count
+    repeats: Count
+    unlabeled: Count
+    steps: Count
+    best: _StageScore
+    history: History
+
+
+class _Measurements(BaseModel):
+    """`<name>.json` of `StageRunner.measure`. values: by image id."""
+
+    stage: str
+    values: dict[str, Percent]
+
+
+class _MapFacts(BaseModel):
+    """`<name>.json` of `StageRunner.store`. miou: of the first map against the hidden labels, percent."""
+
+    stage: str
+    images: Count
+    miou: Percent | None
+
+
+def fit(trainer: Trainer) -> TrainingState:
+    """Run everything the method trains, from wherever the folder stands; the state of the last training.
+
+    Raises:
+        Stopped: a signal came; everything is saved.
+        Diverged: a loss or a weight is not finite.
+        DataError: a file that an earlier stage left is damaged.
+    """
+    with trainer.stop, deterministic_operations(trainer.recipe.schedule.deterministic):
+        trainer.prepare()
+        trainer.method.fit(TrainingLoop(trainer))
+    return trainer.state
+
+
+class TrainingLoop:
+    """What `methods.base.Loop` promises to a method's `fit`."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def train(self) -> None:
+        """Train to the end of the schedule, from wherever the run stands."""
+        self._trainer.train()
+
+    @cached_property
+    def stages(self) -> StageRunner:
+        """For a method of several trainings; made before the first of them."""
+        return StageRunner(self._trainer)
+
+
+class StageRunner:
+    """What `methods.base.StagedTraining` promises, for one trainer. Made before anything is trained or resumed.
+
+    Raises:
+        RecipeError: the method's `needs` do not ask for a mixture.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         if not isinstance(trainer.plan, Mixture):
@@ -56,7 +122,7 @@ class Stages:
         self.labeled, self.unlabeled = trainer.plan.labeled, trainer.plan.unlabeled
         self.epochs, self.folder = trainer.epochs, trainer.folder / "stages"
         if trainer.team.leads:
-            self._claim()
+            self._claim_folder()
         trainer.team.wait()
 
     def train(
@@ -65,39 +131,41 @@ class Stages:
     ) -> None:  # fmt: skip
         """See `methods.base.StagedTraining`."""
         trainer, folder = self._trainer, self._trainer.folder if last else self.folder / name
-        keeper = Keeper(folder, trainer.key, trainer.team, trainer.bars.write_line, frozenset(keep))
+        checkpointer = Checkpointer(folder, trainer.key, trainer.team, trainer.bars.write_line, frozenset(keep))
         done = folder / "done.json"
-        if last or not self._finished(done):
+        if last or not self._is_finished(done):
             seed = key(trainer.seed, "stage", name)
             plan = replace(self._plan, unlabeled=tuple(unlabeled), repeats=repeats, seed=seed)
-            both = [source for source in (self._maps, maps) if source is not None]
+            sources = [source for source in (self._maps, maps) if source is not None]
             trainer.method.load_state_dict(self._start)
-            trainer.begin(name, plan, keeper, Together(both) if both else None)
+            trainer.begin_stage(name, plan, checkpointer, Together(sources) if sources else None)
             trainer.train()
             if not last:
-                self._write(done, self._told_of(name, plan))
+                self._write(done, self._facts(name, plan))
         if not last:
-            keeper.forget()
-            self._record(done)
+            # After `done.json`: a kill in between leaves files that nothing reads, never a stage to do again.
+            checkpointer.remove_states()
+            self._add_to_record(done, _TrainingFacts)
 
     def network(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
         """See `methods.base.StagedTraining`."""
         name = "best.pt" if epoch is None else f"epoch{epoch}.pt"
-        return _Frozen(self._trainer.method, self.folder / stage / name, self._trainer.team.device)
+        return _StoredNetwork(self._trainer.method, self.folder / stage / name, self._trainer.team.device)
 
     def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
         """See `methods.base.StagedTraining`."""
         path, team = self.folder / f"{name}.json", self._trainer.team
-        known: dict[str, float] = json.loads(path.read_text())["values"] if path.is_file() else {}
+        known = self._read(path, _Measurements).values if path.is_file() else {}
         todo = [id for id in ids if id not in known]
-        parts = [todo[at : at + AT_ONCE] for at in range(0, len(todo), AT_ONCE)]
-        for part in self._trainer.watch(parts, name, len(parts)):
-            found = torch.zeros(len(part), dtype=torch.float64, device=team.device)
-            for k in range(team.rank, len(part), team.world):
-                found[k] = value(self._image(part[k]))
-            known |= dict(zip(part, team.sum(found).tolist(), strict=True))
+        chunks = [todo[at : at + IMAGES_PER_WRITE] for at in range(0, len(todo), IMAGES_PER_WRITE)]
+        for chunk in self._trainer.watch(chunks, name, len(chunks)):
+            values = torch.zeros(len(chunk), dtype=torch.float64, device=team.device)
+            for k in range(team.rank, len(chunk), team.world):
+                values[k] = value(self._image(chunk[k]))
+            known |= dict(zip(chunk, team.sum(values).tolist(), strict=True))
             self._write(path, {"stage": name, "values": known})
-        self._trainer.earlier.append({"stage": name, "images": len(ids), "mean": sum(known.values()) / len(known)})
+        mean = sum(known.values()) / len(known)
+        self._trainer.earlier_stages.append({"stage": name, "images": len(ids), "mean": mean})
         return {id: known[id] for id in ids}
 
     def store(
@@ -105,39 +173,38 @@ class Stages:
     ) -> None:
         """See `methods.base.StagedTraining`."""
         done, team = self.folder / f"{name}.json", self._trainer.team
-        if not self._finished(done):
+        if not self._is_finished(done):
             mine = ids[team.rank :: team.world]
             for id in self._trainer.watch(mine, name, len(mine)):
                 if not all(self._png(kind, id).is_file() for kind in maps):
-                    self._keep(id, draw(self._image(id)))
+                    self._write_maps(id, draw(self._image(id)))
             team.wait()
             if team.leads:
-                told = {"stage": name, "images": len(ids), "miou": self._against_truth(maps[0], ids)}
-                write_json(done, told)
-        self._record(done)
+                write_json(done, {"stage": name, "images": len(ids), "miou": self._hidden_miou(maps[0], ids)})
+        self._add_to_record(done, _MapFacts)
 
-    def _claim(self) -> None:
-        """Files of another run that stood here before are not taken for this one's; torn ones are removed."""
+    def _claim_folder(self) -> None:
+        """Remove the files of another run that used this folder, and torn files of this one."""
         trainer, owner = self._trainer, self.folder / "key"
-        if not owner.is_file() or owner.read_text() != trainer.key:
+        if not owner.is_file() or owner.read_bytes() != trainer.key.encode():
             shutil.rmtree(self.folder, ignore_errors=True)
-            trainer.keeper.forget()
-            trainer.keeper.best.unlink(missing_ok=True)
+            trainer.checkpointer.remove_states()
+            trainer.checkpointer.best.unlink(missing_ok=True)
             write_text(owner, trainer.key)
         for torn in self.folder.rglob(".*"):
             torn.unlink(missing_ok=True)
 
-    def _finished(self, done: Path) -> bool:
-        """Whether the file is there, as the leader sees it; all processes must ask."""
-        return self._trainer.team.most(int(self._trainer.team.leads and done.is_file())) > 0
+    def _is_finished(self, done: Path) -> bool:
+        """Whether the leader sees the file: on a shared disk the others may see it later. All processes must call."""
+        return self._trainer.team.any(self._trainer.team.leads and done.is_file())
 
-    def _record(self, done: Path) -> None:
-        """What is written in `done`, handed on to the run's record."""
+    def _add_to_record(self, done: Path, model: type[BaseModel]) -> None:
+        """Hand on what is written in `done` to the run's record."""
         self._trainer.team.wait()
-        self._trainer.earlier.append(json.loads(done.read_text()))
+        self._trainer.earlier_stages.append(self._read(done, model).model_dump(mode="json"))
 
-    def _told_of(self, name: str, plan: Mixture) -> dict[str, Any]:
-        """Facts of the training that has just ended."""
+    def _facts(self, name: str, plan: Mixture) -> dict[str, Any]:
+        """Facts of the training that has just ended, as `_TrainingFacts` reads them."""
         trainer, best = self._trainer, self._trainer.state.best
         assert best is not None  # noqa: S101  the last epoch is always scored
         return {
@@ -146,9 +213,12 @@ class Stages:
             "repeats": plan.repeats,
             "unlabeled": len(plan.unlabeled),
             "steps": trainer.steps,
-            "best": {"epoch": best["epoch"], "select": best["select"]},
+            "best": {"epoch": best.epoch, "select": best.select},
             "history": trainer.state.history,
         }
+
+    def _read(self, path: Path, model: type[Model]) -> Model:
+        return read_model(path, model, "file of a stage", "delete it and run again: its stage is done anew")
 
     def _write(self, path: Path, value: Any) -> None:
         if self._trainer.team.leads:
@@ -161,16 +231,16 @@ class Stages:
     def _png(self, kind: str, id: str) -> Path:
         return self.folder / kind / f"{id}.png"
 
-    def _keep(self, id: str, drawn: Mapping[str, Image.Image]) -> None:
+    def _write_maps(self, id: str, maps: Mapping[str, Image.Image]) -> None:
         """Write the maps of one image; those of mode P get the dataset's colours."""
-        for kind, image in drawn.items():
+        for kind, image in maps.items():
             if image.mode == "P":
-                image.putpalette([part for colour in self._trainer.dataset.palette for part in colour])
+                image.putpalette([value for colour in self._trainer.dataset.palette for value in colour])
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
             write_bytes(self._png(kind, id), buffer.getvalue())
 
-    def _against_truth(self, kind: str, ids: Sequence[str]) -> float | None:
+    def _hidden_miou(self, kind: str, ids: Sequence[str]) -> float | None:
         """mIoU in percent of stored labels against the hidden ones, for the record alone."""
         dataset = self._trainer.dataset
         matrix = torch.zeros(len(dataset.classes), len(dataset.classes), dtype=torch.int64)
@@ -178,12 +248,12 @@ class Stages:
             with Image.open(self._png(kind, id)) as stored:
                 label = torch.from_numpy(np.array(stored))
             matrix += confusion(label, torch.from_numpy(np.array(dataset.mask(id))), len(dataset.classes))
-        found = mean_iou(matrix, "left_out")
-        return None if math.isnan(found) else found
+        miou = mean_iou(matrix, "left_out")
+        return None if math.isnan(miou) else miou
 
 
-class _Frozen:
-    """Networks as a file has them, read when first used: B C H W images -> logits, in eval mode, without gradient."""
+class _StoredNetwork:
+    """Networks of a file, read at first use: B C H W images -> logits, in eval mode, without gradient."""
 
     def __init__(self, like: Method, path: Path, device: torch.device) -> None:
         self._like, self._path, self._device = like, path, device
@@ -194,6 +264,6 @@ class _Frozen:
 
     @cached_property
     def _method(self) -> Method:
-        made = copy.deepcopy(self._like).requires_grad_(False).eval()
-        made.load_state_dict(checkpoint.load(self._path, self._device)["method"])
-        return made
+        method = copy.deepcopy(self._like).requires_grad_(False).eval()
+        method.load_state_dict(load_networks(self._path, self._device))
+        return method

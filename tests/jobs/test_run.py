@@ -20,6 +20,7 @@ from ssbench.errors import DataError, UsageError
 from ssbench.jobs.queue import Cell, work
 from ssbench.jobs.run import run
 from ssbench.train import checkpoint
+from ssbench.train.stages import fit
 from ssbench.train.trainer import Diverged, Trainer
 
 RECIPE = "base: {base}\nmethod: {{name: fixmatch, threshold: 0.8}}\n{more}\n"
@@ -82,7 +83,7 @@ def test_nothing_is_saved_of_a_run_that_diverged(
     trainer = trainer_of(Job(toy, tmp_path, (*TINY, *sets)), kind=kind)
     trainer.folder.mkdir(parents=True)
     with pytest.raises(Diverged) as caught:
-        trainer.run()
+        fit(trainer)
     assert caught.value.what == said
     assert caught.value.step == step
     drawn = (*trainer.plan.labeled_at(step), *trainer.plan.unlabeled_at(step))

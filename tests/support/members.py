@@ -22,6 +22,7 @@ from ssbench.errors import SsbenchError
 from ssbench.jobs.run import run
 from ssbench.methods.base import Method
 from ssbench.train.distributed import Team, join
+from ssbench.train.stages import fit
 from ssbench.train.trainer import Trainer
 
 Task = Callable[[Job, Team], Any]
@@ -93,10 +94,10 @@ def _double(value: Any) -> Any:
 def trained(job: Job, team: Team) -> Trained:
     """Trains to the end, in double precision."""
     trainer = trainer_of(job, team, Exact)
-    trainer.run()
+    fit(trainer)
     tensors = {name: value.clone() for name, value in trainer.method.state_dict().items()}
     terms = [entry["terms"] for entry in trainer.state.history]
-    return Trained(tensors, terms, (trainer.state.best or {})["matrix"])
+    return Trained(tensors, terms, trainer.state.best.matrix)
 
 
 def scored(job: Job, team: Team) -> Any:

@@ -11,7 +11,8 @@ from running import TINY, Job, trainer_of
 
 from ssbench.data.batch import Batch
 from ssbench.recipe.recipe import load
-from ssbench.train.machine import repeatable
+from ssbench.train.machine import deterministic_operations
+from ssbench.train.stages import fit
 from ssbench.train.trainer import Trainer
 
 
@@ -31,14 +32,14 @@ def test_every_step_is_asked_for_it_and_none_after_the_run(toy: Path, tmp_path: 
     few = (*TINY, "schedule.epochs=1", f"schedule.deterministic={str(wanted).lower()}")
     trainer = trainer_of(Job(toy, tmp_path, few), kind=Asking)
     assert isinstance(trainer, Asking)
-    trainer.run()
+    fit(trainer)
     assert set(trainer.told) == {(wanted, wanted)}
     assert len(trainer.told) == trainer.steps
     assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_an_operation_without_such_a_form_warns_and_goes_on() -> None:
-    with repeatable(True), warnings.catch_warnings(record=True) as said:
+    with deterministic_operations(True), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         x = torch.zeros(4)
         x.put_(torch.tensor([1]), torch.tensor([2.0]), accumulate=False)
@@ -48,7 +49,7 @@ def test_an_operation_without_such_a_form_warns_and_goes_on() -> None:
 
 def test_a_run_that_fails_leaves_torch_as_it_was() -> None:
     def failing() -> float:
-        with repeatable(True):
+        with deterministic_operations(True):
             return 1 / (1 - torch.are_deterministic_algorithms_enabled())
 
     with pytest.raises(ZeroDivisionError):

@@ -23,7 +23,7 @@ from torch import nn
 from ssbench import find
 from ssbench.errors import HardwareError, RecipeError, Stopped, UsageError
 from ssbench.train import checkpoint
-from ssbench.train.distributed import Parted, SharedBatchNorm2d, Team, join, share_batch_norm
+from ssbench.train.distributed import ProcessFailed, SharedBatchNorm2d, Team, join, share_batch_norm
 from ssbench.train.trainer import Diverged
 
 FOUR = (*TINY, "schedule.labeled_batch=4", "schedule.unlabeled_batch=4", "schedule.epochs=2")
@@ -142,8 +142,8 @@ def test_what_ends_one_process_ends_all(toy: Path, tmp_path: Path) -> None:
     broken = trainer_of(job).plan.unlabeled_at(0)[-1][0]
     (job.data / f"toy/images/{broken}.jpg").write_bytes(b"torn")
     (first,), (second,) = together(2, [(damaged, job)], tmp_path)
-    assert isinstance(first, Parted), first
-    assert isinstance(second, Parted), second
+    assert isinstance(first, ProcessFailed), first
+    assert isinstance(second, ProcessFailed), second
     assert f"{broken}.jpg" in str(second)
     assert json.loads(job.record.read_text())["status"] == "failed"
 

@@ -19,7 +19,7 @@ from ssbench.data.dataset import Dataset
 from ssbench.errors import RecipeError
 from ssbench.recipe.recipe import EvalConfig
 from ssbench.train.distributed import Team
-from ssbench.train.evaluate import Score, central, evaluate, label_image, overall, sliding, volume_labels, windows
+from ssbench.train.evaluate import Score, central, evaluate, label_image, mean_dice, sliding, volume_labels, windows
 from ssbench.views.settings import ViewsConfig
 from ssbench.views.tensors import layer
 
@@ -220,7 +220,7 @@ def test_volumes() -> None:
     each = [[v[c] for v in expected.values() if v[c] is not None] for c in range(4)]
     means = [sum(v) / len(v) for v in each if v]  # type: ignore[arg-type]
     assert got.value == pytest.approx(sum(means) / len(means))
-    assert overall(got.volumes, ["second"]) == pytest.approx(np.mean([v for v in expected["second"] if v is not None]))
+    assert mean_dice(got.volumes, ["second"]) == pytest.approx(np.mean([v for v in expected["second"] if v is not None]))
 
 
 def read_smooth(x: Tensor) -> Tensor:
@@ -260,4 +260,4 @@ def test_a_picture_of_labels(dataset: Drawn) -> None:
 
 
 def test_scores_of_nothing_are_no_number() -> None:
-    assert math.isnan(overall({"a": [None, None]}, ["a"]))
+    assert math.isnan(mean_dice({"a": [None, None]}, ["a"]))

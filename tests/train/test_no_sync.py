@@ -23,6 +23,7 @@ from ssbench.methods.hosting import choices
 from ssbench.recipe.recipe import Recipe, load, recipe_names
 from ssbench.train.build import dataset_of
 from ssbench.train.distributed import Team
+from ssbench.train.stages import fit
 from ssbench.train.trainer import Trainer
 
 X = torch.arange(6.0).view(2, 3)
@@ -155,7 +156,7 @@ def run(kind: type[Trainer], recipe: Recipe, toy: Path, folder: Path, device: st
         trainer = kind(recipe, partition_of(recipe, toy), dataset, 0, folder, team, Bars(show=False))
     except RecipeError as refused:
         pytest.skip(f"no pair: {refused.what}")
-    trainer.run()
+    fit(trainer)
     return trainer
 
 

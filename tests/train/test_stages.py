@@ -26,7 +26,8 @@ from ssbench.errors import DataError, Stopped
 from ssbench.methods.stpp import STPlusPlus
 from ssbench.train import checkpoint
 from ssbench.train.distributed import Team
-from ssbench.train.keeper import Keeper
+from ssbench.train.checkpoint import Checkpointer
+from ssbench.train.stages import StageRunner, fit
 from ssbench.train.trainer import Trainer
 from ssbench.views.sample import Maps
 
@@ -122,7 +123,7 @@ def test_the_ranking_is_that_of_the_kept_networks(whole: Job) -> None:
 @torch.no_grad()
 def labels(trainer: Trainer, id: str) -> Tensor:
     trainer.method.eval()
-    return trainer.method.predict(trainer.stages._image(id))[0].argmax(0)
+    return trainer.method.predict(StageRunner(trainer)._image(id))[0].argmax(0)
 
 
 def iou(one: Tensor, other: Tensor) -> float:
@@ -147,8 +148,8 @@ class Noting(Trainer):
 
     noted: list[Began]
 
-    def begin(self, stage: str, plan: Plan, keeper: Keeper, maps: Maps | None) -> None:
-        super().begin(stage, plan, keeper, maps)
+    def begin_stage(self, stage: str, plan: Plan, checkpointer: Checkpointer, maps: Maps | None) -> None:
+        super().begin_stage(stage, plan, checkpointer, maps)
         assert isinstance(plan, Mixture)
         weights = {name: value.clone() for name, value in self.method.state_dict().items()}
         self.noted.append(Began(stage, plan, weights, len(self.optimizer.state), maps))
@@ -162,7 +163,7 @@ def noted(data: Path, folder: Path, *more: str) -> list[Began]:
         recipe, partition_of(recipe, data), Toy(data / "toy"), 0, folder, ALONE, Bars(show=False, write_line=silent)
     )
     trainer.noted = []
-    trainer.run()
+    fit(trainer)
     return trainer.noted
 
 
@@ -195,7 +196,7 @@ def test_reliable_labels_stay_and_the_rest_comes_from_the_second_training(toy: P
     for by, ids in (("supervised", ranked[:4]), ("reliable", ranked[4:])):
         method.load_state_dict(checkpoint.load(folder / by / "epoch1.pt")["method"])
         for id in ids:
-            expected = method.eval()._drawn(method.predict, trainer.stages._image(id))["pseudo"]
+            expected = method.eval()._drawn(method.predict, StageRunner(trainer)._image(id))["pseudo"]
             with Image.open(folder / f"pseudo/{id}.png") as stored:
                 assert stored.mode == "P"
                 assert np.array_equal(np.array(stored), np.array(expected))
@@ -241,7 +242,7 @@ DEATHS = [
 
 def test_a_crash_in_every_stage_changes_no_byte(whole: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here in one run; what was done since the last thing written is done again."""
-    monkeypatch.setattr("ssbench.train.stages.AT_ONCE", 3)
+    monkeypatch.setattr("ssbench.train.stages.IMAGES_PER_WRITE", 3)
     job = replace(whole, out=tmp_path)
     for label, at in DEATHS:
         with pytest.raises(DiesError):
@@ -334,8 +335,8 @@ def _together(rank: int, meet: str, job: Job) -> None:
     trainer = Trainer(
         recipe, partition_of(recipe, job.data), data, 0, job.folder, team, Bars(show=False, write_line=silent)
     )
-    trainer.run()
-    assert [stage["stage"] for stage in trainer.earlier] == [
+    fit(trainer)
+    assert [stage["stage"] for stage in trainer.earlier_stages] == [
         "supervised", "reliability", "label_reliable", "reliable", "label_rest"
     ]  # fmt: skip
     dist.destroy_process_group()

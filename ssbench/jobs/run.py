@@ -123,7 +123,8 @@ def _trained(trainer: Trainer, store: ResultStore, file: ProgressFile | None) ->
         if team.leads:
             store.add(failed_record(trainer, error))
         if team.world > 1 and not isinstance(error, Diverged):
-            raise ProcessFailed(f"process {team.rank}: {error}", str(trainer.folder), "mend that and run again") from error
+            what = f"process {team.rank}: {error}"
+            raise ProcessFailed(what, str(trainer.folder), "mend that and run again") from error
         raise
     if team.leads:
         write_json(trainer.folder / "record.json", record)

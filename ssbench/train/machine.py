@@ -67,8 +67,8 @@ def deterministic_operations(enable: bool) -> Iterator[None]:
     """With `enable`, torch's deterministic operations, and a warning for each that has none.
 
     IPixMatch asks for it (Sec. IV-B). A warning and no error, because some CUDA kernels have no deterministic form
-    (the backward pass of bilinear upsampling, some indexed sums). cuBLAS reads its variable when a process first multiplies on a GPU, so the first run of a
-    process decides for all later ones.
+    (the backward pass of bilinear upsampling, some indexed sums). cuBLAS reads its variable when a process first
+    multiplies on a GPU, so the first run of a process decides for all later ones.
     """
     was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if enable:

@@ -22,7 +22,6 @@ from ssbench.data.loader import loader, make_steps, useful_workers
 from ssbench.data.plan import Plan, plan_partition
 from ssbench.errors import RunsFailed, Stopped
 from ssbench.keyed import key
-from ssbench.methods.base import Method
 from ssbench.ops.progress import Progress
 from ssbench.ops.schedule import poly
 from ssbench.plugins.base import PrepareInputs
@@ -257,8 +256,13 @@ class Trainer:
             entry |= {"select": score.value} | ({"volumes": score.volumes} if score.volumes else {})
             is_best = self.state.best is None or score.value > self.state.best.select
             if is_best:
-                facts = {"select": score.value, "per_class": score.per_class, "matrix": score.matrix}
-                self.state.best = BestEpoch(epoch=epoch, step=self.state.step, **facts)
+                self.state.best = BestEpoch(
+                    epoch=epoch,
+                    step=self.state.step,
+                    select=score.value,
+                    per_class=score.per_class,
+                    matrix=score.matrix,
+                )
             bar.note(f"epoch {epoch + 1}/{self.epochs} {self.recipe.eval.select} {score.value:.2f}")
         self._sums = {}
         self.state.history.append(entry)

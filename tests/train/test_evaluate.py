@@ -220,7 +220,9 @@ def test_volumes() -> None:
     each = [[v[c] for v in expected.values() if v[c] is not None] for c in range(4)]
     means = [sum(v) / len(v) for v in each if v]  # type: ignore[arg-type]
     assert got.value == pytest.approx(sum(means) / len(means))
-    assert mean_dice(got.volumes, ["second"]) == pytest.approx(np.mean([v for v in expected["second"] if v is not None]))
+    assert mean_dice(got.volumes, ["second"]) == pytest.approx(
+        np.mean([v for v in expected["second"] if v is not None])
+    )
 
 
 def read_smooth(x: Tensor) -> Tensor:

@@ -194,7 +194,7 @@ def test_lost_best_epoch(stopped: Job, alone: End) -> None:
     for path in stopped.folder.glob("best*.pt"):
         path.unlink()
     stopped.here(bars := Impatient())
-    assert "are lost; starting from nothing" in bars.told[0]
+    assert "are lost; starting from the beginning" in bars.told[0]
     assert End.of(stopped) == alone
 
 

@@ -25,8 +25,8 @@ from ssbench.data.toy import Toy
 from ssbench.errors import DataError, Stopped
 from ssbench.methods.stpp import STPlusPlus
 from ssbench.train import checkpoint
-from ssbench.train.distributed import Team
 from ssbench.train.checkpoint import Checkpointer
+from ssbench.train.distributed import Team
 from ssbench.train.stages import StageRunner, fit
 from ssbench.train.trainer import Trainer
 from ssbench.views.sample import Maps

@@ -84,9 +84,9 @@ def test_json_of_check(ssbench: Ssbench) -> None:
 def test_check_prints_each_constant_with_its_source(ssbench: Ssbench) -> None:
     out = ssbench("check", "acdc/unimatch_unet").out
     assert re.search(
-        r"^  method.threshold +0.95 +recipes/base/unimatch_acdc.yaml:\d+ +release configs/acdc.yaml", out, re.M
+        r"^  method.threshold +0.95 +recipes/hosts/unimatch_acdc.yaml:\d+ +release configs/acdc.yaml", out, re.M
     )
-    assert re.search(r"^  optim.lr +0.01 +recipes/base/unimatch_acdc.yaml:\d+ +release configs/acdc.yaml", out, re.M)
+    assert re.search(r"^  optim.lr +0.01 +recipes/hosts/unimatch_acdc.yaml:\d+ +release configs/acdc.yaml", out, re.M)
     assert "  printed: 89.9 on acdc/ssl4mis/7" in out
     shown = ssbench("check", "--all")
     assert shown.code == 0

@@ -72,12 +72,12 @@ def test_everything_shipped_is_found_there(unpacked: Path, tmp_path: Path) -> No
     assert found["recipes"] == list(recipe_names())
     assert found["tables"] == table_names()
     assert found["splits"] == list(manifest().splits)
-    assert (found["drawn"], found["lr"], found["where"]) == (20, 0.001, "recipes/base/toy.yaml")
+    assert (found["drawn"], found["lr"], found["where"]) == (20, 0.001, "recipes/tasks/toy.yaml")
 
 
 def test_the_command_works_there(unpacked: Path, tmp_path: Path) -> None:
     assert "S4MC + FixMatch" in _python(unpacked, tmp_path, "-m", "ssbench", "table", "s4mc/table1")
-    assert "recipes/base/unimatch_acdc.yaml" in _python(
+    assert "recipes/hosts/unimatch_acdc.yaml" in _python(
         unpacked, tmp_path, "-m", "ssbench", "check", "acdc/unimatch_unet"
     )
     _python(unpacked, tmp_path, "-m", "ssbench", "report", "toy/table1", "--results", "nowhere", "-o", "made")

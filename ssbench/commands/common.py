@@ -23,6 +23,9 @@ Results = Annotated[
     Path | None, typer.Option("--results", help="Result records (default: $SSBENCH_RESULTS or ./results).")
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a constant: optim.lr=0.01.")]
+Plugins = Annotated[
+    list[str] | None, typer.Option("--plugin", help="Lay a plug-in over the recipe: its name, or FILE.py; repeatable.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one).")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes (default: one a core).")]
 Checkpoint = Annotated[Path, typer.Argument(help="Our best.pt / checkpoint.pt, or the authors' released file.")]

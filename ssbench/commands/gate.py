@@ -127,7 +127,7 @@ def _places(targets: list[str], source: Path) -> dict[Place, None] | None:
             cells = PaperTable.read(target).fill(ResultStore(source)).wanted()
             places |= {(cell.stored or "", cell.split or ""): None for cell in cells}
         else:
-            places[find_recipe(target)[0], ""] = None
+            places[find_recipe(target).name, ""] = None
     return places if targets else None
 
 

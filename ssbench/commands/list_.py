@@ -99,11 +99,11 @@ def _datasets(data: Path) -> list[dict[str, Any]]:
 
 
 def _recipes() -> list[dict[str, Any]]:
-    from ssbench.recipe.recipe import find_recipe, read_raw, recipe_names
+    from ssbench.recipe.recipe import read_recipe, recipe_names
 
     rows = []
     for name in recipe_names():
-        raw = read_raw(find_recipe(name)[1]).data
+        raw = read_recipe(name)[1].data
         plugin = raw.get("plugin") or {}
         listed = plugin if isinstance(plugin, list) else [plugin]
         shown = "+".join(p if isinstance(p, str) else p.get("name", "") for p in listed if p)

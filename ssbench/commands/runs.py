@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ssbench.commands.common import DataRoot, Device, Json, Overrides, Results, Runs, print_json
+from ssbench.commands.common import DataRoot, Device, Json, Overrides, Plugins, Results, Runs, print_json
 from ssbench.errors import RecipeError, RunsFailed, SsbenchError, Stopped, UsageError
 
 if TYPE_CHECKING:
@@ -43,17 +43,24 @@ CLAIMS: dict[Division, Literal["closed", "open"]] = {Division.closed: "closed", 
 def check(
     recipes: Annotated[list[str] | None, typer.Argument(help="Recipe names or YAML files.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every shipped recipe.")] = False,
+    plugin: Plugins = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Also write the recipe, whole and commented, to this YAML file.")
+    ] = None,
     overrides: Overrides = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Validate recipes; print each constant with its source."""
     from ssbench.console import say
+    from ssbench.recipe.compose import with_plugins
     from ssbench.recipe.recipe import load, recipe_names
 
-    names = list(recipe_names()) if all_ else recipes or []
+    names = with_plugins(recipe_names() if all_ else recipes or [], plugin or [])
     if not names:
         raise UsageError("no recipe given", "arguments", "ssbench check --all, or ssbench list recipes")
+    if write is not None and len(names) != 1:
+        raise UsageError(f"--write with {len(names)} recipes", "--write", "ssbench check RECIPE --write mine.yaml")
     loaded: list[Recipe] = []
     wrong: list[RecipeError] = []
     for name in names:
@@ -69,11 +76,29 @@ def check(
         say(f"error: {other}")
     if wrong:
         raise wrong[0]
+    if write is not None:
+        _write_recipe(loaded[0], write)
+
+
+def _write_recipe(recipe: Recipe, path: Path) -> None:
+    from ssbench.console import say
+    from ssbench.files import write_text
+    from ssbench.recipe.written import recipe_text
+
+    if path.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"'{path}' is no YAML file", "--write", "--write mine.yaml")
+    if path.exists():
+        raise UsageError(f"'{path}' is there already", str(path), "choose another name, or remove the file")
+    write_text(path, recipe_text(recipe))
+    say(f"{path}: {recipe.name}, whole; edit it, then: ssbench run {path} --split {recipe.data.dataset}/...")
 
 
 def _checked(recipe: Recipe) -> dict[str, Any]:
+    from ssbench.tables.printed import printed_scores
+
     sources = [{"name": n, "value": v, "source": m.comment, "at": str(m)} for n, v, m in recipe.sources()]
-    about = {"title": recipe.title, "paper": recipe.paper, "division": recipe.division, "expect": dict(recipe.expect)}
+    about: dict[str, Any] = {"title": recipe.title, "paper": recipe.paper, "division": recipe.division}
+    about |= {"expect": printed_scores(recipe.name)}
     return {"recipe": recipe.name, **about, "resolved": recipe.resolved(), "sources": sources}
 
 
@@ -81,8 +106,10 @@ def _print_checked(recipe: Recipe, short: bool) -> None:
     if short:
         print(f"ok {recipe.name}")
         return
+    from ssbench.tables.printed import printed_scores
+
     print(f"{recipe.name}: {recipe.title}  ({recipe.path}, {recipe.division} division)")
-    for split, score in recipe.expect.items():
+    for split, score in printed_scores(recipe.name).items():
         print(f"  printed: {score} on {split}")
     for text in recipe.departures:
         print(f"  departure: {text}")
@@ -99,6 +126,10 @@ def run(
     plan: Annotated[
         Path | None, typer.Option("--plan", help="Instead: the runs of this `ssbench plan --json`.")
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option("--from", help="Instead: the run of this record, from the record alone.")
+    ] = None,
+    plugin: Plugins = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="Such as voc/classic/1_16; repeatable.")] = None,
     seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Default 0; may be repeated.")] = None,
     overrides: Overrides = None,
@@ -127,10 +158,16 @@ def run(
     from ssbench.jobs.run import Places
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root, runs_root
+    from ssbench.recipe.compose import with_plugins
     from ssbench.train.distributed import first
 
     places = Places(data_of(data_root), runs_root(runs), results_root(results))
     claim = None if division is None else CLAIMS[division]
+    targets = with_plugins(targets or [], plugin or [])
+    if record is not None:
+        if targets or plan or split or seed or overrides or quick or division:
+            raise UsageError("--from names the whole run", "--from", "leave out recipes, splits, seeds and overrides")
+        targets, split, seed = _from_record(record, places.data)
     wish = wish_of(launcher is Launcher.slurm, slurm or [], detach, device)
     wanted = runs_of(plan, targets or [], split or [], seed or [], overrides or [], quick, places, claim)
     if wish is None:
@@ -144,6 +181,21 @@ def run(
     for one in done if first() and not (json or detach) else ():
         print(one)
     _raise_failed(done)
+
+
+def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], list[int]]:
+    """Target, split and seed of a stored run; says why its key would differ, if it would."""
+    from ssbench.console import say
+    from ssbench.recipe.stored import read_stored_run
+    from ssbench.splits.manifest import Partition
+
+    stored = read_stored_run(record, data_root)
+    differs = [stored.differs] if stored.differs else []
+    if Partition.read(stored.split, data_root).sha256 != stored.split_sha256:
+        differs.append(f"the list of {stored.split} is not the one of then")
+    if differs:
+        say(f"{record}: the present code gives this run another key: {'; '.join(differs)}")
+    return [str(record)], [stored.split], [stored.seed]
 
 
 def _raise_failed(done: list[Done]) -> None:

@@ -11,6 +11,7 @@ from ssbench.jobs.run import Places
 from ssbench.recipe.recipe import is_table_name, load
 from ssbench.results.store import ResultStore
 from ssbench.tables.cell import Cell, Filled
+from ssbench.tables.printed import printed_scores
 from ssbench.tables.spec import PaperTable
 
 What = tuple[str, tuple[str, ...], str]
@@ -43,7 +44,7 @@ def wanted(targets: Sequence[str], splits: Sequence[str], places: Places) -> Wan
 
 def _splits_of(target: str, splits: Sequence[str], places: Places) -> Sequence[str]:
     """The splits asked for, or those the recipe states a printed score of."""
-    printed = list(load(target, data_root=places.data).expect)
+    printed = list(printed_scores(load(target, data_root=places.data).name))
     if not (splits or printed):
         raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
     return splits or printed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +15,17 @@ import yaml
 from ssbench.errors import RecipeError
 
 Keys = tuple[str | int, ...]
-
+MAX_DEPTH = 40
+"""Deepest nesting of a recipe or table; the shipped ones nest below 8, and the parser itself overflows its stack."""
+MAX_VALUES = 200_000
+"""Most values of one file, aliases counted as often as they are used; the largest shipped table has about 3,000."""
+MAX_DIGITS = 40
+"""Most digits of an integer; no constant of a recipe has more than 9."""
 
 if TYPE_CHECKING:
     _Loader = yaml.SafeLoader
-else:
-    _Loader = getattr(
-        yaml, "CSafeLoader", yaml.SafeLoader
-    )  # libyaml's, where PyYAML was built with it: ten times faster
+else:  # libyaml's, where PyYAML was built with it: ten times faster
+    _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Loader(_Loader):
@@ -73,22 +78,48 @@ def read(path: Path, shown: str | None = None) -> Marked:
 
 
 def parse(text: str, shown: str) -> Marked:
-    """Parse YAML text; `shown` names the file in marks and errors."""
+    """Parse YAML text; `shown` names the file in marks and errors.
+
+    Raises:
+        RecipeError: not YAML, too deep, too many values, a key that stands twice, or a number that is not finite.
+    """
     try:
+        _check_depth(text, shown)
         node = yaml.compose(text, Loader=Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: characters that no YAML has
         raise _not_yaml(error, text, shown) from None
     marked = Marked(None)
     marked.data = {} if node is None else _Reader(text, shown, marked.marks, _ends(node)).value(node, ())
     return marked
 
 
-def _not_yaml(error: yaml.YAMLError, text: str, shown: str) -> RecipeError:
+def _check_depth(text: str, shown: str) -> None:
+    """Refuse nesting beyond `MAX_DEPTH`. The exact count walks the parser's events, so it is left to doubtful files."""
+    open_brackets = accumulate(
+        re.findall(r"[][{}]", text), lambda n, c: n + 1 if c in "[{" else max(0, n - 1), initial=0
+    )
+    deepest = max(open_brackets)
+    indented = max((len(line) - len(line.lstrip(" -?:\t")) for line in text.splitlines()), default=0)
+    if deepest <= MAX_DEPTH // 2 and indented <= MAX_DEPTH:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                where = str(Mark(shown, event.start_mark.line + 1))
+                raise RecipeError(f"nested deeper than {MAX_DEPTH} levels", where, "remove the nesting")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _not_yaml(error: Exception, text: str, shown: str) -> RecipeError:
     line, problem, fix = 0, str(error), "mend the line"
     if isinstance(error, yaml.MarkedYAMLError):
         problem = error.problem or problem
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-    if "\\t" in problem or (0 < line <= text.count("\n") + 1 and "\t" in text.splitlines()[line - 1]):
+    lines = text.splitlines()
+    if "\\t" in problem or (0 < line <= len(lines) and "\t" in lines[line - 1]):
         fix = "YAML is indented by spaces, not tabs"
     return RecipeError(f"not YAML: {problem}", str(Mark(shown, line)), fix)
 
@@ -126,11 +157,15 @@ class _Reader:
         self.lines, self.shown, self.marks, self.ends = text.splitlines(), shown, marks, ends
         self.loader = Loader("")
         self.inside: set[int] = set()
+        self.count = 0
 
     def value(self, node: yaml.Node, keys: Keys, line: int | None = None) -> Any:
         """The value of a node that stands at `keys`; `line` of its key, which a block begins below."""
         begins = node.start_mark.line if line is None or _ends_itself(node) else line
         self.marks[keys] = Mark(self.shown, begins + 1, self.comment(node))
+        self.count += 1
+        if self.count > MAX_VALUES:  # aliases of aliases: a few lines can stand for millions of values
+            raise RecipeError(f"more than {MAX_VALUES:,} values", str(self.marks[keys]), "write fewer, without aliases")
         if id(node) in self.inside:
             raise RecipeError("a value that contains itself", str(self.marks[keys]), "remove the alias")
         self.inside.add(id(node))
@@ -158,16 +193,23 @@ class _Reader:
 
     def scalar(self, node: yaml.Node) -> Any:
         """A number, a string, true, false or null."""
+        where = f"{self.shown}:{node.start_mark.line + 1}"
+        if str(node.tag).endswith(":int") and len(node.value) > MAX_DIGITS:
+            raise RecipeError(f"a number of {len(node.value)} digits", where, f"at most {MAX_DIGITS} digits")
         try:
-            return self.loader.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
+            value = self.loader.construct_object(node)
+        except (yaml.YAMLError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
             problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error)
-            where = f"{self.shown}:{node.start_mark.line + 1}"
             raise RecipeError(f"not plain data: {problem}", where, "write a number, a string or a list") from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"{node.value} is no finite number", where, "write a number")
+        return value
 
     def comment(self, node: yaml.Node) -> str:
         """The comment on the value's last line, behind everything else there, so that a '#' in a value is none."""
         line = node.end_mark.line
         if not _ends_itself(node) or line >= len(self.lines):
             return ""
-        return self.lines[line][self.ends[line] :].partition("#")[2].strip()
+        return (
+            self.lines[line][self.ends.get(line, 0) :].partition("#")[2].strip()
+        )  # an alias ends where its anchor does

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ValidationError
 from ssbench import find, paths
 from ssbench.errors import RecipeError, nearest
 from ssbench.methods import hosting as fit
-from ssbench.recipe.compose import find_recipe, is_table_name, merge, override, read_raw, recipe_names, shown
+from ssbench.recipe.compose import find_recipe, is_table_name, merge, read_recipe, recipe_names, shown
 from ssbench.recipe.marks import Keys, Mark, Marked
+from ssbench.recipe.overrides import override
 from ssbench.recipe.quick import shrunk
 from ssbench.recipe.sections import PROTOCOLS, AboutConfig, DataConfig, EvalConfig, OptimConfig, ScheduleConfig
 
@@ -36,7 +37,7 @@ __all__ = [
     "find_recipe",
     "is_table_name",
     "load",
-    "read_raw",
+    "read_recipe",
     "recipe_names",
 ]
 
@@ -64,6 +65,8 @@ class Recipe:
     overrides: tuple[str, ...]
     quick: bool
     marked: Marked
+    classes: tuple[type[Any], ...]
+    """The classes of method, net and plug-ins, in this order."""
 
     @property
     def paper(self) -> str | None:
@@ -74,11 +77,6 @@ class Recipe:
     def title(self) -> str:
         """For people."""
         return self.about.title
-
-    @property
-    def expect(self) -> Mapping[str, float]:
-        """Split -> the score the paper prints, percent."""
-        return self.about.expect
 
     @property
     def division(self) -> Division:
@@ -104,10 +102,27 @@ class Recipe:
             "eval": self.eval.facts(),
         }
 
+    def behaviours(self) -> dict[str, int]:
+        """The behaviour version of each part of the recipe, where it is above 1.
+
+        A part raises its version when what it computes changes, so that no record from before passes for a new one.
+        """
+        settings = [self.method, self.net, *self.plugins]
+        names = ["method", "net", *(f"plugin {plugin.name}" for plugin in self.plugins)]
+        versions = {
+            name: cls.behaviour_of(cfg) if hasattr(cls, "behaviour_of") else getattr(cls, "behaviour", 1)
+            for name, cls, cfg in zip(names, self.classes, settings, strict=True)
+        }
+        return {name: version for name, version in versions.items() if version > 1}
+
     def key(self, split_sha256: str, seed: int) -> str:
-        """Hash of the resolved recipe, the split's digest and the seed: what makes two runs the same run."""
-        content = json.dumps([self.resolved(), split_sha256, seed], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        """What makes two runs the same run: a hash of the resolved recipe, the split's digest, the seed, and of the
+        behaviour versions above 1. At version 1 the key is that of the first stored records.
+        """
+        content: list[Any] = [self.resolved(), split_sha256, seed]
+        if versions := self.behaviours():
+            content.append(versions)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def stored_name(self) -> str:
@@ -152,26 +167,34 @@ def load(
     Raises:
         RecipeError: anything wrong, with file:line and the nearest known name.
     """
-    found, path = find_recipe(name)
-    marked = read_raw(path)
-    if "plugin" in marked.data:
-        marked.data["plugin"] = _near(marked.data["plugin"], path.parent)
-    wished = marked.data.pop("quick", None) or {}
-    if not isinstance(wished, dict):
+    if name.endswith(".json"):  # the record of a run is a recipe, too
+        from ssbench.recipe.stored import read_stored_run
+
+        if overrides or quick or division:
+            raise RecipeError("a record is repeated as it stands", name, "ssbench check RECORD.json --write mine.yaml")
+        return read_stored_run(Path(name), data_root).recipe
+    place, marked = read_recipe(name)
+    smaller = marked.data.pop("quick", None) or {}
+    if not isinstance(smaller, dict):
         raise RecipeError("'quick' must be a mapping of sections", str(marked.at(("quick",))), "quick: {net: {...}}")
     if quick:
-        whole = _resolve(found, path, marked, (), False, data_root)  # a mistake in what is shrunk away is one too
-        marked = merge(marked, shrunk(marked.data, wished, _dataset_class(whole, data_root).channels == 1))
+        whole = resolve(place.name, place.path, marked, (), False, data_root)  # a mistake in what is shrunk is one too
+        marked = merge(marked, shrunk(marked.data, smaller, _dataset_class(whole, data_root).channels == 1))
     for text in overrides:
         marked = override(marked, text)
     if division is not None:
         marked = override(marked, f"division={division}")
-    return _resolve(found, path, marked, tuple(overrides), quick, data_root)
+    return resolve(place.name, place.path, marked, tuple(overrides), quick, data_root)
 
 
-def _resolve(
+def resolve(
     name: str, path: Path, marked: Marked, overrides: tuple[str, ...], quick: bool, data_root: Path | None
 ) -> Recipe:
+    """A merged text as a recipe: every section typed, every pair of settings checked.
+
+    Raises:
+        RecipeError: as `load`.
+    """
     from ssbench.methods.base import LossConfig
     from ssbench.views.pipelines import ViewsConfig
 
@@ -196,6 +219,7 @@ def _resolve(
         overrides=overrides,
         quick=quick,
         marked=marked,
+        classes=(method, net, *(cls for _, cls, _ in plugins)),
     )
     _hooks_fit(recipe, method, [(at, cls) for at, cls, _ in plugins], marked)
     _protocol_fits(recipe, data_root)
@@ -233,16 +257,6 @@ def _plugins(given: Any, marked: Marked) -> Iterator[tuple[Keys, type[Any], Any]
         if name.endswith(".py"):
             block = {**block, "name": find.own_name(cls)}
         yield at, cls, _section(cls.Config, block, marked, at)
-
-
-def _near(plugin: Any, folder: Path) -> Any:
-    """The section with files that are not in the folder ssbench was started in sought, like bases, in the recipe's."""
-    if isinstance(plugin, list):
-        return [_near(one, folder) for one in plugin]
-    if isinstance(plugin, dict):
-        return {**plugin, "name": _near(plugin["name"], folder)} if "name" in plugin else plugin
-    sought = isinstance(plugin, str) and plugin.endswith(".py") and not Path(plugin).is_file()
-    return str(folder / plugin) if sought and (folder / plugin).is_file() else plugin
 
 
 def _facts(settings: Any) -> dict[str, Any]:

@@ -22,12 +22,10 @@ class Section(BaseModel):
 
 
 class AboutConfig(Section):
-    """What a recipe is for. expect: split -> the printed score, percent. departures: from the paper, in words."""
+    """What a recipe is for. departures: from the paper, in words. Printed scores stand in the tables alone."""
 
     paper: str | None = None
     title: str = ""
-    cost: str = ""
-    expect: dict[str, float] = {}
     division: Literal["closed", "open"] = "closed"
     departures: list[str] = []
 

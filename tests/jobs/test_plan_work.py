@@ -170,7 +170,7 @@ class Mapped(Plugin):
         return mixed.pseudo.carry["mine"].float() + 1
 '''
 RECIPE = f"""
-base: {Path(__file__).resolve().parents[2] / "recipes/base/toy.yaml"}
+base: {Path(__file__).resolve().parents[2] / "recipes/tasks/toy.yaml"}
 method: {{name: fixmatch, threshold: 0.8}}  # ours
 plugin: {{name: mapped.py}}  # ours
 """

@@ -24,7 +24,7 @@ from ssbench.train.stages import fit
 from ssbench.train.trainer import Diverged, Trainer
 
 RECIPE = "base: {base}\nmethod: {{name: fixmatch, threshold: 0.8}}\n{more}\n"
-BASE = Path(__file__).parents[2] / "recipes/base/toy.yaml"
+BASE = Path(__file__).parents[2] / "recipes/tasks/toy.yaml"
 SGD = "optim: {{name: sgd, lr: {rate}, head: 1}}"
 PLUGIN = """
 from ssbench.plugins.base import Plugin, PluginConfig

@@ -84,14 +84,14 @@ def test_a_recipe_of_ones_own_is_read_over_its_base(write: Write) -> None:
         ("title: a recipe of mine", "title: [1]", 3, ["title = [1]", "valid string"]),
         ("title: a recipe of mine", "division: fast", 3, ["division = 'fast'", "'closed' or 'open'"]),
         ("title: a recipe of mine", "departures: none at all", 3, ["departures = 'none at all'", "valid list"]),
-        ("title: a recipe of mine", "expect: {voc/classic/1_16: high}", 3, ["expect.voc/classic/1_16 = 'high'"]),
+        ("title: a recipe of mine", "expect: {voc/classic/1_16: 70.1}", 3, ["no section 'expect'"]),
         ("title: a recipe of mine", "data: {dataset: tpy}", 3, ["no dataset 'tpy'; did you mean 'toy'"]),
         ("title: a recipe of mine", "data: toy", 3, ["'data' must be a mapping, not 'toy'"]),
         ("title: a recipe of mine", "data: {dataset: voc, form: grey_stacks}", 3, ["form grey_stacks is for"]),
         ("title: a recipe of mine", "net: {encoder: resnet19}", 3, ["no encoder 'resnet19'", "resnet1"]),
         ("title: a recipe of mine", "net: {name: unnet}", 3, ["no net 'unnet'; did you mean 'unet'"]),
         ("title: a recipe of mine", "optim: {lr: -1}", 3, ["optim: lr = -1", "greater than 0"]),
-        ("title: a recipe of mine", "optim: {lr: .nan}", 3, ["lr = nan", "finite"]),
+        ("title: a recipe of mine", "optim: {lr: .nan}", 3, [".nan is no finite number"]),
         ("title: a recipe of mine", "optim: {lr: '0.1'}", 3, ["lr = '0.1'", "valid number"]),
         ("title: a recipe of mine", "schedule: {epochs: 0}", 3, ["epochs = 0", "greater than or equal to 1"]),
         ("title: a recipe of mine", "schedule: {epochs: 2.5}", 3, ["epochs = 2.5", "valid integer"]),
@@ -105,7 +105,7 @@ def test_a_recipe_of_ones_own_is_read_over_its_base(write: Write) -> None:
         ("title: a recipe of mine", "title: a\ntitle: b", 4, ["'title' stands twice"]),
         ("title: a recipe of mine", "\ttitle: b", 3, ["not YAML"]),
         ("base: base/toy.yaml", "base: base/tov.yaml", 2, ["no base file 'base/tov.yaml'"]),
-        ("base: base/toy.yaml", "base: [base/toy.yaml, 3]", 2, ["base 3 is no path"]),
+        ("base: base/toy.yaml", "base: [base/toy.yaml, 3]", 2, ["base 3 is neither a name nor a path"]),
         ("  name: fixmatch  # ours\n", "", 4, ["'method' needs a name"]),
         ("  name: s4mc\n", "", 7, ["'plugin' needs a name"]),
         ("  name: s4mc\n", "  name: 7\n", 7, ["'plugin' needs a name"]),
@@ -128,15 +128,52 @@ def test_an_error_in_a_base_is_placed_in_the_base(write: Write) -> None:
     assert error.value.where == "base/toy.yaml:8"
 
 
-def test_bases_are_one_level_deep_and_later_ones_win(write: Write) -> None:
+def test_later_bases_win_and_a_base_may_have_bases_of_its_own(write: Write) -> None:
     write()
     Path("base/more.yaml").write_text("optim: {lr: 0.5}  # more\n")
     recipe = load(write(("base: base/toy.yaml", "base: [base/toy.yaml, base/more.yaml]")))
     assert (recipe.optim.lr, recipe.optim.head) == (0.5, 1)
-    Path("base/more.yaml").write_text("base: toy.yaml\n")
-    with pytest.raises(RecipeError, match="a base of its own") as error:
-        load("mine.yaml")
-    assert error.value.where == "base/more.yaml:1"
+    Path("base/more.yaml").write_text("base: deeper/most.yaml\noptim: {head: 3}  # more\n")
+    Path("base/deeper").mkdir()
+    Path("base/deeper/most.yaml").write_text("optim: {lr: 0.25, head: 2}  # most\n")
+    recipe = load("mine.yaml")
+    assert (recipe.optim.lr, recipe.optim.head) == (0.25, 3)
+    assert {str(m) for n, _, m in recipe.sources() if n == "optim.lr"} == {"base/deeper/most.yaml:1"}
+
+
+def test_recipes_based_on_each_other_in_a_circle_are_refused(write: Write) -> None:
+    write()
+    Path("base/more.yaml").write_text("base: again.yaml\n")
+    Path("base/again.yaml").write_text("base: more.yaml\n")
+    with pytest.raises(RecipeError, match=r"based on itself: mine.yaml -> .*more.yaml -> .*again.yaml -> .*more.yaml"):
+        load(write(("base: base/toy.yaml", "base: base/more.yaml")))
+
+
+def test_a_recipe_is_based_on_a_shipped_one_by_name_from_any_folder(write: Write) -> None:
+    base = "base: toy/none_fixmatch\noptim: {lr: 0.002}  # ours\nplugin: {name: s4mc}  # ours\n"
+    Path("far").mkdir(exist_ok=True)
+    Path("far/mine.yaml").write_text(base)
+    recipe = load("far/mine.yaml")
+    assert (recipe.method.name, recipe.optim.lr, recipe.optim.name) == ("fixmatch", 0.002, "adamw")
+    with pytest.raises(RecipeError, match="did you mean") as error:
+        load(write(("base: base/toy.yaml", "base: toy/none_fixmach")))
+    assert error.value.where == "mine.yaml:2"
+
+
+def test_a_host_takes_the_shipped_constants_of_its_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`host` + `plugin` in a file, HOST+PLUGIN as a name, and a paper's own row are the same recipe."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("host: unimatch_cityscapes\nplugin: wpl\n")
+    own, named = load("mine.yaml"), load("unimatch_cityscapes+wpl")
+    assert own.key("x", 0) == named.key("x", 0) == load("wpl/wpl_unimatch_cityscapes_r101_801").key("x", 0)
+    assert named.name == "hosts/unimatch_cityscapes+wpl"
+    marks = {name: str(mark) for name, _, mark in named.sources()}
+    assert marks["plugin.box_score"].startswith("recipes/plugins/wpl_cityscapes.yaml:")
+    assert marks["plugin.k"].startswith("recipes/plugins/wpl.yaml:")
+    stacked = load("toy/none_fixmatch+s4mc+ipixmatch")
+    assert [plugin.name for plugin in stacked.plugins] == ["s4mc", "ipixmatch"]
+    with pytest.raises(RecipeError, match="no plugin 'wpk'"):
+        load("unimatch_cityscapes+wpk")
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words\n"])
@@ -231,7 +268,7 @@ def test_set_reaches_into_lists_and_makes_missing_blocks(write: Write) -> None:
         ("optim.lr", "is no name.field=value"),
         ("=3", "is no name.field=value"),
         ("optim..lr=3", "is no name.field=value"),
-        ("optim.lr=[1", "the value is not YAML"),
+        ("optim.lr=[1", "not YAML"),
         ("optim.lrr=3", "has no field 'lrr'; did you mean 'lr'"),
         ("optimm.lr=3", "no section 'optimm'; did you mean 'optim'"),
         ("base=x", "no section 'base'"),
@@ -323,6 +360,6 @@ def test_numbers_a_pipeline_fills_in_do_not_claim_the_source_of_the_default(writ
 
 def test_sections_are_those_documented() -> None:
     assert set(SECTIONS) == {
-        "paper", "title", "cost", "expect", "division", "departures", "data", "views", "net", "method", "optim",
+        "paper", "title", "division", "departures", "data", "views", "net", "method", "optim",
         "schedule", "plugin", "loss", "eval", "quick",
     }  # fmt: skip

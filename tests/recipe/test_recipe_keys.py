@@ -75,7 +75,7 @@ def test_split_and_seed_are_in_the_key_and_words_are_not(tmp_path: Path, monkeyp
     Path("mine.yaml").write_text(SMALL)
     recipe = load("mine.yaml")
     assert len({recipe.key("a", 0), recipe.key("b", 0), recipe.key("a", 1)}) == 3
-    Path("renamed.yaml").write_text(SMALL + "title: other words\npaper: s4mc\ndepartures: [none]\nexpect: {a: 1.0}\n")
+    Path("renamed.yaml").write_text(SMALL + "title: other words\npaper: s4mc\ndepartures: [none]\n")
     assert load("renamed.yaml").key("a", 0) == recipe.key("a", 0)
     assert load("mine.yaml", division="open").key("a", 0) == recipe.key("a", 0)
 

@@ -29,7 +29,7 @@ class Counting(Plugin):
             time.sleep(self.cfg.wait)
         return {}
 """
-BASE = Path(__file__).parents[2] / "recipes/base/toy.yaml"
+BASE = Path(__file__).parents[2] / "recipes/tasks/toy.yaml"
 RECIPE = """\
 base: {base}
 data: {{few: 8}}

@@ -201,7 +201,7 @@ def test_lost_best_epoch(stopped: Job, alone: End) -> None:
 def test_a_changed_recipe_starts_anew(toy: Path, tmp_path: Path) -> None:
     """Two versions of one recipe file share a folder; the second does not go on from the first one's weights."""
     text = "base: {base}\nmethod: {{name: unimatch, threshold: 0.8}}\noptim: {{lr: {rate}}}\n"
-    base = Path(__file__).parents[2] / "recipes/base/toy.yaml"
+    base = Path(__file__).parents[2] / "recipes/tasks/toy.yaml"
     ends, jobs = [], []
     for folder, rates in (("edited", (0.02, 0.01)), ("fresh", (0.01,))):
         path = tmp_path / folder / "mine.yaml"

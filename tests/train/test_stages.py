@@ -295,7 +295,7 @@ def test_asked_to_stop_between_trainings(whole: Job, tmp_path: Path) -> None:
 
 def test_files_of_another_run_are_not_taken_for_its_own(toy: Path, tmp_path: Path) -> None:
     """Two versions of one recipe file share a folder: the second ranks and labels by its own networks."""
-    base = Path(__file__).parents[2] / "recipes/base/toy.yaml"
+    base = Path(__file__).parents[2] / "recipes/tasks/toy.yaml"
     text = f"base: {base}\nmethod: {{name: stpp}}\nviews: {{strong: stpp}}\noptim: {{lr: RATE}}\n"
     jobs = []
     for folder, rates in (("edited", ("0.01", "0.003")), ("fresh", ("0.003",))):

@@ -26,7 +26,7 @@ from ssbench.ops.progress import Progress
 from ssbench.plugins.base import Plugin, PrepareInputs
 from ssbench.views import tensors
 from ssbench.views.sample import Draw
-from ssbench.views.settings import ViewsConfig
+from ssbench.views.pipelines import read_views
 
 CLASSES, SIDE, IMAGES, UNLABELED = 4, 65, 2, 8
 Maps = Callable[[str], Mapping[str, Image.Image]]
@@ -174,7 +174,7 @@ def _mixture(g: torch.Generator, needs: Needs, labeled: Labeled, ids: tuple[str,
     here = _unlabeled(g, needs, tuple(labeled.x.shape), ids, maps)
     label = torch.where(here.truth == 255, 0, here.truth).byte()
     here = replace(here, maps={**here.maps, "pseudo": label, "entropy": torch.rand(label.shape, generator=g)})
-    views = ViewsConfig.model_validate({"weak": "none", "strong": "stpp", "crop": label.shape[-1]})
+    views = read_views({"weak": "none", "strong": "stpp", "crop": label.shape[-1]})
     colour = Colour(views, [Draw(0, 0, id, "unlabeled0") for id in ids])
     if needs.mixture == "plain":
         donor = Labeled(torch.randn(labeled.x.shape, generator=g), labeled.y.flip(0), labeled.ids)

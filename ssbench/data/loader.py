@@ -19,8 +19,9 @@ from ssbench.data.plan import Mixture, Plan, Reading
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
 from ssbench.views import tensors
-from ssbench.views.pipelines import LabeledView, ViewsConfig, labeled_view, strengthen, unlabeled_view
+from ssbench.views.pipelines import LabeledView, labeled_view, strengthen, unlabeled_view
 from ssbench.views.sample import Draw, Maps, Sample
+from ssbench.views.settings import ViewsConfig
 
 T = TypeVar("T")
 

@@ -92,7 +92,7 @@ class Recipe:
         """Everything that decides the outcome, as plain data; the run key is a hash of it."""
         return {
             "data": self.data.facts(),
-            "views": self.views.model_dump(mode="json"),
+            "views": self.views.facts(),
             "net": self.net.model_dump(mode="json"),
             "method": _facts(self.method),
             "plugin": [_facts(p) for p in self.plugins],
@@ -196,7 +196,7 @@ def resolve(
         RecipeError: as `load`.
     """
     from ssbench.methods.base import LossConfig
-    from ssbench.views.pipelines import ViewsConfig
+    from ssbench.views.pipelines import views_class
 
     raw = marked.data
     _known_sections(raw, marked, path)
@@ -208,7 +208,7 @@ def resolve(
         path=path,
         about=_section(AboutConfig, {k: v for k, v in raw.items() if k in AboutConfig.model_fields}, marked, ()),
         data=data,
-        views=_section(ViewsConfig, raw["views"], marked, ("views",)),
+        views=_section(views_class(raw["views"]), raw["views"], marked, ("views",)),
         net=_section(net.Config, raw["net"], marked, ("net",)),
         method=_section(method.Config, raw["method"], marked, ("method",)),
         plugins=tuple(cfg for _, _, cfg in plugins),

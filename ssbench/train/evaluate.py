@@ -20,7 +20,8 @@ from ssbench.errors import RecipeError
 from ssbench.ops.confusion import confusion, dice_score, iou, mean_iou
 from ssbench.recipe.recipe import EvalConfig
 from ssbench.train.distributed import Team
-from ssbench.views.pipelines import ViewsConfig, eval_view
+from ssbench.views.pipelines import eval_view
+from ssbench.views.settings import ViewsConfig
 
 Predict = Callable[[Tensor], Tensor]
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]

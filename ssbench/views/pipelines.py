@@ -1,63 +1,58 @@
-"""Views of a sample: named pipelines of small pieces, then tensors.
+"""Views of a sample: three pipelines that a recipe names, joined and carried out, then tensors.
 
-A piece is a pure function (sample, draw, cfg) -> sample; a pipeline is a tuple of pieces, and the tables WEAK and
-STRONG are the whole list. A new pipeline is a new tuple (and its name in `viewsconfig`). Weak pieces only draw
-geometry, which `settle` then carries out on image, mask, valid and maps at once; strong pieces work on the settled
-picture.
+The tables `weak.WEAK`, `strong.STRONG` and `regions.BOXES` are the whole list. A new pipeline is a new settings class
+with its pieces, its row in the table, and its name in `settings`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from ssbench.views import regions as boxes
-from ssbench.views import strong as colour
-from ssbench.views import tensors, weak
+from ssbench.views import tensors
 from ssbench.views.geometry import Step
+from ssbench.views.regions import BOXES, Region
 from ssbench.views.sample import Draw, Picture, Sample
-from ssbench.views.settings import ViewsConfig
+from ssbench.views.settings import Padded, ViewsConfig
+from ssbench.views.strong import STRONG
 from ssbench.views.warp import settle
+from ssbench.views.weak import WEAK
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "Draw",
-    "LabeledView",
-    "Sample",
-    "UnlabeledView",
-    "ViewsConfig",
-    "eval_view",
-    "finish",
-    "labeled_view",
-    "strengthen",
-    "strong_view",
-    "unlabeled_view",
-    "weaken",
-]
 
-WEAK: dict[str, tuple[weak.Piece, ...]] = {
-    "none": (),
-    "unimatch": (weak.resize_long_side, weak.crop_corner, weak.flip),  # unimatch 2
-    "stpp": (weak.resize_long_side, weak.crop_corner, weak.flip),  # stpp 3
-    "augseg": (weak.resize_augseg, weak.flip, weak.crop_corner),  # augseg 3.1
-    "u2pl": (weak.resize_halves, weak.flip, weak.crop_centred),  # u2pl 3, ael 3.1
-    "cps": (weak.flip, weak.resize_choice, weak.crop_overrun),  # cps 2
-    "cutmix_seg": (weak.crop_scaled, weak.flip),  # cutmix_seg 4
-    "acdc": (weak.turn_or_rotate, weak.zoom),  # unimatch 4
-}
-STRONG: dict[str, tuple[weak.Piece, ...]] = {
-    "none": (),
-    "unimatch": (colour.jitter, colour.grey, colour.blur),  # unimatch 2
-    "stpp": (colour.jitter, colour.grey, colour.blur, colour.cutout),  # stpp 3
-    "augseg": (colour.pool,),  # augseg 3.2
-    "cutmix_seg": (colour.jitter, colour.grey),  # cutmix_seg 4
-    "acdc": (colour.jitter, colour.blur),  # unimatch 4
-}
+def read_views(settings: Mapping[str, Any]) -> ViewsConfig:
+    """The settings of a recipe's `views` section, or of a stored run; pydantic.ValidationError names what is wrong."""
+    return views_class(settings).model_validate(settings)
+
+
+def views_class(settings: Mapping[str, Any]) -> type[ViewsConfig]:
+    """The settings class of the pipelines named; `ViewsConfig`, which refuses the name, where there is no such one."""
+    names = (settings.get("weak", ""), settings.get("strong", "none"), settings.get("box", "none"))
+    tables = (WEAK, STRONG, BOXES)
+    if not all(isinstance(name, str) and name in table for name, table in zip(names, tables, strict=True)):
+        return ViewsConfig
+    return _joined(*names)
+
+
+@lru_cache(maxsize=64)
+def _joined(weak: str, strong: str, box: str) -> type[ViewsConfig]:
+    """One class with the settings of three pipelines; a default of the weak one's wins (`normalise` of ACDC)."""
+    bases = (WEAK[weak], STRONG[strong], BOXES[box], _Pickled)
+    return type("ViewsConfig", bases, {"__module__": __name__, "__doc__": f"weak {weak}, strong {strong}, box {box}"})
+
+
+class _Pickled(ViewsConfig):
+    """Pickles by the names of its pipelines: loader workers cannot import a class that was joined at run time."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return read_views, (self.model_dump(),)
 
 
 @dataclass(frozen=True)
@@ -96,14 +91,14 @@ class UnlabeledView:
 
 def weaken(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Sample:
     """The weak (geometric) pipeline of `cfg`, carried out on every layer."""
-    for piece in WEAK[cfg.weak]:
+    for piece in WEAK[cfg.weak].pieces:
         sample = piece(sample, draw, cfg)
-    return settle(sample, cfg.padding)
+    return settle(sample, mean=isinstance(cfg, Padded) and cfg.padding == "mean")
 
 
 def strengthen(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Sample:
     """The strong (colour) pipeline of `cfg` on a settled sample; only cutout touches the mask."""
-    for piece in STRONG[cfg.strong]:
+    for piece in STRONG[cfg.strong].pieces:
         sample = piece(sample, draw, cfg)
     return sample
 
@@ -112,7 +107,7 @@ def finish(sample: Sample, cfg: ViewsConfig) -> LabeledView:
     """A settled sample as tensors with its own mask; `weaken`, something of one's own, `finish` makes a new view."""
     return LabeledView(
         x=tensors.view(sample, cfg),
-        y=tensors.labels(sample, cfg.label_padding),
+        y=tensors.labels(sample, cfg.label_padding if isinstance(cfg, Padded) else 255),
         valid=tensors.layer(sample.valid).bool(),
         maps={name: tensors.layer(image) for name, image in sample.maps.items()},
         geometry=sample.geometry,
@@ -120,12 +115,15 @@ def finish(sample: Sample, cfg: ViewsConfig) -> LabeledView:
 
 
 def labeled_view(sample: Sample, cfg: ViewsConfig, draw: Draw) -> LabeledView:
-    """The weak view of a labelled sample with its labels; padding is labelled `cfg.label_padding`."""
+    """The weak view of a labelled sample with its labels; padding is labelled as the recipe says."""
     return finish(weaken(sample, cfg, draw), cfg)
 
 
 def strong_view(sample: Sample, cfg: ViewsConfig, draw: Draw) -> LabeledView:
-    """A strong view with its own mask, for self-training on stored pseudo-labels (stpp 3): cut-out pixels are 255."""
+    """A strong view with its own mask, for self-training on stored pseudo-labels; cut-out pixels are 255.
+
+    Card: views 3.
+    """
     return finish(strengthen(_as_unlabeled(weaken(sample, cfg, draw)), cfg, draw.of("strong0")), cfg)
 
 
@@ -135,18 +133,24 @@ def unlabeled_view(sample: Sample, cfg: ViewsConfig, draw: Draw, strong: int) ->
 
     settled = _as_unlabeled(weaken(sample, cfg, draw))
     parts = [draw.of(f"strong{k}") for k in range(strong)]
-    made = [strengthen(settled, cfg, part) for part in parts]
+    coloured = [strengthen(settled, cfg, part) for part in parts]
     plain, shape = tensors.view(settled, cfg), settled.size[::-1]
     return UnlabeledView(
         weak=plain,
-        strong=tuple(plain if s is settled else tensors.view(s, cfg) for s in made),
+        strong=tuple(plain if s is settled else tensors.view(s, cfg) for s in coloured),
         valid=tensors.layer(settled.valid).bool(),
-        boxes=tuple(torch.from_numpy(boxes.region(cfg, part, shape)) for part in parts),
-        erased=tuple(tensors.erased(s) for s in made),
+        boxes=tuple(torch.from_numpy(region(cfg, part, shape)) for part in parts),
+        erased=tuple(tensors.erased(s) for s in coloured),
         truth=tensors.labels(settled, 255),
         maps={name: tensors.layer(image) for name, image in settled.maps.items()},
         geometry=settled.geometry,
     )
+
+
+def region(cfg: ViewsConfig, draw: Draw, shape: tuple[int, int]) -> Region:
+    """The mixing region of one view of (height, width); empty for box "none"."""
+    drawn: Region = BOXES[cfg.box].rule(draw("box"), shape, cfg)
+    return drawn
 
 
 def eval_view(image: Picture, cfg: ViewsConfig) -> Tensor:
@@ -155,7 +159,7 @@ def eval_view(image: Picture, cfg: ViewsConfig) -> Tensor:
 
 
 def _as_unlabeled(sample: Sample) -> Sample:
-    """A float ("F") picture cut to 8 bits, as the ACDC release does for unlabelled slices only (unimatch 4)."""
+    """A float ("F") picture cut to 8 bits, as the ACDC release does for unlabelled slices only (card: views 9)."""
     image = sample.image
     if not (isinstance(image, Image.Image) and image.mode == "F"):
         return sample

@@ -1,36 +1,36 @@
-"""Regions that CutMix pastes: bool [H, W] arrays, True where the partner's pixels go. Numpy only.
+"""Regions that CutMix pastes: bool [H, W] arrays, True where the partner's pixels go.
 
-Each rule takes a generator and the picture's (height, width). The U2PL release draws its rectangle when it mixes
-(`half`), AEL falls back on one (`ael_half`); both are here so that methods can call them as well.
+Each rule takes a generator, the picture's (height, width) and the settings of its pipeline. The U2PL release draws its
+rectangle when it mixes (`half`), AEL falls back on one (`ael_half`); both are here so that methods can call them too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from ssbench.views.sample import Draw
-from ssbench.views.settings import ViewsConfig
+from ssbench.views.settings import ASCENDING, LOOSE, Areas, Ratios, Share, ViewsConfig
 
 Region: TypeAlias = NDArray[np.bool_]
 Shape: TypeAlias = tuple[int, int]
 Span: TypeAlias = tuple[float, float]
-
-
-def region(cfg: ViewsConfig, draw: Draw, shape: Shape) -> Region:
-    """The mixing region of one view by the rule `cfg.box` names; empty for "none"."""
-    return RULES[cfg.box](draw("box"), shape, cfg)
+BoxAreas: TypeAlias = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]], LOOSE, ASCENDING
+]
+BoxCount: TypeAlias = Annotated[int, Field(ge=1, le=64)]
+Rule: TypeAlias = Callable[[np.random.Generator, Shape, Any], Region]
 
 
 def rectangle(rng: np.random.Generator, shape: Shape, area: Span, ratio: Span, redraw: bool) -> tuple[slice, slice]:
     """Rows and columns of a rectangle inside the picture, by rejection.
 
     Its area is uniform in `area` (shares of the picture), its ratio height / width uniform in `ratio`, its corner
-    uniform over all pixels; drawn again until it fits. UniMatch keeps the area (unimatch 2), with `redraw` it is drawn
-    again as well (ST++ release, dataset/transform.py).
+    uniform over all pixels. All but the area are drawn again until the rectangle fits (card: views 2); with `redraw`
+    the area is drawn again as well (card: views 3).
     """
     h, w = shape
     pixels = rng.uniform(*area) * h * w
@@ -44,16 +44,16 @@ def rectangle(rng: np.random.Generator, shape: Shape, area: Span, ratio: Span, r
             pixels = rng.uniform(*area) * h * w
 
 
-def unimatch(rng: np.random.Generator, shape: Shape, cfg: ViewsConfig) -> Region:
-    """With p `box_share` one `rectangle`, else nothing (unimatch 2)."""
+def unimatch(rng: np.random.Generator, shape: Shape, cfg: UniMatchBox) -> Region:
+    """With p `box_share` one `rectangle`, else nothing (card: views 2)."""
     out = np.zeros(shape, np.bool_)
     if rng.random() < cfg.box_share:
         out[rectangle(rng, shape, cfg.box_area, cfg.box_ratio, redraw=False)] = True
     return out
 
 
-def toggled(rng: np.random.Generator, shape: Shape, cfg: ViewsConfig) -> Region:
-    """`box_count` boxes, each turning its pixels over (XOR), inside the picture (cutmix_seg 3; cps 4 with three).
+def toggled(rng: np.random.Generator, shape: Shape, cfg: CutmixSegBox | CpsBox) -> Region:
+    """`box_count` boxes, each turning its pixels over (XOR), inside the picture (card: views 8; 7 with three).
 
     Each has an area share p uniform in `box_area`, height p^u and width p / p^u with u uniform in [0, 1], both times
     sqrt(1 / count); sides and corner are rounded.
@@ -70,8 +70,8 @@ def toggled(rng: np.random.Generator, shape: Shape, cfg: ViewsConfig) -> Region:
     return out
 
 
-def half(rng: np.random.Generator, shape: Shape, cfg: ViewsConfig | None = None) -> Region:
-    """A rectangle of about half the picture (u2pl 5).
+def half(rng: np.random.Generator, shape: Shape, cfg: object = None) -> Region:
+    """A rectangle of about half the picture (card: views 5).
 
     Width a uniform integer in [floor(w / 2 + 1), w - 1], height round(h w / 2 / width), corner uniform inside.
     """
@@ -82,8 +82,8 @@ def half(rng: np.random.Generator, shape: Shape, cfg: ViewsConfig | None = None)
     return _placed(rng, shape, height, width)
 
 
-def ael_half(rng: np.random.Generator, shape: Shape, cfg: ViewsConfig | None = None) -> Region:
-    """A rectangle of half the picture with a free shape: height H 2^-u, width W 2^(u-1), u uniform in [0, 1] (ael 6).
+def ael_half(rng: np.random.Generator, shape: Shape, cfg: object = None) -> Region:
+    """A rectangle of half the picture with a free shape: height H 2^-u, width W 2^(u-1), u uniform in [0, 1].
 
     Sides rounded and the corner uniform over all places inside: ours, the source names neither.
     """
@@ -91,19 +91,9 @@ def ael_half(rng: np.random.Generator, shape: Shape, cfg: ViewsConfig | None = N
     return _placed(rng, shape, round(shape[0] * 2**-u), round(shape[1] * 2 ** (u - 1)))
 
 
-def none(rng: np.random.Generator, shape: Shape, cfg: ViewsConfig) -> Region:
+def nothing(rng: np.random.Generator, shape: Shape, cfg: object = None) -> Region:
     """No region."""
     return np.zeros(shape, np.bool_)
-
-
-RULES: dict[str, Callable[[np.random.Generator, Shape, ViewsConfig], Region]] = {
-    "none": none,
-    "unimatch": unimatch,
-    "cutmix_seg": toggled,
-    "cps": toggled,
-    "half": half,
-    "ael": ael_half,
-}
 
 
 def _placed(rng: np.random.Generator, shape: Shape, height: int, width: int) -> Region:
@@ -111,3 +101,70 @@ def _placed(rng: np.random.Generator, shape: Shape, height: int, width: int) -> 
     y, x = int(rng.integers(shape[0] - height + 1)), int(rng.integers(shape[1] - width + 1))
     out[y : y + height, x : x + width] = True
     return out
+
+
+def refuse_endless(area: Span, ratio: Span) -> None:
+    """ValueError where no ratio of the range lets a rectangle of the largest area fit into a square picture.
+
+    `rectangle` would draw for ever. A rectangle of area A fits with a ratio between A and 1 / A.
+    """
+    if not (ratio[0] < 1 / area[1] and ratio[1] > area[1]):
+        raise ValueError(f"no rectangle of area {area[1]} with a height / width in {list(ratio)} fits into the picture")
+
+
+class NoBox(ViewsConfig):
+    """No region."""
+
+    rule: ClassVar[Rule] = nothing
+
+
+class UniMatchBox(ViewsConfig):
+    """Card: views 2."""
+
+    rule: ClassVar[Rule] = unimatch
+    box_share: Share = 0.5  # share of pictures that get a region at all (card: views 2)
+    box_area: Areas = (0.02, 0.4)  # share of the crop (card: views 2)
+    box_ratio: Ratios = (0.3, 1 / 0.3)  # height / width (card: views 2)
+
+    @model_validator(mode="after")
+    def _refuse_endless_box(self) -> Self:
+        refuse_endless(self.box_area, self.box_ratio)
+        return self
+
+
+class CutmixSegBox(ViewsConfig):
+    """Card: views 8."""
+
+    rule: ClassVar[Rule] = toggled
+    box_area: BoxAreas = (0.5, 0.5)  # share of the crop (card: views 8)
+    box_count: BoxCount = 1  # boxes that toggle
+
+
+class CpsBox(ViewsConfig):
+    """Card: views 7."""
+
+    rule: ClassVar[Rule] = toggled
+    box_area: BoxAreas = (0.25, 0.5)  # share of the crop, of all boxes together (card: views 7)
+    box_count: BoxCount = 3  # boxes that toggle (card: views 7)
+
+
+class HalfBox(ViewsConfig):
+    """Card: views 5."""
+
+    rule: ClassVar[Rule] = half
+
+
+class AelBox(ViewsConfig):
+    """Card: views 6."""
+
+    rule: ClassVar[Rule] = ael_half
+
+
+BOXES: dict[str, type[Any]] = {
+    "none": NoBox,
+    "unimatch": UniMatchBox,
+    "cutmix_seg": CutmixSegBox,
+    "cps": CpsBox,
+    "half": HalfBox,
+    "ael": AelBox,
+}

@@ -10,23 +10,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ssbench.data.dataset import Dataset
 from ssbench.errors import UsageError
 from ssbench.files import write_bytes
 from ssbench.views.geometry import Crop, Flip, Resize, Rotate, Step, Turn
-from ssbench.views.pipelines import UnlabeledView, ViewsConfig, unlabeled_view
+from ssbench.views.pipelines import UnlabeledView, unlabeled_view
 from ssbench.views.sample import Draw, Sample
+from ssbench.views.settings import ViewsConfig
 from ssbench.views.tensors import MEAN, STD
-from ssbench.views.warp import trace
+from ssbench.views.warp import eight_bit, trace
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Colour: TypeAlias = tuple[int, int, int]
+Legend: TypeAlias = Sequence[tuple[str, Colour]]
+"""Name and colour of each class, in order of the label value."""
 
 SIDE = 240  # pixels a panel is high
 GAP, LINE, MARGIN = 10, 18, 16
@@ -45,52 +49,43 @@ class Panel:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class Row:
-    """The panels of one sample."""
-
-    id: str
-    panels: tuple[Panel, ...]
-
-
-def sheet(
-    dataset: Dataset, ids: Sequence[str], cfg: ViewsConfig, seed: int, out: Path, count: int, epoch: int = 0
+def write_sheet(
+    out: Path, name: str, samples: Sequence[Sample], legend: Legend, cfg: ViewsConfig, seed: int, epoch: int = 0
 ) -> Path:
-    """Write a contact sheet of the first `count` of `ids` to `out` (PNG) and return `out`.
+    """Write a contact sheet of `samples` of the dataset `name` to `out` (PNG) and return `out`.
 
     A row: the original with the crop outlined, its mask, the weak view and its labels, two strong views, then a strong
-    view with the next id's pasted into the mixing region (outlined), and the labels of that mix. The draws are those
-    of the loader at `epoch`. UsageError when there is nothing to show.
+    view with the next sample's pasted into the mixing region (outlined), and the labels of that mix. The draws are
+    those of the loader at `epoch`. UsageError when there is nothing to show.
     """
-    if not ids or count < 1:
+    if not samples:
         raise UsageError("no samples to show", str(out), "give a split with samples, and a count of at least 1")
-    pairs = zip(ids[:count], [*ids[1:], ids[0]], strict=False)
-    rows = [row(dataset, id, partner, cfg, Draw(seed, epoch, id, "")) for id, partner in pairs]
-    title = f"{dataset.name}    weak {cfg.weak}, strong {cfg.strong}, box {cfg.box}, crop {cfg.crop}"
+    pairs = zip(samples, [*samples[1:], samples[0]], strict=True)
+    rows = [(sample.id, row(sample, partner, legend, cfg, seed, epoch)) for sample, partner in pairs]
+    title = f"{name}    weak {cfg.weak}, strong {cfg.strong}, box {cfg.box}, crop {cfg.crop}"
     picture = io.BytesIO()
-    page(f"{title}    seed {seed}, epoch {epoch}", rows, dataset).save(picture, "PNG", optimize=True)
+    page(f"{title}    seed {seed}, epoch {epoch}", rows, legend).save(picture, "PNG", optimize=True)
     write_bytes(out, picture.getvalue())
     return out
 
 
-def row(dataset: Dataset, id: str, partner: str, cfg: ViewsConfig, draw: Draw) -> Row:
-    """The pictures of one sample; `partner` is the id whose view is pasted, `draw` gives seed and epoch."""
-    image, mask = dataset.image(id), dataset.mask(id)
-    here = unlabeled_view(Sample.of(id, image, mask), cfg, Draw(draw.seed, draw.epoch, id, "unlabeled0"), 2)
-    other = Sample.of(partner, dataset.image(partner), dataset.mask(partner))
-    there = unlabeled_view(other, cfg, Draw(draw.seed, draw.epoch, partner, "partner0"), 2)
-    paint = Paint(dataset)
-    valid, truth = Image.fromarray(here.valid.numpy()), Image.fromarray(here.truth.numpy().astype(np.uint8))
-    used = "as it is" if cfg.strong == "none" else cfg.strong
-    panels = (
-        Panel(_framed(image, here.geometry), "original", f"{image.width} x {image.height}"),
-        Panel(paint.mask(mask), "its mask", "hatched: ignored" if IGNORE in np.asarray(mask) else ""),
-        Panel(shown(here.weak, cfg), "weak", describe(here.geometry)),
-        Panel(paint.mask(truth, valid), "its labels", "" if here.valid.all() else "dark: padding"),
-        *(Panel(shown(x, cfg), f"strong {k + 1}", used) for k, x in enumerate(here.strong)),
-        *_mixed(here, there, cfg, paint, partner),
-    )
-    return Row(id, panels)
+def row(sample: Sample, partner: Sample, legend: Legend, cfg: ViewsConfig, seed: int, epoch: int) -> list[Panel]:
+    """The pictures of one sample; `partner` is the one whose view is pasted."""
+    view = unlabeled_view(sample, cfg, Draw(seed, epoch, sample.id, "unlabeled0"), 2)
+    pasted = unlabeled_view(partner, cfg, Draw(seed, epoch, partner.id, "partner0"), 2)
+    valid, truth = Image.fromarray(view.valid.numpy()), Image.fromarray(view.truth.numpy().astype(np.uint8))
+    ignored = "hatched: ignored" if IGNORE in np.asarray(sample.mask) else ""
+    return [
+        Panel(_framed(eight_bit(sample.image), view.geometry), "original", "{} x {}".format(*sample.size)),
+        Panel(paint_mask(sample.mask, legend), "its mask", ignored),
+        Panel(shown(view.weak, cfg), "weak", describe(view.geometry)),
+        Panel(paint_mask(truth, legend, valid), "its labels", "" if view.valid.all() else "dark: padding"),
+        *(
+            Panel(shown(x, cfg), f"strong {k + 1}", "as it is" if cfg.strong == "none" else cfg.strong)
+            for k, x in enumerate(view.strong)
+        ),
+        *_mixed(view, pasted, cfg, legend, partner.id),
+    ]
 
 
 def describe(geometry: Sequence[Step]) -> str:
@@ -131,54 +126,49 @@ def shown(x: Tensor, cfg: ViewsConfig) -> Image.Image:
     return _fit(Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)).convert("RGB"))
 
 
-class Paint:
-    """Masks in the colours of a dataset: ignored pixels hatched, padding dark."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.colours = np.full((256, 3), 255, np.uint8)
-        self.colours[: len(dataset.palette)] = dataset.palette
-
-    def mask(self, mask: Image.Image, valid: Image.Image | None = None) -> Image.Image:
-        """An RGB panel of a mask of train ids (mode "L"); padding is where `valid` is 0."""
-        ids = np.asarray(_fit(mask, Image.Resampling.NEAREST))
-        out = self.colours[ids]
-        y, x = np.indices(ids.shape)
-        out[(ids == IGNORE) & ((x + y) // 3 % 3 == 0)] = HATCH
-        if valid is not None:
-            out[~np.asarray(_fit(valid, Image.Resampling.NEAREST)).astype(bool)] = PADDING
-        return Image.fromarray(out)
+def paint_mask(mask: Image.Image, legend: Legend, valid: Image.Image | None = None) -> Image.Image:
+    """An RGB panel of a mask of train ids (mode "L"): ignored pixels hatched, padding (`valid` is 0) dark."""
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[: len(legend)] = [colour for _, colour in legend]
+    ids = np.asarray(_fit(mask, Image.Resampling.NEAREST))
+    out = colours[ids]
+    y, x = np.indices(ids.shape)
+    out[(ids == IGNORE) & ((x + y) // 3 % 3 == 0)] = HATCH
+    if valid is not None:
+        out[~np.asarray(_fit(valid, Image.Resampling.NEAREST)).astype(bool)] = PADDING
+    return Image.fromarray(out)
 
 
-def page(title: str, rows: Sequence[Row], dataset: Dataset) -> Image.Image:
-    """All rows under one title, the classes and their colours below."""
-    strips = [_strip(r) for r in rows]
+def page(title: str, rows: Sequence[tuple[str, Sequence[Panel]]], legend: Legend) -> Image.Image:
+    """All rows (id, panels) under one title, the classes and their colours below."""
+    strips = [_strip(id, panels) for id, panels in rows]
     width = max(s.width for s in strips) + 2 * MARGIN
-    legend = _legend(dataset, width - 2 * MARGIN)
-    height = 2 * MARGIN + LINE + sum(s.height + MARGIN for s in strips) + legend.height
+    classes = _draw_legend(legend, width - 2 * MARGIN)
+    height = 2 * MARGIN + LINE + sum(s.height + MARGIN for s in strips) + classes.height
     out = Image.new("RGB", (width, height), PAPER)
     ImageDraw.Draw(out).text((MARGIN, MARGIN - 4), title, INK, _font(15))
     y = MARGIN + LINE + GAP
-    for part in (*strips, legend):
+    for part in (*strips, classes):
         out.paste(part, (MARGIN, y))
         y += part.height + MARGIN
     return out
 
 
-def _mixed(here: UnlabeledView, there: UnlabeledView, cfg: ViewsConfig, paint: Paint, partner: str) -> list[Panel]:
+def _mixed(view: UnlabeledView, pasted: UnlabeledView, cfg: ViewsConfig, legend: Legend, partner: str) -> list[Panel]:
     """The first strong view that has a region, pasted, and its labels; nothing when no region is configured."""
     if cfg.box == "none":
         return []
-    k = next((k for k, region in enumerate(here.boxes) if region.any()), None)
+    k = next((k for k, region in enumerate(view.boxes) if region.any()), None)
     if k is None:
         return [Panel(Image.new("RGB", (SIDE, SIDE), (235, 235, 235)), "mixed", "no region in these draws")]
-    region = here.boxes[k]
-    image = there.strong[k].where(region, here.strong[k])
-    labels = Image.fromarray(there.truth.where(region, here.truth).numpy().astype(np.uint8))
-    valid = Image.fromarray(there.valid.where(region, here.valid).numpy())
+    region = view.boxes[k]
+    image = tview.strong[k].where(region, view.strong[k])
+    labels = Image.fromarray(tview.truth.where(region, view.truth).numpy().astype(np.uint8))
+    valid = Image.fromarray(tview.valid.where(region, view.valid).numpy())
     edge = region.numpy()
     return [
         Panel(_edged(shown(image, cfg), edge), f"mixed, strong {k + 1}", f"{edge.mean():.0%} from {partner}"),
-        Panel(_edged(paint.mask(labels, valid), edge), "mixed labels", cfg.box),
+        Panel(_edged(paint_mask(labels, legend, valid), edge), "mixed labels", cfg.box),
     ]
 
 
@@ -211,14 +201,14 @@ def _edged(image: Image.Image, region: NDArray[np.bool_]) -> Image.Image:
 _AROUND = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
-def _strip(r: Row) -> Image.Image:
+def _strip(id: str, panels: Sequence[Panel]) -> Image.Image:
     """A row with its captions."""
-    width = sum(p.image.width + GAP for p in r.panels) - GAP
+    width = sum(p.image.width + GAP for p in panels) - GAP
     out = Image.new("RGB", (width, SIDE + 3 * LINE + 2), PAPER)
     draw = ImageDraw.Draw(out)
-    draw.text((0, 0), r.id, INK, _font(14))
+    draw.text((0, 0), id, INK, _font(14))
     x = 0
-    for panel in r.panels:
+    for panel in panels:
         out.paste(panel.image, (x, LINE + 2))
         draw.text((x, LINE + SIDE + 4), panel.title, INK, _font(13))
         draw.text((x, 2 * LINE + SIDE + 3), _cut(panel.detail, panel.image.width), FAINT, _font(12))
@@ -226,11 +216,10 @@ def _strip(r: Row) -> Image.Image:
     return out
 
 
-def _legend(dataset: Dataset, width: int) -> Image.Image:
+def _draw_legend(legend: Legend, width: int) -> Image.Image:
     """Colour and name of each class, in as many lines as needed."""
-    entries = [*zip(dataset.classes, dataset.palette, strict=True)]
     places, x, y = [], 0, 0
-    for name, colour in entries:
+    for name, colour in legend:
         length = 18 + int(_font(12).getlength(name)) + 16
         x, y = (0, y + LINE) if x and x + length > width else (x, y)
         places.append((x, y, name, colour))

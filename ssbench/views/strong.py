@@ -1,4 +1,4 @@
-"""The pieces of the strong pipelines: operations on an 8-bit PIL picture, as the releases apply them.
+"""The strong pipelines: operations on an 8-bit PIL picture as the releases apply them, and each pipeline's settings.
 
 The four jitter operations are torchvision's on PIL images, bit for bit (tests compare), without importing torchvision
 in every worker. They leave geometry alone; only `cutout` writes into the mask.
@@ -8,18 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from pydantic import Field, model_validator
 
-from ssbench.views.regions import rectangle
+from ssbench.views.regions import rectangle, refuse_endless
 from ssbench.views.sample import Draw, Sample
-from ssbench.views.settings import ViewsConfig
+from ssbench.views.settings import ASCENDING, LOOSE, Areas, Radii, Ratios, Share, ViewsConfig
 from ssbench.views.warp import eight_bit
+from ssbench.views.weak import Piece
 
 Rng: TypeAlias = np.random.Generator
-Op: TypeAlias = Callable[[Image.Image, Rng, ViewsConfig], Image.Image]
+Op: TypeAlias = Callable[[Image.Image, Rng, "AugSegStrong"], Image.Image]
+Strength: TypeAlias = Annotated[float, Field(ge=0, le=10)]
+Turn: TypeAlias = Annotated[float, Field(ge=0, le=0.5)]
+Strengths: TypeAlias = Annotated[tuple[Strength, Strength, Strength, Turn], LOOSE]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=16)]
+Bits: TypeAlias = Annotated[int, Field(ge=1, le=8)]
+Threshold: TypeAlias = Annotated[int, Field(ge=0, le=256)]
+
+
+class Jittered(ViewsConfig):
+    """Settings of `jitter`."""
+
+    jitter: Strengths = (0.5, 0.5, 0.5, 0.25)  # brightness, contrast, saturation, hue (card: views 2, 3)
+    jitter_share: Share = 0.8  # card: views 2, 3, 8
+
+
+class Greyed(ViewsConfig):
+    """Settings of `grey`."""
+
+    grey_share: Share = 0.2  # card: views 2, 3, 8
+
+
+class Blurred(ViewsConfig):
+    """Settings of `blur`."""
+
+    blur_share: Share = 0.5  # card: views 2, 3
+    blur: Radii = (0.1, 2.0)  # PIL radius (card: views 2, 3)
 
 
 def brightness(image: Image.Image, factor: float) -> Image.Image:
@@ -40,7 +68,7 @@ def saturation(image: Image.Image, factor: float) -> Image.Image:
 def hue(image: Image.Image, factor: float) -> Image.Image:
     """Colours turned by `factor` of the circle: trunc(factor x 255) added to the hue byte, modulo 256.
 
-    The modulo is explicit because numpy 2 refuses the releases' cast of a negative number to a byte (augseg 3.2).
+    The modulo is explicit because numpy 2 refuses the releases' cast of a negative number to a byte (card: views 4).
     """
     if image.mode != "RGB":
         return image
@@ -49,8 +77,8 @@ def hue(image: Image.Image, factor: float) -> Image.Image:
     return Image.merge("HSV", (h.point([(i + shift) % 256 for i in range(256)]), s, v)).convert("RGB")
 
 
-def jitter(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """With p `jitter_share` torchvision's ColorJitter: four factors, applied in random order (unimatch 2a)."""
+def jitter(sample: Sample, draw: Draw, cfg: Jittered) -> Sample:
+    """With p `jitter_share` torchvision's ColorJitter: four factors, applied in random order (card: views 2)."""
     rng = draw("jitter")
     if rng.random() >= cfg.jitter_share:
         return sample
@@ -61,24 +89,24 @@ def jitter(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
     return replace(sample, image=image)
 
 
-def grey(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """With p `grey_share` without colour, as many channels as before (unimatch 2b)."""
+def grey(sample: Sample, draw: Draw, cfg: Greyed) -> Sample:
+    """With p `grey_share` without colour, as many channels as before (card: views 2)."""
     if draw("grey").random() >= cfg.grey_share:
         return sample
     image = eight_bit(sample.image)
     return replace(sample, image=image.convert("L").convert(image.mode))
 
 
-def blur(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """With p `blur_share` PIL's Gaussian blur, radius uniform in `blur` (unimatch 2c)."""
+def blur(sample: Sample, draw: Draw, cfg: Blurred) -> Sample:
+    """With p `blur_share` PIL's Gaussian blur, radius uniform in `blur` (card: views 2)."""
     rng = draw("blur")
     if rng.random() >= cfg.blur_share:
         return sample
     return replace(sample, image=_blurred(eight_bit(sample.image), rng, cfg))
 
 
-def cutout(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """With p `cutout_share` a rectangle of noise, labels 255 there (stpp 3); `erased` marks it.
+def cutout(sample: Sample, draw: Draw, cfg: StppStrong) -> Sample:
+    """With p `cutout_share` a rectangle of noise, labels 255 there (card: views 3); `erased` marks it.
 
     Noise is uniform in [0, 255) a pixel and channel, truncated to bytes as in the release, so 0 to 254.
     """
@@ -95,8 +123,8 @@ def cutout(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
     return replace(sample, image=next(made), mask=next(made), erased=next(made))
 
 
-def pool(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """One to three operations (`pool_count`) of AugSeg's eleven, drawn with replacement, in that order (augseg 3.2)."""
+def pool(sample: Sample, draw: Draw, cfg: AugSegStrong) -> Sample:
+    """`pool_count` operations of AugSeg's eleven, drawn with replacement, in that order (card: views 4)."""
     rng = draw("pool")
     image, low, high = eight_bit(sample.image), *cfg.pool_count
     for k in rng.integers(len(POOL), size=int(rng.integers(low, high + 1))):
@@ -104,41 +132,41 @@ def pool(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
     return replace(sample, image=image)
 
 
-def _identity(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+def _identity(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
     return image
 
 
-def _autocontrast(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+def _autocontrast(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
     return ImageOps.autocontrast(image)
 
 
-def _equalise(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+def _equalise(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
     return ImageOps.equalize(image)
 
 
-def _blurred(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+def _blurred(image: Image.Image, rng: Rng, cfg: Blurred | AugSegStrong) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(rng.uniform(*cfg.blur)))
 
 
 def _weaker(enhance: Callable[[Image.Image], ImageEnhance._Enhance]) -> Op:
     """An enhancement with a factor uniform in (lo, hi], the upper end included as in the release."""
 
-    def op(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+    def op(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
         low, high = cfg.pool_factor
         return enhance(image).enhance(high - (high - low) * rng.random())
 
     return op
 
 
-def _posterise(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+def _posterise(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
     return ImageOps.posterize(image, int(rng.integers(cfg.pool_bits[0], cfg.pool_bits[1] + 1)))
 
 
-def _solarise(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+def _solarise(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
     return ImageOps.solarize(image, int(rng.integers(cfg.pool_solar[0], cfg.pool_solar[1] + 1)))
 
 
-def _hue(image: Image.Image, rng: Rng, cfg: ViewsConfig) -> Image.Image:
+def _hue(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
     size = cfg.pool_hue * rng.random()
     return hue(image, -size if rng.random() < 0.5 else size)
 
@@ -156,3 +184,64 @@ POOL: tuple[Op, ...] = (
     _solarise,
     _hue,
 )
+
+
+class NoStrong(ViewsConfig):
+    """The weak view once more: student and teacher see one picture."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = ()
+
+
+class UniMatchStrong(Jittered, Greyed, Blurred):
+    """Card: views 2."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (jitter, grey, blur)
+
+
+class StppStrong(UniMatchStrong):
+    """Card: views 3."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (jitter, grey, blur, cutout)
+    cutout_share: Share = 0.5  # card: views 3
+    cutout_area: Areas = (0.02, 0.4)  # card: views 3
+    cutout_ratio: Ratios = (0.3, 1 / 0.3)  # card: views 3
+
+    @model_validator(mode="after")
+    def _refuse_endless_cutout(self) -> Self:
+        refuse_endless(self.cutout_area, self.cutout_ratio)
+        return self
+
+
+class AugSegStrong(ViewsConfig):
+    """Card: views 4."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (pool,)
+    pool_count: Annotated[tuple[Count, Count], LOOSE, ASCENDING] = (1, 3)  # operations a picture, both ends included
+    pool_factor: Annotated[tuple[Strength, Strength], LOOSE, ASCENDING] = (0.05, 0.95)  # of the four enhancements
+    pool_bits: Annotated[tuple[Bits, Bits], LOOSE, ASCENDING] = (4, 7)  # posterise
+    pool_solar: Annotated[tuple[Threshold, Threshold], LOOSE, ASCENDING] = (1, 255)  # solarise
+    pool_hue: Turn = 0.5  # largest hue shift, as a share of the circle
+    blur: Radii = (0.1, 2.0)  # PIL radius
+
+
+class CutmixSegStrong(Jittered, Greyed):
+    """Card: views 8."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (jitter, grey)
+    jitter: Strengths = (0.4, 0.4, 0.4, 0.1)  # card: views 8
+
+
+class AcdcStrong(Jittered, Blurred):
+    """Card: views 9. Of the four jitters, only brightness and contrast change a grey picture."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (jitter, blur)
+
+
+STRONG: dict[str, type[Any]] = {
+    "none": NoStrong,
+    "unimatch": UniMatchStrong,
+    "stpp": StppStrong,
+    "augseg": AugSegStrong,
+    "cutmix_seg": CutmixSegStrong,
+    "acdc": AcdcStrong,
+}

@@ -12,12 +12,12 @@ from PIL import Image
 
 from ssbench.errors import DataError
 from ssbench.views.sample import Picture, Sample
-from ssbench.views.settings import ViewsConfig
+from ssbench.views.settings import Padded, ViewsConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, on [0, 1] (every spec)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, on [0, 1] (every release)
 MODES = ("RGB", "L", "F")
 
 
@@ -39,7 +39,7 @@ def picture(image: Picture, cfg: ViewsConfig, where: str = "") -> Tensor:
         return x.div_(whole)
     mean, std = _column(MEAN), _column(STD)
     x = x.repeat(3, 1, 1) if len(x) == 1 else x
-    if not isinstance(image, Image.Image):  # U2PL and AEL normalise on the 0-255 scale (u2pl 3)
+    if not isinstance(image, Image.Image):  # U2PL and AEL normalise on the 0-255 scale (card: views 5)
         return x.sub_(mean * 255).div_(std * 255)
     return x.div_(whole).sub_(mean).div_(std)
 
@@ -54,10 +54,10 @@ def pixels(x: Tensor, cfg: ViewsConfig) -> Image.Image:
 def view(sample: Sample, cfg: ViewsConfig) -> Tensor:
     """The sample's picture as float32 [C,H,W]; with `padding: zero`, padding is 0 after normalising.
 
-    Where `alpha` says how much of a pixel is image, that much of the mean is taken off (cutmix_seg 4).
+    Where `alpha` says how much of a pixel is image, that much of the mean is taken off (card: views 8).
     """
     x = picture(sample.image, cfg, sample.id)
-    if cfg.padding != "zero":
+    if not isinstance(cfg, Padded) or cfg.padding != "zero":
         return x
     inside = layer(sample.alpha or sample.valid)
     if sample.alpha and cfg.normalise == "imagenet":

@@ -16,10 +16,9 @@ from PIL import Image
 
 from ssbench.views.geometry import Flat, Index, Resize, Rotate, Size, Step, Turn
 from ssbench.views.sample import Picture, Sample
-from ssbench.views.settings import Padding
 
 BILINEAR = Image.Resampling.BILINEAR
-# ImageNet mean x 255, truncated (augseg 3.1); "L": the mean of the three
+# ImageNet mean x 255, truncated (card: views 4); "L": the mean of the three
 MEAN: dict[str, int | tuple[int, ...]] = {"RGB": (123, 116, 103), "L": 114}
 
 Path: TypeAlias = list[tuple[Index, Index] | Turn | Rotate]
@@ -35,14 +34,15 @@ class Fill:
 
 
 IMAGE = Fill(0, 0)
-MASK = Fill(255, 0)  # the ACDC release turns background in (unimatch 4) ...
+MASK = Fill(255, 0)  # the ACDC release turns background in (card: views 9) ...
 VALID = Fill(0, 1)  # ... and has no pad mask there
-MAP = Fill(0, 0)  # padding belongs to no box (wpl 2) and has entropy 0 (upc A7)
+MAP = Fill(0, 0)  # padding belongs to no box (card: wpl 2) and has entropy 0 (card: upc 3)
 
 
-def settle(sample: Sample, padding: Padding = "black") -> Sample:
-    """Carry out the pending steps on all layers; the image is padded as `padding` says (black for "zero", which is
-    seen to after normalising), the mask with 255, valid and maps with 0.
+def settle(sample: Sample, mean: bool = False) -> Sample:
+    """The sample with its pending steps carried out on all layers.
+
+    The image is padded with black, or with the mean colour; the mask with 255, valid and maps with 0.
     """
     steps = sample.pending
     if not steps:
@@ -50,7 +50,7 @@ def settle(sample: Sample, padding: Padding = "black") -> Sample:
     path = trace(steps)
     return replace(
         sample,
-        image=move_picture(sample.image, steps, mean=padding == "mean"),
+        image=move_picture(sample.image, steps, mean),
         mask=move_layer(sample.mask, path, MASK),
         valid=move_layer(sample.valid, path, VALID),
         maps={name: _map(layer, steps, path) for name, layer in sample.maps.items()},

@@ -1,22 +1,50 @@
-"""The pieces of the weak pipelines: each draws one piece of geometry and adds it to what is to be carried out."""
+"""The weak pipelines: pieces that each draw one step of geometry, and the settings of every pipeline.
+
+A piece is a pure function (sample, draw, settings) -> sample. It adds its step to what is to be carried out; `settle`
+then moves image, mask, valid and maps at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from PIL import Image
+from pydantic import Field, model_validator
 
 from ssbench.views.geometry import Crop, Flip, How, Resize, Rotate, Size, Turn
 from ssbench.views.sample import Draw, Sample
-from ssbench.views.settings import ViewsConfig
+from ssbench.views.settings import ASCENDING, LARGEST, LOOSE, Factors, Padded, Scale, Share, ViewsConfig
 
-Piece: TypeAlias = Callable[[Sample, Draw, ViewsConfig], Sample]
+Piece: TypeAlias = Callable[[Sample, Draw, Any], Sample]
+Degrees: TypeAlias = Annotated[int, Field(ge=-180, le=180)]
 
 
-def resize_long_side(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """Long side a uniform integer in [int(base lo), int(base hi)], short side in proportion, halves up (unimatch 2)."""
+class LongSide(ViewsConfig):
+    """Settings of `resize_long_side`."""
+
+    scale: Scale = (0.5, 2.0)  # card: views 2, 3, 4
+    base: Annotated[int, Field(ge=1, le=8192)] | None = None  # long side that `scale` multiplies; null: the image's own
+
+    @model_validator(mode="after")
+    def _refuse_huge(self) -> Self:
+        if self.base and self.base * self.scale[1] > LARGEST:
+            raise ValueError(f"`base` {self.base} times `scale` {self.scale[1]} is above {LARGEST} pixels")
+        return self
+
+
+class Flipped(ViewsConfig):
+    """Settings of `flip`."""
+
+    flip: Share = 0.5  # every release
+
+
+def resize_long_side(sample: Sample, draw: Draw, cfg: LongSide) -> Sample:
+    """Long side a uniform integer in [int(base lo), int(base hi)], short side in proportion, halves up.
+
+    Card: views 2.
+    """
     w, h = sample.size
     base = cfg.base or max(w, h)
     low, high = (int(base * s) for s in cfg.scale)
@@ -25,49 +53,49 @@ def resize_long_side(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
     return _resized(sample, (short, long) if h > w else (long, short), "pil")
 
 
-def resize_augseg(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """As `resize_long_side`, or with `both_sides` one float factor for both sides, truncated (augseg 2, Cityscapes)."""
+def resize_augseg(sample: Sample, draw: Draw, cfg: AugSegWeak) -> Sample:
+    """As `resize_long_side`, or with `both_sides` one float factor for both sides, sizes truncated (card: views 4)."""
     if not cfg.both_sides:
         return resize_long_side(sample, draw, cfg)
     return _scaled(sample, draw("resize").uniform(*cfg.scale), "pil")
 
 
-def resize_halves(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """With p 0.5 a factor from [lo, 1], else from [1, hi]; sizes truncated (u2pl 3, ael 2)."""
+def resize_halves(sample: Sample, draw: Draw, cfg: U2plWeak) -> Sample:
+    """With p 0.5 a factor from [lo, 1], else from [1, hi]; sizes truncated (card: views 5)."""
     rng = draw("resize")
     low, high = (cfg.scale[0], 1.0) if rng.random() < 0.5 else (1.0, cfg.scale[1])
     return _scaled(sample, rng.uniform(low, high), "float")
 
 
-def resize_choice(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """A factor from the list `scales`; sizes truncated (cps 2)."""
+def resize_choice(sample: Sample, draw: Draw, cfg: CpsWeak) -> Sample:
+    """A factor from the list `scales`; sizes truncated (card: views 7)."""
     return _scaled(sample, cfg.scales[draw("resize").integers(len(cfg.scales))], "point")
 
 
 def crop_corner(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """Padded on the right and below up to the crop, then a uniform crop (unimatch 2, stpp 3, augseg 3.1)."""
+    """Padded on the right and below up to the crop, then a uniform crop (card: views 2, 3, 4)."""
     rng = draw("crop")
     x, y = (int(rng.integers(max(side - cfg.crop, 0) + 1)) for side in sample.size)
     return _cropped(sample, x, y, cfg.crop)
 
 
 def crop_centred(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """Padded on both sides up to the crop, the odd pixel right and below, then a uniform crop (u2pl 3, ael 3.1)."""
+    """Padded on both sides up to the crop, the odd pixel right and below, then a uniform crop (card: views 5)."""
     rng = draw("crop")
     x, y = (int(rng.integers(max(side - cfg.crop, 0) + 1)) - _before(side, cfg.crop) for side in sample.size)
     return _cropped(sample, x, y, cfg.crop)
 
 
-def crop_overrun(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """As `crop_centred`, but a crop may start one pixel too late and is then padded by one (cps 2; `overrun`)."""
+def crop_overrun(sample: Sample, draw: Draw, cfg: CpsWeak) -> Sample:
+    """As `crop_centred`, but a crop may start one pixel too late then padded by one (`overrun`; card: views 7)."""
     rng = draw("crop")
     starts = [max(side - cfg.crop, 0) + 1 + (cfg.overrun and side > cfg.crop) for side in sample.size]
     x, y = (int(rng.integers(n)) - _before(side, cfg.crop) for n, side in zip(starts, sample.size, strict=True))
     return _cropped(sample, x, y, cfg.crop)
 
 
-def crop_scaled(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """A square of round(crop / s) pixels, s = lo + k / 10, resized to the crop; centred padding (cutmix_seg 4)."""
+def crop_scaled(sample: Sample, draw: Draw, cfg: CutmixSegWeak) -> Sample:
+    """A square of round(crop / s) pixels, s = lo + k / 10, resized to the crop; centred padding (card: views 8)."""
     rng = draw("crop")
     low, high = cfg.scale
     side = max(round(cfg.crop / (low + int(rng.integers(round((high - low) * 10) + 1)) / 10)), 1)
@@ -77,15 +105,15 @@ def crop_scaled(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
     return _resized(_cropped(sample, x, y, side), (cfg.crop, cfg.crop), "point")
 
 
-def flip(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
+def flip(sample: Sample, draw: Draw, cfg: Flipped) -> Sample:
     """Left and right exchanged with p `flip`."""
     return sample.then(Flip(sample.size)) if draw("flip").random() < cfg.flip else sample
 
 
-def turn_or_rotate(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
+def turn_or_rotate(sample: Sample, draw: Draw, cfg: AcdcWeak) -> Sample:
     """With p `turn` 0 to 3 quarter turns and always a flip along a random axis; else with p `rotate` a rotation.
 
-    unimatch 4 (ACDC). Angles are whole degrees, both ends of `angles` included.
+    Angles are whole degrees, both ends of `angles` included (card: views 9).
     """
     rng = draw("turn")
     if rng.random() < cfg.turn:
@@ -98,7 +126,7 @@ def turn_or_rotate(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
 
 
 def zoom(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
-    """To crop x crop, image and mask alike by nearest neighbour (unimatch 4, ACDC); nothing is drawn."""
+    """To crop x crop, image and mask alike by nearest neighbour (card: views 9); nothing is drawn."""
     return _resized(sample, (cfg.crop, cfg.crop), "zoom")
 
 
@@ -118,3 +146,97 @@ def _cropped(sample: Sample, x: int, y: int, side: int) -> Sample:
 def _before(side: int, crop: int) -> int:
     """Padding on the left (or above) of a side that is shorter than the crop."""
     return max(crop - side, 0) // 2
+
+
+class NoWeak(ViewsConfig):
+    """The image as it is."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = ()
+
+
+class UniMatchWeak(LongSide, Flipped, Padded):
+    """Card: views 2."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (resize_long_side, crop_corner, flip)
+
+
+class StppWeak(UniMatchWeak):
+    """Card: views 3."""
+
+    @model_validator(mode="after")
+    def _need_base(self) -> Self:
+        if self.base is None:
+            raise ValueError("weak pipeline 'stpp' needs `base`: 400 for VOC, 2048 for Cityscapes")
+        return self
+
+
+class AugSegWeak(LongSide, Flipped, Padded):
+    """Card: views 4."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (resize_augseg, flip, crop_corner)
+    both_sides: bool = False  # one float factor for both sides of the image (card: views 4, Cityscapes)
+    padding: Literal["black", "mean", "zero"] = "mean"  # card: views 4
+
+    @model_validator(mode="after")
+    def _need_base(self) -> Self:
+        if self.both_sides and self.base is not None:
+            raise ValueError("`both_sides: true` scales the image's own sides, so `base` is not read; leave it out")
+        if not self.both_sides and self.base is None:
+            raise ValueError("weak pipeline 'augseg' needs `base`: 500 for VOC (Cityscapes: both_sides: true)")
+        return self
+
+
+class U2plWeak(Flipped, Padded):
+    """The geometry of U2PL and AEL, who normalise before they pad. Card: views 5."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (resize_halves, flip, crop_centred)
+    scale: Scale = (0.5, 2.0)  # card: views 5
+    padding: Literal["black", "mean", "zero"] = "zero"  # card: views 5
+
+
+class CpsWeak(Flipped, Padded):
+    """Card: views 7."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (flip, resize_choice, crop_overrun)
+    scales: Factors = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)  # card: views 7; 1.25 is missing in the release too
+    overrun: bool = True  # the release's crop may start one pixel late (card: views 7); false: never
+    padding: Literal["black", "mean", "zero"] = "zero"  # card: views 7
+
+
+class CutmixSegWeak(Flipped, Padded):
+    """Card: views 8."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (crop_scaled, flip)
+    scale: Scale = (0.5, 1.5)  # card: views 8
+    padding: Literal["black", "mean", "zero"] = "zero"  # card: views 8: an alpha channel
+
+    @model_validator(mode="after")
+    def _refuse_huge(self) -> Self:
+        if self.crop / self.scale[0] > LARGEST:
+            raise ValueError(f"`crop` {self.crop} divided by `scale` {self.scale[0]} is above {LARGEST} pixels")
+        return self
+
+
+class AcdcWeak(ViewsConfig):
+    """UniMatch's pipeline for ACDC: slices are zoomed, never cropped or padded. Card: views 9."""
+
+    pieces: ClassVar[tuple[Piece, ...]] = (turn_or_rotate, zoom)
+    turn: Share = 0.5  # quarter turn and flip (card: views 9)
+    rotate: Share = 0.5  # else a rotation (card: views 9)
+    angles: Annotated[tuple[Degrees, Degrees], LOOSE, ASCENDING] = (
+        -20,
+        19,
+    )  # whole degrees, both ends included (card: views 9)
+    normalise: Literal["imagenet", "none"] = "none"  # card: views 9
+
+
+WEAK: dict[str, type[Any]] = {
+    "none": NoWeak,
+    "unimatch": UniMatchWeak,
+    "stpp": StppWeak,
+    "augseg": AugSegWeak,
+    "u2pl": U2plWeak,
+    "cps": CpsWeak,
+    "cutmix_seg": CutmixSegWeak,
+    "acdc": AcdcWeak,
+}

@@ -34,7 +34,7 @@ from ssbench.prepare import cache, ledger
 from ssbench.prepare.job import Job
 from ssbench.prepare.sources import Plan as Making
 from ssbench.prepare.verify import opened, verify
-from ssbench.views.pipelines import ViewsConfig
+from ssbench.views.pipelines import read_views
 
 TURNS = 4
 VIEWS: dict[str, dict[str, Any]] = {  # those of UniMatch's recipes
@@ -97,7 +97,7 @@ def loading(dataset: Dataset, name: str) -> Callable[[], int]:
     ids = dataset.ids("train")
     half = max(2, len(ids) // 2)
     plan = Plan(ids[:half], ids[half:] or ids, Needs(strong=2), 2, 2)
-    steps = Steps(dataset, plan, ViewsConfig.model_validate(given))
+    steps = Steps(dataset, plan, read_views(given))
     numbers = cycle(range(plan.steps_per_epoch))
 
     def one() -> int:

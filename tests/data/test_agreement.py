@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_samples import BASE, config
 from PIL import Image
 from torch import Tensor
 
 from ssbench.ops.mixing import paste
 from ssbench.ops.pseudo import Pseudo
 from ssbench.views.geometry import move_boxes, rasterise
-from ssbench.views.pipelines import UnlabeledView, ViewsConfig, unlabeled_view
+from ssbench.views.pipelines import UnlabeledView, unlabeled_view
 from ssbench.views.sample import Draw, Sample
-from ssbench.views.settings import NEEDS_BASE
 
 CLASSES, OBJECT, BLOCK, REACH = 5, 4, 24, 2
 COLOURS = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]) / 255
@@ -51,8 +51,7 @@ def scene(size: tuple[int, int], seed: int) -> Scene:
 
 
 def seen(made: Scene, weak: str, crop: int, epoch: int) -> UnlabeledView:
-    base = {"base": 90} if weak in NEEDS_BASE else {}
-    cfg = ViewsConfig.model_validate({"weak": weak, "crop": crop, "normalise": "none", "box": "unimatch", **base})
+    cfg = config(weak, crop, normalise="none", box="unimatch", base=90 if weak in BASE else None)
     return unlabeled_view(made.sample, cfg, Draw(1, epoch, made.sample.id, "unlabeled0"), 1)
 
 

@@ -19,9 +19,9 @@ from ssbench.data.dataset import Dataset
 from ssbench.data.loader import Steps, loader
 from ssbench.data.plan import Needs, Plan
 from ssbench.errors import RecipeError
-from ssbench.views.settings import ViewsConfig
+from ssbench.views.pipelines import read_views
 
-VIEWS = ViewsConfig(weak="unimatch", strong="unimatch", box="unimatch", crop=24)
+VIEWS = read_views({"weak": "unimatch", "strong": "unimatch", "box": "unimatch", "crop": 24})
 UNIMATCH = Needs(strong=2, partner="same")
 
 

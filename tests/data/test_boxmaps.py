@@ -19,7 +19,7 @@ from ssbench.ops.pseudo import Pseudo
 from ssbench.views.geometry import Crop, Flip, Resize, move_boxes, rasterise
 from ssbench.views.pipelines import weaken
 from ssbench.views.sample import Draw, Sample
-from ssbench.views.settings import ViewsConfig
+from ssbench.views.pipelines import read_views
 from ssbench.views.tensors import layer
 from ssbench.views.warp import settle
 
@@ -94,7 +94,7 @@ def journey(weak: str, side: int, size: tuple[int, int], seed: int) -> tuple[Sam
     whence = {"row": Image.fromarray(rows), "column": Image.fromarray(columns)}
     mask = Image.fromarray(g.integers(0, 12, (height, width), np.uint8))
     sample = Sample.of("a", Image.new("RGB", size), mask, {**maps("a"), **whence})
-    cfg = ViewsConfig.model_validate({"weak": weak, "strong": "none", "crop": side, **OWN.get(weak, SCALED)})
+    cfg = read_views({"weak": weak, "strong": "none", "crop": side, **OWN.get(weak, SCALED)})
     return weaken(sample, cfg, Draw(seed, 0, "a", "unlabeled")), maps
 
 

@@ -19,10 +19,10 @@ from ssbench.data.plan import Mixture, Needs, plan_partition
 from ssbench.errors import RecipeError
 from ssbench.splits.manifest import Partition
 from ssbench.views import tensors
-from ssbench.views.pipelines import ViewsConfig, labeled_view, strong_view, unlabeled_view
+from ssbench.views.pipelines import labeled_view, read_views, strong_view, unlabeled_view
 from ssbench.views.sample import Draw, Sample
 
-VIEWS = ViewsConfig.model_validate({"weak": "stpp", "strong": "stpp", "crop": 32, "base": 36, "jitter_share": 0.5})
+VIEWS = read_views({"weak": "stpp", "strong": "stpp", "crop": 32, "base": 36, "jitter_share": 0.5})
 LABELED, UNLABELED = ("l0", "l1", "l2"), ("u0", "u1", "u2", "u3", "u4")
 
 

@@ -14,7 +14,7 @@ from ssbench.data.loader import Steps
 from ssbench.data.plan import Needs, Plan
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
-from ssbench.views.pipelines import ViewsConfig
+from ssbench.views.pipelines import read_views
 
 
 class Noise(Dataset):
@@ -34,7 +34,7 @@ class Noise(Dataset):
 
 def steps(needs: Needs, rank: int = 0, world: int = 1, unlabeled: int = 4) -> Steps:
     plan = Plan(tuple(f"l{k}" for k in range(6)), tuple(f"u{k}" for k in range(16)), needs, 4, unlabeled, 1, 5)
-    views = ViewsConfig.model_validate({"weak": "u2pl", "crop": 32})
+    views = read_views({"weak": "u2pl", "crop": 32})
     return Steps(Noise(Path()), plan, views, rank=rank, world=world)
 
 

@@ -8,20 +8,20 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ssbench.views.pipelines import (
-    LabeledView,
-    UnlabeledView,
-    ViewsConfig,
-)
+from ssbench.views.pipelines import LabeledView, UnlabeledView, read_views, views_class
 from ssbench.views.sample import Draw, Sample
+from ssbench.views.settings import UNREAD, ViewsConfig
 
 BASE = {"augseg": 60, "stpp": 50}
 MANY = 300
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def config(weak: str, crop: int = 32, **more: object) -> ViewsConfig:
-    return ViewsConfig.model_validate({"weak": weak, "crop": crop, "base": BASE.get(weak), **more})
+def config(weak: str, crop: int = 32, **settings: object) -> ViewsConfig:
+    """Settings of these pipelines; those of other pipelines are left out, so that one call serves all."""
+    settings = {"weak": weak, "crop": crop, "base": BASE.get(weak), **settings}
+    fields = views_class(settings).model_fields
+    return read_views({name: value for name, value in settings.items() if name in fields or name not in UNREAD})
 
 
 def sample(size: tuple[int, int] = (50, 40), mode: str = "RGB", seed: int = 0, id: str = "a") -> Sample:

@@ -20,10 +20,10 @@ from ssbench.errors import RecipeError
 from ssbench.recipe.recipe import EvalConfig
 from ssbench.train.distributed import Team
 from ssbench.train.evaluate import Score, central, evaluate, label_image, mean_dice, sliding, volume_labels, windows
-from ssbench.views.settings import ViewsConfig
+from ssbench.views.pipelines import read_views
 from ssbench.views.tensors import layer
 
-VIEWS = ViewsConfig(weak="none", crop=8, normalise="none")
+VIEWS = read_views({"weak": "none", "crop": 8, "normalise": "none"})
 CLASSES = 5
 
 

@@ -7,7 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from made_samples import config as views
+
 from ssbench.views import regions as boxes
+from ssbench.views.pipelines import region as region_of
 from ssbench.views.sample import Draw
 from ssbench.views.settings import ViewsConfig
 
@@ -15,7 +18,7 @@ MANY = 1500
 
 
 def config(box: str, **numbers: object) -> ViewsConfig:
-    return ViewsConfig.model_validate({"weak": "none", "crop": 100, "box": box, **numbers})
+    return views("none", 100, box=box, **numbers)
 
 
 def generator(k: int) -> np.random.Generator:
@@ -126,19 +129,19 @@ def test_ael_half_is_half_with_a_free_shape() -> None:
     assert 124 < max(heights) <= 128
 
 
-@pytest.mark.parametrize("box", list(boxes.RULES))
+@pytest.mark.parametrize("box", list(boxes.BOXES))
 def test_every_rule_stays_inside_and_is_keyed(box: str) -> None:
     cfg, draw = config(box), Draw(0, 1, "x", "unlabeled/strong1")
-    region = boxes.region(cfg, draw, (24, 37))
+    region = region_of(cfg, draw, (24, 37))
     assert (region.shape, region.dtype) == ((24, 37), np.bool_)
-    assert np.array_equal(region, boxes.region(cfg, draw, (24, 37)))
+    assert np.array_equal(region, region_of(cfg, draw, (24, 37)))
     assert box != "none" or not region.any()
-    others = [boxes.region(cfg, Draw(0, e, "x", "unlabeled/strong1"), (24, 37)) for e in range(2, 12)]
+    others = [region_of(cfg, Draw(0, e, "x", "unlabeled/strong1"), (24, 37)) for e in range(2, 12)]
     assert box == "none" or any(not np.array_equal(region, other) for other in others)
 
 
 def test_rules_cope_with_tiny_pictures() -> None:
-    for box in boxes.RULES:
+    for box in boxes.BOXES:
         for k in range(40):
             for shape in ((2, 2), (3, 2), (5, 9)):
-                assert boxes.region(config(box), Draw(0, k, "x", "v"), shape).shape == shape
+                assert region_of(config(box), Draw(0, k, "x", "v"), shape).shape == shape

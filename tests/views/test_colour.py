@@ -7,13 +7,16 @@ from collections import Counter
 import numpy as np
 import pytest
 import torchvision.transforms.functional as F
+from made_samples import config
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from ssbench.views import strong as colour
-from ssbench.views.pipelines import STRONG, ViewsConfig, strengthen
+from ssbench.views.pipelines import strengthen
 from ssbench.views.sample import Draw, Sample
+from ssbench.views.strong import STRONG
 
-CFG = ViewsConfig(weak="none", crop=32)
+CFG = config("none", strong="stpp")
+POOL = config("none", strong="augseg")
 MANY = 400
 
 
@@ -148,7 +151,7 @@ def test_pool_is_one_to_three_of_eleven_with_replacement() -> None:
     for k in range(MANY):
         image = photo(8, seed=k)
         wanted, numbers = naive_pool(image, draw(k)("pool"))
-        got = colour.pool(Sample.of("a", image), draw(k), CFG).image
+        got = colour.pool(Sample.of("a", image), draw(k), POOL).image
         assert isinstance(got, Image.Image)
         assert same(got, wanted)
         counts[len(numbers)] += 1
@@ -165,10 +168,10 @@ def test_pool_reaches_its_bounds() -> None:
     bits, thresholds, factors, shifts = set(), set(), [], []
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     for k in range(4 * MANY):
-        bits.add(len(np.unique(colour.POOL[8](ramp, draw(k)("a"), CFG))))
-        unturned = np.asarray(colour.POOL[9](ramp, draw(k)("b"), CFG))[0] == np.arange(256)
+        bits.add(len(np.unique(colour.POOL[8](ramp, draw(k)("a"), POOL))))
+        unturned = np.asarray(colour.POOL[9](ramp, draw(k)("b"), POOL))[0] == np.arange(256)
         thresholds.add(int(unturned.sum()))
-        factors.append(np.asarray(colour.POOL[5](ramp, draw(k)("c"), CFG))[0, 200] / 200)
+        factors.append(np.asarray(colour.POOL[5](ramp, draw(k)("c"), POOL))[0, 200] / 200)
         rng = draw(k)("d")
         shifts.append(0.5 * rng.random() * (-1 if rng.random() < 0.5 else 1))
     assert bits == {16, 32, 64, 128}
@@ -209,7 +212,7 @@ def test_cutout_area_ratio_noise_and_labels() -> None:
 
 @pytest.mark.parametrize("name", list(STRONG))
 def test_strong_pipelines_touch_nothing_but_colour(name: str) -> None:
-    cfg = ViewsConfig(weak="none", strong=name, crop=32, cutout_share=0.0)
+    cfg = config("none", strong=name, cutout_share=0.0)
     sample = Sample.of("a", photo(), Image.new("L", (32, 32), 3), {"m": Image.new("L", (32, 32), 1)})
     for k in range(20):
         got = strengthen(sample, cfg, draw(k))
@@ -222,7 +225,7 @@ def test_strong_pipelines_touch_nothing_but_colour(name: str) -> None:
 def test_grey_slices_only_change_in_brightness_contrast_and_blur() -> None:
     """unimatch 4: on a one-channel picture ColorJitter's saturation and hue do nothing."""
     image = photo(16, "L")
-    cfg = ViewsConfig(weak="acdc", strong="acdc", crop=16, jitter=(0.0, 0.0, 0.5, 0.25), blur_share=0.0)
+    cfg = config("acdc", 16, strong="acdc", jitter=(0.0, 0.0, 0.5, 0.25), blur_share=0.0)
     for k in range(20):
         got = strengthen(Sample.of("a", image), cfg, draw(k)).image
         assert isinstance(got, Image.Image)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from made_samples import bytes_of, config, draw, sample
 
 from ssbench.views.pipelines import (
-    STRONG,
     unlabeled_view,
 )
 from ssbench.views.sample import Draw
@@ -36,9 +35,9 @@ def test_same_key_same_bytes_in_any_order(weak: str) -> None:
 def test_views_are_the_same_in_another_process() -> None:
     code = (
         "import hashlib, numpy as np; from PIL import Image\n"
-        "from ssbench.views.pipelines import Draw, Sample, ViewsConfig, unlabeled_view\n"
+        "from ssbench.views.pipelines import Draw, Sample, read_views, unlabeled_view\n"
         "s = Sample.of('a', Image.fromarray(np.arange(7500).astype(np.uint8).reshape(50, 50, 3)))\n"
-        "c = ViewsConfig(weak='unimatch', strong='unimatch', box='unimatch', crop=32)\n"
+        "c = read_views(dict(weak='unimatch', strong='unimatch', box='unimatch', crop=32))\n"
         "v = unlabeled_view(s, c, Draw(1, 2, 'a', 'u'), 2)\n"
         "said = hashlib.sha256(b''.join(t.numpy().tobytes() for t in (v.weak, *v.strong, *v.boxes))).hexdigest()\n"
     )

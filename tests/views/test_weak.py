@@ -13,7 +13,6 @@ from torchvision.transforms import functional as F
 
 from ssbench.views.geometry import Crop, Flip, Resize, Rotate, Step, Turn
 from ssbench.views.pipelines import (
-    ViewsConfig,
     labeled_view,
     unlabeled_view,
     weaken,
@@ -58,7 +57,7 @@ def test_base_replaces_the_images_own_side() -> None:
 
 
 def test_augseg_scales_both_sides_by_one_factor() -> None:
-    cfg = ViewsConfig(weak="augseg", crop=32, both_sides=True)
+    cfg = config("augseg", both_sides=True, base=None)
     sizes = [weaken(sample(), cfg, draw(k)).geometry[0].size for k in range(MANY)]
     assert all(abs(w / 50 - h / 40) < 1 / 40 for w, h in sizes)
     assert min(w for w, _ in sizes) < 29

@@ -25,8 +25,8 @@ from ssbench.nets.segnet import SegNet
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import Plugin, PrepareInputs
 from ssbench.views import tensors
-from ssbench.views.sample import Draw
 from ssbench.views.pipelines import read_views
+from ssbench.views.sample import Draw
 
 CLASSES, SIDE, IMAGES, UNLABELED = 4, 65, 2, 8
 Maps = Callable[[str], Mapping[str, Image.Image]]

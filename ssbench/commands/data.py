@@ -13,7 +13,7 @@ from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
     from ssbench.data.dataset import Dataset
-    from ssbench.views.pipelines import ViewsConfig
+    from ssbench.views.settings import ViewsConfig
 
 app = typer.Typer(help="Look at data as a run reads them.", no_args_is_help=True)
 
@@ -40,7 +40,8 @@ def show(
     """A contact sheet of weak, strong and mixed views with masks."""
     from ssbench.data.open import open_dataset
     from ssbench.splits.manifest import Partition
-    from ssbench.views.sheet import sheet
+    from ssbench.views.sample import Sample
+    from ssbench.views.sheet import write_sheet
 
     root = paths.data_root(data_root)
     partition = Partition.read(split, root)
@@ -50,7 +51,9 @@ def show(
     if max(positions) >= len(ids):
         raise UsageError(f"no image {max(positions)} in a list of {len(ids)}", "--index", f"0 to {len(ids) - 1}")
     chosen = [ids[i] for i in positions]
-    path = sheet(dataset, chosen, _views(recipe, dataset, root), seed, out, len(chosen), epoch)
+    samples = [Sample.of(id, dataset.image(id), dataset.mask(id)) for id in chosen]
+    legend = list(zip(dataset.classes, dataset.palette, strict=True))
+    path = write_sheet(out, dataset.name, samples, legend, _views(recipe, dataset, root), seed, epoch)
     if json:
         print_json({"picture": str(path), "split": partition.name, "ids": chosen, "seed": seed, "epoch": epoch})
         return
@@ -60,13 +63,11 @@ def show(
 def _views(recipe: str | None, dataset: Dataset, root: Path) -> ViewsConfig:
     """A recipe's views; without a recipe UniMatch's, or its ACDC ones for grey images."""
     if recipe is None:
-        from ssbench.views.pipelines import ViewsConfig
+        from ssbench.views.pipelines import read_views
 
         grey = dataset.channels == 1
         name = "acdc" if grey else "unimatch"
-        return ViewsConfig.model_validate(
-            {"weak": name, "strong": name, "box": "unimatch", "crop": 256 if grey else 321}
-        )
+        return read_views({"weak": name, "strong": name, "box": "unimatch", "crop": 256 if grey else 321})
     from ssbench.recipe.recipe import load
 
     loaded = load(recipe, data_root=root)

@@ -22,6 +22,7 @@ from ssbench.recipe.marks import Keys, Mark, Marked
 from ssbench.recipe.overrides import override
 from ssbench.recipe.quick import shrunk
 from ssbench.recipe.sections import PROTOCOLS, AboutConfig, DataConfig, EvalConfig, OptimConfig, ScheduleConfig
+from ssbench.views.settings import UNREAD, ViewsConfig
 
 if TYPE_CHECKING:
     from ssbench.data.dataset import Dataset
@@ -308,6 +309,9 @@ def _refused(model: type[BaseModel], value: Any, error: ValidationError, marked:
     label = (
         " ".join([str(at[0]), str(value["name"])] if at and "name" in value else [str(k) for k in at[:1]]) or "recipe"
     )
+    if first["type"] == "extra_forbidden" and issubclass(model, ViewsConfig) and field in UNREAD:
+        what = f"views: none of the pipelines {model.pipelines} reads '{field}'"
+        return RecipeError(what, where, "leave it out, or choose a pipeline that reads it")
     if first["type"] == "extra_forbidden":
         what = f"{label} has no field '{field}'; {nearest(field, list(model.model_fields))}"
         return RecipeError(what, where, "ssbench check RECIPE shows the fields in use")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from pydantic import ConfigDict
 
 from ssbench.views import tensors
 from ssbench.views.geometry import Step
@@ -33,11 +34,13 @@ def read_views(settings: Mapping[str, Any]) -> ViewsConfig:
 
 
 def views_class(settings: Mapping[str, Any]) -> type[ViewsConfig]:
-    """The settings class of the pipelines named; `ViewsConfig`, which refuses the name, where there is no such one."""
+    """The settings class of the pipelines named. Where a name is unknown, a class that refuses the name."""
+    if not isinstance(settings, Mapping):  # a section that is not a mapping is refused by its reader
+        return ViewsConfig
     names = (settings.get("weak", ""), settings.get("strong", "none"), settings.get("box", "none"))
     tables = (WEAK, STRONG, BOXES)
     if not all(isinstance(name, str) and name in table for name, table in zip(names, tables, strict=True)):
-        return ViewsConfig
+        return _Unknown
     return _joined(*names)
 
 
@@ -45,7 +48,13 @@ def views_class(settings: Mapping[str, Any]) -> type[ViewsConfig]:
 def _joined(weak: str, strong: str, box: str) -> type[ViewsConfig]:
     """One class with the settings of three pipelines; a default of the weak one's wins (`normalise` of ACDC)."""
     bases = (WEAK[weak], STRONG[strong], BOXES[box], _Pickled)
-    return type("ViewsConfig", bases, {"__module__": __name__, "__doc__": f"weak {weak}, strong {strong}, box {box}"})
+    return type("ViewsConfig", bases, {"__module__": __name__, "pipelines": f"weak {weak}, strong {strong}, box {box}"})
+
+
+class _Unknown(ViewsConfig):
+    """Refuses the unknown name alone: what else may be set depends on it."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class _Pickled(ViewsConfig):

@@ -6,7 +6,7 @@ class with its own settings, and `pipelines.read_views` joins the three: a setti
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
@@ -59,6 +59,7 @@ class ViewsConfig(BaseModel):
     """How samples become views: the names of three pipelines, and what all of them read."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    pipelines: ClassVar[str] = ""  # the three of a joined class, for messages
 
     weak: WeakName
     strong: StrongName = "none"

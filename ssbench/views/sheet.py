@@ -162,9 +162,9 @@ def _mixed(view: UnlabeledView, pasted: UnlabeledView, cfg: ViewsConfig, legend:
     if k is None:
         return [Panel(Image.new("RGB", (SIDE, SIDE), (235, 235, 235)), "mixed", "no region in these draws")]
     region = view.boxes[k]
-    image = tview.strong[k].where(region, view.strong[k])
-    labels = Image.fromarray(tview.truth.where(region, view.truth).numpy().astype(np.uint8))
-    valid = Image.fromarray(tview.valid.where(region, view.valid).numpy())
+    image = pasted.strong[k].where(region, view.strong[k])
+    labels = Image.fromarray(pasted.truth.where(region, view.truth).numpy().astype(np.uint8))
+    valid = Image.fromarray(pasted.valid.where(region, view.valid).numpy())
     edge = region.numpy()
     return [
         Panel(_edged(shown(image, cfg), edge), f"mixed, strong {k + 1}", f"{edge.mean():.0%} from {partner}"),
@@ -179,6 +179,8 @@ def _fit(image: Image.Image, how: Image.Resampling = Image.Resampling.BICUBIC) -
 
 def _framed(image: Image.Image, geometry: Sequence[Step]) -> Image.Image:
     """The original with the part that the view shows outlined."""
+    if image.mode == "F":
+        image = Image.fromarray(np.rint(np.asarray(image) * 255).astype(np.uint8))
     out = _fit(image.convert("RGB"))
     part = source(geometry)
     if part:
@@ -190,15 +192,13 @@ def _framed(image: Image.Image, geometry: Sequence[Step]) -> Image.Image:
 
 def _edged(image: Image.Image, region: NDArray[np.bool_]) -> Image.Image:
     """The border of a region [H, W] drawn on a panel."""
+    around = ((-1, 0), (1, 0), (0, -1), (0, 1))
     inside = np.pad(np.asarray(Image.fromarray(region).resize(image.size, Image.Resampling.NEAREST)), 1, mode="edge")
     core = inside[1:-1, 1:-1]
-    near = [inside[1 + dy : 1 + dy + core.shape[0], 1 + dx : 1 + dx + core.shape[1]] for dy, dx in _AROUND]
+    near = [inside[1 + dy : 1 + dy + core.shape[0], 1 + dx : 1 + dx + core.shape[1]] for dy, dx in around]
     out = np.array(image)
     out[np.any([n != core for n in near], axis=0)] = EDGE
     return Image.fromarray(out)
-
-
-_AROUND = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 def _strip(id: str, panels: Sequence[Panel]) -> Image.Image:
@@ -211,7 +211,7 @@ def _strip(id: str, panels: Sequence[Panel]) -> Image.Image:
     for panel in panels:
         out.paste(panel.image, (x, LINE + 2))
         draw.text((x, LINE + SIDE + 4), panel.title, INK, _font(13))
-        draw.text((x, 2 * LINE + SIDE + 3), _cut(panel.detail, panel.image.width), FAINT, _font(12))
+        draw.text((x, 2 * LINE + SIDE + 3), _shorten(panel.detail, panel.image.width), FAINT, _font(12))
         x += panel.image.width + GAP
     return out
 
@@ -232,7 +232,7 @@ def _draw_legend(legend: Legend, width: int) -> Image.Image:
     return out
 
 
-def _cut(text: str, width: int) -> str:
+def _shorten(text: str, width: int) -> str:
     """The text, or as much of it as fits a width in pixels."""
     if _font(12).getlength(text) <= width:
         return text

@@ -17,9 +17,8 @@ from ssbench.data.boxmaps import BoxMaps, agreed, layers
 from ssbench.errors import DataError
 from ssbench.ops.pseudo import Pseudo
 from ssbench.views.geometry import Crop, Flip, Resize, move_boxes, rasterise
-from ssbench.views.pipelines import weaken
+from ssbench.views.pipelines import read_views, weaken
 from ssbench.views.sample import Draw, Sample
-from ssbench.views.pipelines import read_views
 from ssbench.views.tensors import layer
 from ssbench.views.warp import settle
 

@@ -29,8 +29,9 @@ from ssbench.errors import DataError, SsbenchError
 from ssbench.prepare import cache
 from ssbench.prepare.files import locked
 from ssbench.prepare.prepare import check, prepare
-from ssbench.views.pipelines import STRONG, ViewsConfig, eval_view, labeled_view, unlabeled_view
+from ssbench.views.pipelines import eval_view, labeled_view, read_views, unlabeled_view
 from ssbench.views.sample import Draw, Sample
+from ssbench.views.strong import STRONG
 
 RGB = keyed.rng("mapped").integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -92,7 +93,7 @@ VIEWS = {
 def test_every_view_has_the_same_bytes_with_and_without_a_cache(prepared, weak):
     cache.build("camvid", prepared, workers=1)
     strong = weak if weak in STRONG else "unimatch"
-    cfg = ViewsConfig.model_validate({"weak": weak, "strong": strong, "box": "unimatch", **VIEWS[weak]})
+    cfg = read_views({"weak": weak, "strong": strong, "box": "unimatch", **VIEWS[weak]})
     plain, cached = CamVid(prepared / "camvid"), read(prepared)
     for id in every(plain)[:5]:
         made = []

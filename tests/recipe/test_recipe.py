@@ -98,7 +98,7 @@ def test_a_recipe_of_ones_own_is_read_over_its_base(write: Write) -> None:
         ("title: a recipe of mine", "schedule: {precision: fast}", 3, ["precision = 'fast'"]),
         ("title: a recipe of mine", "eval: {protocol: sliding}", 3, ["protocol 'sliding' needs a crop"]),
         ("title: a recipe of mine", "eval: {protocol: volume, crop: 32}", 3, ["protocol 'volume' does not fit toy"]),
-        ("title: a recipe of mine", "views: {scale: [2.0, 0.5]}", 3, ["`scale` runs from 2.0 down to 0.5"]),
+        ("title: a recipe of mine", "views: {scale: [2.0, 0.5]}", 3, ["scale = [2.0, 0.5]: it runs from 2.0 down to 0.5"]),
         ("title: a recipe of mine", "views: {crop: 64.0}", 3, ["crop = 64.0"]),
         ("title: a recipe of mine", "loss: {supervised: cee}", 3, ["supervised = 'cee'", "'ce', 'ohem' or 'ce_dice'"]),
         ("title: a recipe of mine", "quick: 3", 3, ["'quick' must be a mapping"]),

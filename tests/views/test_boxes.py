@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-
 from made_samples import config as views
 
 from ssbench.views import regions as boxes

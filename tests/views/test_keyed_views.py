@@ -16,6 +16,7 @@ from ssbench.views.pipelines import (
     unlabeled_view,
 )
 from ssbench.views.sample import Draw
+from ssbench.views.strong import STRONG
 
 
 @pytest.mark.parametrize("weak", ["unimatch", "augseg", "u2pl", "cps", "stpp", "cutmix_seg", "acdc"])

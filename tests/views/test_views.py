@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_samples import BASE, MEAN, STD, bytes_of, config, draw, sample
+from made_samples import MEAN, STD, bytes_of, config, draw, sample
 from PIL import Image
 from pydantic import ValidationError
 from torchvision.transforms import functional as F
@@ -211,3 +212,61 @@ def test_real_voc_samples_pass_through_every_pipeline(shared: Path) -> None:
             got = unlabeled_view(Sample.of(path.stem, image, mask), cfg, Draw(0, 0, path.stem, "unlabeled0"), 2)
             assert got.weak.shape == (3, 321, 321)
             assert set(got.truth.unique().tolist()) <= {*range(21), 255}
+
+
+UNREAD_BY = [
+    ({"weak": "cps", "crop": 8}, {"scale": [0.5, 2.0], "base": 500, "turn": 0.5, "both_sides": False}),
+    ({"weak": "unimatch", "crop": 8}, {"scales": [1.0], "overrun": False, "blur": [0.1, 1.0], "pool_count": [1, 2]}),
+    ({"weak": "acdc", "crop": 8}, {"flip": 0.5, "padding": "zero", "label_padding": 0, "scale": [0.5, 1.0]}),
+    ({"weak": "none", "crop": 8, "strong": "acdc"}, {"grey_share": 0.2, "cutout_share": 0.1, "pool_hue": 0.5}),
+    ({"weak": "none", "crop": 8, "box": "half"}, {"box_share": 0.5, "box_area": [0.5, 0.5], "box_count": 1}),
+]
+
+
+@pytest.mark.parametrize(("names", "name", "value"), [(n, k, v) for n, unread in UNREAD_BY for k, v in unread.items()])
+def test_a_setting_that_no_chosen_pipeline_reads_is_refused(names: dict[str, object], name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        read_views({**names, name: value})
+    assert name in UNREAD
+    assert name in read_views(names).facts(), "a run's key still holds it"
+
+
+def test_the_facts_of_all_pipelines_name_the_same_settings() -> None:
+    """Else two recipes could differ in what their keys cover."""
+    for weak in WEAK:
+        for strong in STRONG:
+            assert set(config(weak, strong=strong, box="unimatch").facts()) == {*UNREAD, *ViewsConfig.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"weak": "u2pl", "crop": 8, "scale": [0.5, 1e30]}, "less than or equal to 8"),
+        ({"weak": "u2pl", "crop": 100_000}, "less than or equal to 4096"),
+        ({"weak": "stpp", "crop": 8, "base": 8192, "scale": [0.5, 4.0]}, "above 16384 pixels"),
+        ({"weak": "cutmix_seg", "crop": 4096, "scale": [0.1, 1.0]}, "above 16384 pixels"),
+        ({"weak": "augseg", "crop": 8, "base": 500, "both_sides": True}, "leave it out"),
+        (
+            {"weak": "none", "crop": 8, "box": "unimatch", "box_area": [0.5, 0.9], "box_ratio": [0.3, 0.4]},
+            "no rectangle",
+        ),
+        ({"weak": "none", "crop": 8, "box": "unimatch", "box_area": [0.0, 0.4]}, "greater than 0"),
+        (
+            {"weak": "none", "crop": 8, "strong": "unimatch", "jitter": [0.5, 0.5, 0.5, 0.6]},
+            "less than or equal to 0.5",
+        ),
+        ({"weak": "none", "crop": 8, "strong": "unimatch", "blur": [0.1, float("nan")]}, "finite"),
+        ({"weak": "cps", "crop": 8, "scales": []}, "at least 1"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused_when_read(given: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        read_views(given)
+
+
+def test_settings_reach_loader_workers() -> None:
+    """The class is joined at run time, so a worker that was spawned could not import it."""
+    cfg = config("cps", strong="stpp", box="cps", cutout_share=0.25)
+    again = pickle.loads(pickle.dumps(cfg))  # noqa: S301  made here
+    assert again == cfg
+    assert type(again) is type(cfg)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ssbench.console import Bars
-from ssbench.jobs.queue import QUICK_SPLIT, Cell, Done, do_one
-from ssbench.jobs.run import Places
+from ssbench.jobs.job import Job, Outcome, Places
+from ssbench.jobs.run import run_job
+from ssbench.jobs.targets import QUICK_SPLIT
 from ssbench.paths import shipped
 from ssbench.recipe.compose import _aliases, find_recipe, host_names, recipe_names
 from ssbench.recipe.marks import Keys, Marked, read
@@ -128,14 +129,14 @@ class Quick:
         self.places = places
         self.shown: set[str] = set()
 
-    def run(self, name: str) -> Done | None:
+    def run(self, name: str) -> Outcome | None:
         """The run, None where every part of the recipe has run in others."""
         quick = load(name, quick=True)
         parts = _parts(quick)
         if parts <= self.shown:
             return None
         with Bars(show=False, write_line=lambda _: None) as bars:
-            done = do_one(Cell(name, QUICK_SPLIT, 0, quick=True), self.places, join("cpu"), bars)
+            done = run_job(Job(name, QUICK_SPLIT, 0, quick=True), self.places, join("cpu"), bars)
         if done.error is None:
             self.shown |= parts
         return done

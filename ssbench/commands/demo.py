@@ -35,8 +35,9 @@ def demo(
 ) -> None:
     """Prepare toy data, run a small matrix, print its table, draw predictions: minutes on two cores, resumable."""
     from ssbench.console import say
-    from ssbench.jobs.queue import cells, work
-    from ssbench.jobs.run import Places
+    from ssbench.jobs.job import Places
+    from ssbench.jobs.queue import work
+    from ssbench.jobs.targets import target_jobs
     from ssbench.prepare.prepare import prepare
     from ssbench.results.store import ResultStore
     from ssbench.tables.spec import PaperTable
@@ -45,9 +46,9 @@ def demo(
     places = Places(out / "data", out / "runs", out / "results")
     say("1/3 toy data")
     prepare("toy", places.data)
-    jobs = cells([TABLE], [], seeds, [], False, places)
+    jobs = target_jobs([TABLE], [], seeds, [], False, places)
     say(f"2/3 {len(jobs)} runs; Ctrl-C stops, the same command goes on")
-    outcomes = work(jobs, places, "cpu", jobs=min(os.cpu_count() or 1, 4))
+    outcomes = work(jobs, places, "cpu", workers=min(os.cpu_count() or 1, 4))
     if failed := [outcome for outcome in outcomes if outcome.error]:
         raise RunsFailed(f"{len(failed)} of {len(outcomes)} runs failed", str(out), "the errors stand above")
     say("3/3 table and picture")
@@ -65,7 +66,7 @@ def demo(
 def _draw_predictions(places: Places, seed: int, picture: Path) -> None:
     """Six test images, labelled by the best network of each recipe in PICTURED."""
     from ssbench.inspect.pictures import Shown, gallery
-    from ssbench.jobs.run import run_folder
+    from ssbench.jobs.job import run_folder
     from ssbench.recipe.recipe import load
 
     shown = []

@@ -8,7 +8,9 @@ import typer
 
 from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json, print_rows
 from ssbench.errors import HardwareError
-from ssbench.jobs.cost import TFLOPS, UTILISATION
+
+TFLOPS, UTILISATION = 19.5, 0.5
+"""As in `jobs.cost.Device`, which `--help` does not load."""
 
 
 def plan(
@@ -36,22 +38,21 @@ def plan(
     """What a table or recipe still takes: runs, each once across papers, hours, disk. --json is for `run --plan`."""
     from ssbench.console import say
     from ssbench.jobs.cost import Device
-    from ssbench.jobs.plan import ROW, rows, summary
-    from ssbench.jobs.planned import Asked
-    from ssbench.jobs.planned import plan as make
-    from ssbench.jobs.run import Places
+    from ssbench.jobs.job import Places
+    from ssbench.jobs.plan import PlanRequest, make_plan
+    from ssbench.jobs.plan_file import COLUMNS, rows, summary
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root, runs_root
 
     device = Device(tflops, utilisation)
-    asked = Asked(tuple(targets), tuple(split or ()), seeds, gpus, budget, device, hardware)
-    made = make(asked, Places(data_of(data_root), runs_root(runs), results_root(results)))
+    request = PlanRequest(tuple(targets), tuple(split or ()), seeds, gpus, budget, device, hardware)
+    planned = make_plan(request, Places(data_of(data_root), runs_root(runs), results_root(results)))
     if json:
-        print_json(made.as_json())
+        print_json(planned.as_json())
     else:
-        print_rows(" ".join(targets), ROW, rows(made))
-        for line in summary(made):
+        print_rows(" ".join(targets), COLUMNS, rows(planned))
+        for line in summary(planned):
             say(line)
-    if made.needed is not None:
-        what = f"no run fits {budget:g} hours: the shortest takes {made.needed:.2f}"
-        raise HardwareError(what, "--gpu-hours", f"--gpu-hours {made.needed:.2f} or more")
+    if planned.needed is not None:
+        what = f"no run fits {budget:g} hours: the shortest takes {planned.needed:.2f}"
+        raise HardwareError(what, "--gpu-hours", f"--gpu-hours {planned.needed:.2f} or more")

@@ -9,73 +9,71 @@ from ssbench.commands.common import print_json
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ssbench.jobs.job import Cell, Done, Places
-    from ssbench.jobs.launch import Handed
-    from ssbench.jobs.slurm import Wish
+    from ssbench.jobs.job import Job, Outcome, Places
+    from ssbench.jobs.slurm import SlurmOptions
+    from ssbench.jobs.slurm_queue import SlurmQueue
 
 
-def wish_of(remote: bool, given: Sequence[str], detach: bool, device: str | None) -> Wish | None:
-    """What `--launcher`, `--slurm` and `--detach` ask for; None for processes of this machine.
+def slurm_options(is_slurm: bool, texts: Sequence[str], detach: bool, device: str | None) -> SlurmOptions | None:
+    """The options of `--launcher`, `--slurm` and `--detach`; None for processes of this machine.
 
     Raises:
         UsageError: options of Slurm without Slurm, or none it knows. HardwareError: no Slurm here.
     """
     from ssbench.console import say
-    from ssbench.jobs import slurm
+    from ssbench.jobs.slurm import parse_options, require_slurm
 
-    if not remote:
-        if given or detach:
-            option = "--slurm" if given else "--detach"
+    if not is_slurm:
+        if texts or detach:
+            option = "--slurm" if texts else "--detach"
             raise UsageError(f"{option} without --launcher slurm", option, "add --launcher slurm")
         return None
-    wish = slurm.wish(given)
-    slurm.need()
-    if device != "cpu" and not any(name.startswith("g") for name in wish.parameters):
+    options = parse_options(texts)
+    require_slurm()
+    if device != "cpu" and not any(name.startswith("g") for name in options.parameters):
         say("no GPU is asked for: --slurm gpus-per-node=1")
-    return wish
+    return options
 
 
-def launched(
-    wanted: Sequence[Cell], places: Places, device: str | None, wish: Wish, jobs: int | None, wait: bool
-) -> tuple[Handed, list[Done]]:
-    """The queue handed to Slurm, and what became of its cells: without a `wait`, of those that needed no job."""
+def run_on_slurm(
+    jobs: Sequence[Job], places: Places, device: str | None, options: SlurmOptions, parallel: int | None, wait: bool
+) -> tuple[SlurmQueue, list[Outcome]]:
+    """The queue handed to Slurm, and the outcomes of its jobs: without a `wait`, of those that needed no job."""
     from ssbench.console import say, stderr
-    from ssbench.jobs.launch import hand_over
-    from ssbench.jobs.status_view import View
-    from ssbench.jobs.waiting import wait_for
+    from ssbench.jobs.slurm_queue import hand_over, wait_for
+    from ssbench.jobs.status import StatusView
 
-    handed = hand_over(wanted, places, device, wish, jobs)
-    for wrong in [done.error for done in handed.over.values() if done.error]:
-        say(f"error: {wrong}")
-    fresh = len(handed.placed) - handed.attached
-    old = [f"{len(handed.over)} need no job"] if handed.over else []
-    old += [f"{handed.attached} Slurm has already"] if handed.attached else []
-    say(f"{fresh} of {len(wanted)} runs submitted" + (f" ({', '.join(old)})" if old else ""))
-    if handed.placed:
-        say(f"Slurm jobs {', '.join(handed.arrays)}; logs in {handed.places.runs / 'slurm'}")
+    queue = hand_over(jobs, places, device, options, parallel)
+    for error in [outcome.error for outcome in queue.outcomes.values() if outcome.error]:
+        say(f"error: {error}")
+    others = [f"{len(queue.outcomes)} need no job"] if queue.outcomes else []
+    others += [f"{queue.attached} Slurm has already"] if queue.attached else []
+    fresh = len(queue.placements) - queue.attached
+    say(f"{fresh} of {len(jobs)} runs submitted" + (f" ({', '.join(others)})" if others else ""))
+    if queue.placements:
+        say(f"Slurm jobs {', '.join(queue.arrays)}; logs in {queue.places.runs / 'slurm'}")
     if not wait:
-        return handed, list(handed.over.values())
-    if handed.placed:
+        return queue, list(queue.outcomes.values())
+    if queue.placements:
         say("Ctrl-C stops waiting, not the jobs")
-    with View(stderr) as view:
-        return handed, wait_for(handed, view)
+    with StatusView(stderr) as view:
+        return queue, wait_for(queue, view)
 
 
-def print_jobs(handed: Handed, json: bool) -> None:
-    """Cells and their jobs, on stdout."""
-    rows = [
-        {
-            "recipe": cell.recipe,
-            "split": cell.split,
-            "seed": cell.seed,
-            "job": handed.placed[cell].job if cell in handed.placed else None,
-            "logs": str(handed.placed[cell].logs) if cell in handed.placed else None,
-            "state": handed.over[cell].as_json()["state"] if cell in handed.over else "with Slurm",
-        }
-        for cell in handed.cells
-    ]
+def print_slurm_jobs(queue: SlurmQueue, json: bool) -> None:
+    """Runs and their Slurm jobs, on stdout."""
+    rows = []
+    for job in queue.jobs:
+        place, outcome = queue.placements.get(job), queue.outcomes.get(job)
+        rows.append({
+            "recipe": job.recipe,
+            "split": job.split,
+            "seed": job.seed,
+            "job": place.slurm_job if place else None,
+            "logs": str(place.logs) if place else None,
+            "state": outcome.state if outcome else "with Slurm",
+        })  # fmt: skip
+        if not json:
+            print(f"{place.slurm_job} {job}" if place else str(outcome))
     if json:
         print_json({"jobs": rows})
-        return
-    for cell, row in zip(handed.cells, rows, strict=True):
-        print(f"{row['job']} {cell}" if row["job"] else str(handed.over[cell]))

@@ -80,7 +80,7 @@ def _illustrated(
         return replace(made, no_gallery="No pictures were asked for (--pictures 0).")
     if not any(True for group in made.runs.groups for _ in group.pairs()):
         return replace(made, no_gallery="No baseline has been run both without and with a plug-in.")
-    from ssbench.jobs.run import Places
+    from ssbench.jobs.job import Places
     from ssbench.page.differences import galleries
 
     return replace(made, galleries=galleries(made.runs.groups, Places(data, runs, results), count, look, device))

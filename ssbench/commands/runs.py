@@ -12,7 +12,7 @@ from ssbench.commands.common import DataRoot, Device, Json, Overrides, Plugins, 
 from ssbench.errors import RecipeError, RunsFailed, SsbenchError, Stopped, UsageError
 
 if TYPE_CHECKING:
-    from ssbench.jobs.queue import Done
+    from ssbench.jobs.job import Outcome
     from ssbench.recipe.recipe import Recipe
 
 
@@ -152,10 +152,10 @@ def run(
     json: Json = False,
 ) -> None:
     """Train and score what is missing; go on where a run was cut off; never repeat what is done."""
-    from ssbench.commands.remote import launched, print_jobs, wish_of
-    from ssbench.jobs.plan_file import runs_of
-    from ssbench.jobs.queue import seats, work
-    from ssbench.jobs.run import Places
+    from ssbench.commands.remote import print_slurm_jobs, run_on_slurm, slurm_options
+    from ssbench.jobs.job import Places
+    from ssbench.jobs.plan_file import jobs_of
+    from ssbench.jobs.queue import default_workers, work
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root, runs_root
     from ssbench.recipe.compose import with_plugins
@@ -168,19 +168,19 @@ def run(
         if targets or plan or split or seed or overrides or quick or division:
             raise UsageError("--from names the whole run", "--from", "leave out recipes, splits, seeds and overrides")
         targets, split, seed = _from_record(record, places.data)
-    wish = wish_of(launcher is Launcher.slurm, slurm or [], detach, device)
-    wanted = runs_of(plan, targets or [], split or [], seed or [], overrides or [], quick, places, claim)
-    if wish is None:
-        done = work(wanted, places, device, jobs or seats(device))
+    options = slurm_options(launcher is Launcher.slurm, slurm or [], detach, device)
+    queue = jobs_of(plan, targets or [], split or [], seed or [], overrides or [], quick, places, claim)
+    if options is None:
+        outcomes = work(queue, places, device, jobs or default_workers(device))
     else:
-        handed, done = launched(wanted, places, device, wish, jobs, wait=not detach)
+        handed, outcomes = run_on_slurm(queue, places, device, options, jobs, wait=not detach)
         if detach:
-            print_jobs(handed, json)
+            print_slurm_jobs(handed, json)
     if json and first() and not detach:
-        print_json({"runs": [d.as_json() for d in done]})
-    for one in done if first() and not (json or detach) else ():
-        print(one)
-    _raise_failed(done)
+        print_json({"runs": [outcome.as_json() for outcome in outcomes]})
+    for outcome in outcomes if first() and not (json or detach) else ():
+        print(outcome)
+    _raise_failed(outcomes)
 
 
 def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], list[int]]:
@@ -198,22 +198,21 @@ def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], l
     return [str(record)], [stored.split], [stored.seed]
 
 
-def _raise_failed(done: list[Done]) -> None:
+def _raise_failed(outcomes: list[Outcome]) -> None:
     """Exit code 6 when runs failed; a single one that could not begin keeps the code of its error, said already.
 
     Runs that were only stopped (by Slurm; here that ends the whole queue) are code 75, if none failed.
     """
-    stopped = [d for d in done if isinstance(d.error, Stopped)]
-    failed = [d for d in done if d.error and d not in stopped] or stopped
-    if failed and len(done) == 1:
-        code = failed[0].as_error().code
-        raise typer.Exit(RunsFailed.code if code == SsbenchError.code else code)
+    stopped = [outcome for outcome in outcomes if isinstance(outcome.error, Stopped)]
+    failed = [outcome for outcome in outcomes if outcome.error and outcome not in stopped] or stopped
+    if len(outcomes) == 1 and (error := outcomes[0].error):
+        raise typer.Exit(RunsFailed.code if error.code == SsbenchError.code else error.code)
     if failed and failed == stopped:
-        raise Stopped(f"{len(failed)} of {len(done)} runs stopped", "Slurm", "run the same command again")
+        raise Stopped(f"{len(failed)} of {len(outcomes)} runs stopped", "Slurm", "run the same command again")
     if failed:
-        where = ", ".join(str(d.cell) for d in failed)
+        where = ", ".join(str(outcome.job) for outcome in failed)
         fix = "the errors stand above; the same command runs what is missing"
-        raise RunsFailed(f"{len(failed)} of {len(done)} runs failed", where, fix)
+        raise RunsFailed(f"{len(failed)} of {len(outcomes)} runs failed", where, fix)
 
 
 def evaluate(

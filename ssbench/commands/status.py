@@ -22,8 +22,7 @@ def status(
     json: Json = False,
 ) -> None:
     """What every run is doing: state, step, score, speed, time left, where, and why not."""
-    from ssbench.jobs.status import counts, survey
-    from ssbench.jobs.status_view import COLUMNS, cells, summary
+    from ssbench.jobs.status import COLUMNS, counts, summary, survey, texts
     from ssbench.paths import runs_root
 
     root = runs_root(runs)
@@ -34,21 +33,20 @@ def status(
         print_json({"runs": rows, "counts": counts(rows)})
         return
     if rows:
-        print_rows(summary(rows), COLUMNS, [cells(row) for row in rows])
+        print_rows(summary(rows), COLUMNS, [texts(row) for row in rows])
     else:
         print(f"no runs in {root} yet", file=sys.stderr)
 
 
 def _watch(root: Path) -> None:
-    """Until nothing runs or waits, or Ctrl-C: looking on is over then, and nothing else."""
+    """Show the rows until nothing runs or waits, or until Ctrl-C, which ends the display and no run."""
     from rich.console import Console
 
-    from ssbench.jobs.status import survey
-    from ssbench.jobs.status_view import View
+    from ssbench.jobs.status import StatusView, survey
 
-    with suppress(KeyboardInterrupt), View(Console()) as view:
+    with suppress(KeyboardInterrupt), StatusView(Console()) as view:
         while True:
-            rows = survey(root)
+            rows = survey(root, report=view.warn)
             if not any(row["state"] in ("running", "waiting") for row in rows):
                 return
             view.show(rows)

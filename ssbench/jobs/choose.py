@@ -20,49 +20,68 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
+Gains = Mapping[tuple[str, str], int]
+"""(run, its baseline) -> how many gains of tables need these two."""
 SHORTEST = 1e-6
 """Hours a run takes at least, for what it closes per hour."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """A run that may be chosen. hours: what is left of it, None where nobody knows; cells: how many it closes."""
+    """A run that may be chosen. hours: left to do, None where nobody knows; cells: how many it closes."""
 
     id: str
     seed: int
     hours: float | None
     cells: int
-    there: bool = False
+    is_there: bool = False
 
 
-def choose(options: Sequence[Option], gains: Mapping[tuple[str, str], int], budget: float | None) -> list[str]:
+def choose(options: Sequence[Option], gains: Gains, budget: float | None) -> list[str]:
     """Ids of the runs to do, most informative first, baselines before what is compared with them.
 
     Args:
-        gains: (run, baseline) -> how many gains of tables need these two.
         budget: hours on one device; None: all runs, those of unknown length last.
     """
-    choice = _Choice(options, gains, inf if budget is None else budget, unknown=inf if budget is None else None)
+    choice = _Choice(options, gains)
+    taken: list[str] = []
+    left = inf if budget is None else budget
     for seed in sorted({option.seed for option in options}):
-        choice.spend([option.id for option in options if option.seed == seed])
-    return choice.taken
+        worth = {o.id: choice.worth(o.id) for o in options if o.seed == seed and o.id not in choice.there}
+        while worth:
+            best = max(worth, key=lambda id: worth[id])  # the first of equals
+            unit = choice.unit(best)
+            hours = choice.hours(unit)
+            if hours > left or (hours == inf and budget is not None):
+                del worth[best]
+                continue
+            left -= hours if hours < inf else 0
+            taken += unit
+            choice.there.update(unit)
+            touched = choice.related(unit)
+            for id in set(worth) & touched:
+                if id in choice.there:
+                    del worth[id]
+                else:
+                    worth[id] = choice.worth(id)
+    return taken
 
 
-def closed(taken: Sequence[str], options: Sequence[Option], gains: Mapping[tuple[str, str], int]) -> tuple[int, int]:
+def closed(taken: Sequence[str], options: Sequence[Option], gains: Gains) -> tuple[int, int]:
     """(cells, gains) that the runs `taken` close."""
-    new, there = set(taken), {option.id for option in options if option.there}
+    new, there = set(taken), {option.id for option in options if option.is_there}
     both = sum(n for pair, n in gains.items() if set(pair) <= new | there and set(pair) & new)
     return sum(option.cells for option in options if option.id in new), both
 
 
-def least(options: Sequence[Option], gains: Mapping[tuple[str, str], int]) -> float | None:
+def shortest_unit(options: Sequence[Option], gains: Gains) -> float | None:
     """Hours of the shortest unit; None where nothing is left to do, or nothing of known length."""
-    choice = _Choice(options, gains, inf, unknown=None)
-    each = [choice.hours(choice.unit(option.id)) for option in options if not option.there]
-    return min((hours for hours in each if hours is not None), default=None)
+    choice = _Choice(options, gains)
+    hours = min((choice.hours(choice.unit(option.id)) for option in options if not option.is_there), default=inf)
+    return hours if hours < inf else None
 
 
-def side_by_side(hours: Sequence[float], devices: int) -> float:
+def hours_side_by_side(hours: Sequence[float], devices: int) -> float:
     """Hours until all are done, each on one of `devices`, the longest first."""
     ends = [0.0] * devices
     for each in sorted(hours, reverse=True):
@@ -71,75 +90,43 @@ def side_by_side(hours: Sequence[float], devices: int) -> float:
 
 
 class _Choice:
-    """What is chosen so far. unknown: hours a run of unknown length counts for; None: it cannot be chosen."""
+    """The runs that are there so far, and what each further one would close."""
 
-    def __init__(
-        self, options: Sequence[Option], gains: Mapping[tuple[str, str], int], budget: float, unknown: float | None
-    ) -> None:
+    def __init__(self, options: Sequence[Option], gains: Gains) -> None:
         self.options = {option.id: option for option in options}
-        self.there = {option.id for option in options if option.there}
-        self.gains, self.left, self.unknown = gains, budget, unknown
-        self.taken: list[str] = []
-        self._pairs: dict[str, Counter[str]] = defaultdict(Counter)  # either side -> the other
+        self.there = {option.id for option in options if option.is_there}
+        self._pairs: dict[str, Counter[str]] = defaultdict(Counter)  # either side of gains -> the other
         self._bases: dict[str, list[str]] = defaultdict(list)
         for (run, base), count in gains.items():
             self._pairs[run][base] += count
             self._pairs[base][run] += count
             self._bases[run].append(base)
 
-    def spend(self, ids: Sequence[str]) -> None:
-        """Take units of these runs until none fits."""
-        worth = {id: self._worth(id) for id in ids if id not in self.there}
-        while worth:
-            best = max(worth, key=lambda id: worth[id])  # the first of equals
-            unit = self.unit(best)
-            hours = self.hours(unit)
-            if hours is None or (hours > self.left and hours != inf):
-                del worth[best]
-                continue
-            self.left -= 0 if hours == inf else hours
-            self.taken += unit
-            self.there.update(unit)
-            touched = self._around(unit)
-            worth = {id: self._worth(id) if id in touched else old for id, old in worth.items() if id not in self.there}
+    def unit(self, id: str, above: tuple[str, ...] = ()) -> list[str]:
+        """The run after the baselines it still lacks, and theirs. `above` ends a circle of gains."""
+        lacking = [base for base in self._bases[id] if base not in self.there and base not in (*above, id)]
+        return list(dict.fromkeys([x for base in lacking for x in self.unit(base, (*above, id))] + [id]))
 
-    def _around(self, unit: Sequence[str]) -> set[str]:
-        """Every run that gains tie to these, however far: what their units are worth may have changed."""
-        found, edge = set(unit), set(unit)
-        while edge:
-            edge = {other for id in edge for other in self._pairs[id]} - found
-            found |= edge
-        return found
-
-    def unit(self, id: str) -> list[str]:
-        """The run after the baselines it still lacks, and theirs."""
-        found: dict[str, None] = {}
-        self._lacking(id, found, ())
-        return list(found)
-
-    def _lacking(self, id: str, found: dict[str, None], above: tuple[str, ...]) -> None:
-        for base in self._bases[id]:
-            if base not in self.there and base not in (*above, id):
-                self._lacking(base, found, (*above, id))
-        found.setdefault(id)
-
-    def hours(self, unit: Sequence[str]) -> float | None:
-        """Hours of a unit, None where it cannot be chosen."""
+    def hours(self, unit: Sequence[str]) -> float:
+        """Hours of a unit, infinite where one of its runs is of unknown length."""
         each = [self.options[id].hours for id in unit]
-        known = [hours for hours in each if hours is not None]
-        return sum(known) if len(known) == len(each) else self.unknown
+        return sum(inf if hours is None else hours for hours in each)
 
-    def _worth(self, id: str) -> float:
+    def worth(self, id: str) -> float:
         """Cells and gains closed per hour."""
         unit = self.unit(id)
-        hours = self.hours(unit)
-        if hours is None:
-            return 0.0
-        cells = sum(self.options[one].cells for one in unit)
         pairs = sum(
             count
-            for one in unit
-            for other, count in self._pairs[one].items()
-            if other in self.there or (other in unit and unit.index(other) < unit.index(one))
+            for at, member in enumerate(unit)
+            for other, count in self._pairs[member].items()
+            if other in self.there or other in unit[:at]
         )
-        return (cells + pairs) / max(hours, SHORTEST)
+        return (sum(self.options[member].cells for member in unit) + pairs) / max(self.hours(unit), SHORTEST)
+
+    def related(self, unit: Sequence[str]) -> set[str]:
+        """Every run that gains tie to these, however far: what their units close may have changed."""
+        reached, edge = set(unit), set(unit)
+        while edge:
+            edge = {other for id in edge for other in self._pairs[id]} - reached
+            reached |= edge
+        return reached

@@ -1,42 +1,46 @@
-"""What a run costs: hours from the speed of stored runs like it, else from its arithmetic; bytes of its checkpoints.
+"""What a run costs: hours from the speed of stored runs like it, else from its arithmetic.
 
-A run costs images / (images/s) of stored runs of the same method, plug-ins, network and crop, and the share of scoring
-they had. Where there are none:
-
-    hours = (training + scoring FLOPs) / rate / 3600        rate: reached by other methods with this network and crop,
-                                                            where these were run; else peak x utilisation
-    training FLOPs = steps x sum over passes of images x forward FLOPs x (3 if gradients come back, else 1)
-
-A pass is one image through one network. Which passes a step makes (student, teacher, strong views, perturbed decoder)
-is counted in a small step of the method itself (`engine.passes`); forward FLOPs are those of the recipe's network at
-its crop; the backward pass takes twice the forward one. Losses, modules of a plug-in and what a plug-in prepares before
-training are not in it.
+    hours = images / (images/s) x (1 + share of scoring) / 3600        where runs of the same method, plug-ins, network
+                                                                       and crop are stored for this plan's recipes
+    hours = (training + scoring FLOPs) / (peak x utilisation) / 3600   elsewhere; `workload` counts the FLOPs
 
 Seven released logs of UniMatch and AugSeg, whose GPUs are not named, show 4 to 26 TFLOPS a GPU by this count; the
-defaults (19.5 x 0.5, an A100 without its tensor cores) lie between. Small networks wait for the device's start-up of
-each operation, which is not counted: what they take is more.
+default (19.5 x 0.5, an A100 without its tensor cores) lies between. So an estimate without a stored run may be wrong by
+a factor of three either way, and nothing finer than this model would mend that.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
+import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
 
-from ssbench.results.store import Record, ResultStore
+from pydantic import BaseModel, ConfigDict, Field
 
-TFLOPS = 19.5  # A100 data sheet, fp32
-UTILISATION = 0.5  # ours
-BACKWARD = 2  # times the forward pass
+from ssbench.errors import DataError
+from ssbench.files import as_model, read_model, sha256, write_json
+from ssbench.paths import PACKAGE
+from ssbench.recipe.recipe import Recipe
+from ssbench.results.store import Record, settings_digest
+
 NEWEST = 3
 """So many of the last records of a recipe on a split tell its speed."""
+COUNTED_OF = ("methods", "plugins", "nets", "ops", "data", "train", "jobs", "recipe")
+"""Folders of the package whose code decides what `workload` counts."""
 
-Kind = tuple[str, ...]
+SpeedKind = tuple[str, ...]
 """What decides the speed of a run: method, plug-ins, network, crop."""
-NET = slice(2, None)
-"""The network and crop of a `Kind`."""
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,11 @@ class Work:
     that stay in its folder. note: what is not in it, for people.
     """
 
-    steps: int
-    images: int
-    train_flops: float
-    score_flops: float
-    checkpoint_bytes: int
+    steps: Annotated[int, Field(ge=0)]
+    images: Annotated[int, Field(ge=0)]
+    train_flops: Amount
+    score_flops: Amount
+    checkpoint_bytes: Annotated[int, Field(ge=0)]
     note: str = ""
 
 
@@ -61,10 +65,8 @@ class Speed:
     """Stored throughput on one machine. scoring: seconds of scoring per second of training."""
 
     hardware: str
-    gpu: bool
     images_per_s: float
     scoring: float
-    records: int
 
 
 @dataclass(frozen=True)
@@ -73,128 +75,144 @@ class Cost:
 
     hours: float | None
     basis: str
-    gpu: bool = True
-    measured: bool = False
+    is_measured: bool = False
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device for which nothing is stored: its peak in TFLOPS, and the share of it a run is taken to reach."""
+    """A device for which nothing is stored: its peak, and the share of the peak that a run reaches."""
 
-    tflops: float = TFLOPS
-    utilisation: float = UTILISATION
-
-    def hours(self, work: Work) -> float:
-        """Hours of the run's arithmetic."""
-        return (work.train_flops + work.score_flops) / (self.tflops * 1e12 * self.utilisation) / 3600
+    tflops: float = 19.5  # A100 data sheet, fp32
+    utilisation: float = 0.5  # ours
 
     def __str__(self) -> str:
         return f"{self.tflops:g} TFLOPS x {self.utilisation:g}"
 
 
-@dataclass(frozen=True)
-class Rate:
-    """FLOPs a second that stored runs of some network at some crop reached on one machine, by this module's count."""
-
-    hardware: str
-    gpu: bool
-    flops_per_s: float
-
-    def hours(self, work: Work) -> float:
-        """Hours of the run's arithmetic."""
-        return (work.train_flops + work.score_flops) / self.flops_per_s / 3600
-
-
-def cost(
-    work: Work | str, kind: Kind, speeds: Mapping[Kind, Speed], rates: Mapping[Kind, Rate], device: Device
-) -> Cost:
+def cost(work: Work | str, speed: Speed | None, device: Device) -> Cost:
     """What a run costs by the best that is known of it; `work` as a text says why nothing is."""
     if isinstance(work, str):
         return Cost(None, f"unknown: {work}")
-    if speed := speeds.get(kind):
+    if speed is not None:
         hours = work.images / speed.images_per_s * (1 + speed.scoring) / 3600
-        return Cost(hours, f"measured on {speed.hardware}", speed.gpu, measured=True)
-    note = f", {work.note}" if work.note else ""
-    if rate := rates.get(kind[NET]):
-        return Cost(rate.hours(work), f"FLOPs at the rate of other methods on {rate.hardware}{note}", rate.gpu)
-    return Cost(device.hours(work), f"FLOPs at {device}{note}")
+        return Cost(hours, f"measured on {speed.hardware}", is_measured=True)
+    hours = (work.train_flops + work.score_flops) / (device.tflops * 1e12 * device.utilisation) / 3600
+    return Cost(hours, f"FLOPs at {device}" + (f", {work.note}" if work.note else ""))
 
 
-def rates_of(works: Mapping[Kind, Work], speeds: Mapping[Kind, Speed]) -> dict[Kind, Rate]:
-    """(network, crop) -> the median rate of the methods that have a stored speed with it; a GPU before a CPU."""
-    found: dict[Kind, list[Rate]] = {}
-    for kind, speed in speeds.items():
-        if work := works.get(kind):
-            rate = work.train_flops / work.images * speed.images_per_s
-            found.setdefault(kind[NET], []).append(Rate(speed.hardware, speed.gpu, rate))
-    return {net: _middle(some) for net, some in found.items()}
+# Speeds of stored runs
 
 
-def _middle(some: Sequence[Rate]) -> Rate:
-    best = [rate for rate in some if rate.gpu] or list(some)
-    return sorted(best, key=lambda rate: rate.flops_per_s)[len(best) // 2]
+class _Throughput(BaseModel):
+    images_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def kind_of(resolved: Mapping[str, Any]) -> Kind:
+class _Timings(BaseModel):
+    train_s: Amount = 0.0
+    score_s: Amount = 0.0
+
+
+class _Hardware(BaseModel):
+    name: str = ""
+    device: str = ""
+
+
+class _Timed(BaseModel):
+    """The fields of a record that tell a run's speed."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    resolved: dict[str, Any]
+    throughput: _Throughput
+    timings: _Timings = _Timings()
+    hardware: _Hardware = _Hardware()
+    finished: str | None = None
+
+
+def speed_kind(resolved: Mapping[str, Any]) -> SpeedKind:
     """What decides the speed of a resolved recipe; the weights a network starts from do not."""
     net = {name: value for name, value in resolved["net"].items() if name != "weights"}
-    plugins = [p["name"] for p in resolved["plugin"]]
-    crop = resolved["views"]["crop"]
-    return (resolved["method"]["name"], "+".join(plugins), json.dumps(net, sort_keys=True), str(crop))
+    plugins = "+".join(plugin["name"] for plugin in resolved["plugin"])
+    return (resolved["method"]["name"], plugins, json.dumps(net, sort_keys=True), str(resolved["views"]["crop"]))
 
 
-def speeds(store: ResultStore, kinds: Iterable[Kind], hardware: str | None = None) -> dict[Kind, Speed]:
-    """The stored speed of each kind of run, on one machine each: a GPU before a CPU, then the one last used.
+def stored_speeds(records: Iterable[Record], hardware: str | None = None) -> dict[SpeedKind, Speed]:
+    """The speed of each kind of run among the records, on one machine each: a GPU before a CPU, then the last used.
 
     Args:
         hardware: only machines whose name, as records have it, contains this text.
     """
-    wanted = set(kinds)
-    some = {kind[:2] for kind in wanted}
-    found: dict[Kind, dict[str, list[tuple[Record, dict[str, Any]]]]] = {}
-    for record in _newest(r for r in store.records() if (r.method, r.plugin or "") in some):
-        full = record.full()
-        name, kind = _machine(full), _kind_if_any(full)
-        if kind in wanted and full.get("throughput") and (hardware or "").lower() in name.lower():
-            found.setdefault(kind, {}).setdefault(name, []).append((record, full))
-    return {kind: _speed(by_machine) for kind, by_machine in found.items()}
+    timed: dict[SpeedKind, dict[str, list[_Timed]]] = defaultdict(lambda: defaultdict(list))
+    for record in _newest(records):
+        with suppress(DataError, KeyError, TypeError, AttributeError):  # a record of another shape, or a damaged one
+            run = as_model(record.full(), _Timed, str(record.path), "record", "")
+            if (hardware or "").lower() in run.hardware.name.lower():
+                timed[speed_kind(run.resolved)][run.hardware.name].append(run)
+    return {kind: _speed(by_machine) for kind, by_machine in timed.items()}
 
 
 def _newest(records: Iterable[Record]) -> list[Record]:
-    """The last finished records of each recipe on each split; quick runs say nothing."""
-    by_place: dict[tuple[str, str], list[Record]] = {}
+    """The last finished records of each recipe on each split; a quick run's speed means nothing."""
+    by_place: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         if record.status == "done" and not record.quick:
-            by_place.setdefault((record.recipe, record.split), []).append(record)
-    return [r for some in by_place.values() for r in sorted(some, key=lambda r: r.finished)[-NEWEST:]]
+            by_place[record.recipe, record.split].append(record)
+    return [r for group in by_place.values() for r in sorted(group, key=lambda r: r.finished)[-NEWEST:]]
 
 
-def _speed(by_machine: Mapping[str, list[tuple[Record, dict[str, Any]]]]) -> Speed:
+def _speed(by_machine: Mapping[str, list[_Timed]]) -> Speed:
     def rank(name: str) -> tuple[bool, str]:
-        return _gpu(by_machine[name][0][1]), max(record.finished for record, _ in by_machine[name])
+        return by_machine[name][0].hardware.device == "cuda", max(run.finished or "" for run in by_machine[name])
 
-    name = max(by_machine, key=rank)
-    fulls = [full for _, full in by_machine[name]]
-    rate = statistics.median(full["throughput"]["images_per_s"] for full in fulls)
-    return Speed(name, _gpu(fulls[0]), rate, statistics.median(map(_scoring, fulls)), len(fulls))
-
-
-def _scoring(full: Mapping[str, Any]) -> float:
-    timings = full.get("timings") or {}
-    return timings["score_s"] / timings["train_s"] if timings.get("train_s") else 0.0
+    machine = max(by_machine, key=rank)
+    runs = by_machine[machine]
+    shares = [run.timings.score_s / run.timings.train_s if run.timings.train_s else 0.0 for run in runs]
+    return Speed(machine, statistics.median(run.throughput.images_per_s for run in runs), statistics.median(shares))
 
 
-def _machine(full: Mapping[str, Any]) -> str:
-    return str((full.get("hardware") or {}).get("name", ""))
+# The cache of counted work
 
 
-def _gpu(full: Mapping[str, Any]) -> bool:
-    return (full.get("hardware") or {}).get("device") == "cuda"
+class _CacheFile(BaseModel):
+    code: str
+    values: dict[str, Work]
 
 
-def _kind_if_any(full: Mapping[str, Any]) -> Kind | None:
-    """None for a record of another shape than runs write today."""
-    try:
-        return kind_of(full["resolved"])
-    except (KeyError, TypeError):
-        return None
+class WorkCache:
+    """Counted work of recipes in the user's cache folder. Counting takes seconds and torch; reading it takes neither.
+
+    It is emptied when the package's source or its libraries change. Errors reading or writing the file are ignored.
+    """
+
+    def __init__(self) -> None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        self.path = Path(home) / "ssbench" / "workloads.json"
+        self._values: dict[str, Work] = {}
+        with suppress(DataError):
+            file = read_model(self.path, _CacheFile, "cache", f"rm {self.path}")
+            self._values = file.values if file.code == _code_digest() else {}
+
+    def get(self, recipe: Recipe, labeled: int, unlabeled: int, ledger: Path, count: Callable[[], Work]) -> Work:
+        """The work of a recipe on so many images, by `count` where it is not known yet.
+
+        Args:
+            ledger: of the dataset, which tells how many images an imported one has to score.
+        """
+        files = (inspect.getsourcefile(type(cfg)) for cfg in (recipe.method, *recipe.plugins, recipe.net))
+        own = [sha256(Path(file)) for file in files if file and not Path(file).is_relative_to(PACKAGE)]
+        changed = ledger.stat().st_mtime_ns if ledger.is_file() else 0
+        name = settings_digest([recipe.resolved(), labeled, unlabeled, own, changed])
+        if name not in self._values:
+            self._values[name] = count()
+            with suppress(OSError):
+                values = {name: asdict(work) for name, work in self._values.items()}
+                write_json(self.path, {"code": _code_digest(), "values": values})
+        return self._values[name]
+
+
+@cache
+def _code_digest() -> str:
+    digest = hashlib.sha256("".join(map(version, ("torch", "timm"))).encode())
+    for path in sorted(path for folder in COUNTED_OF for path in (PACKAGE / folder).glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

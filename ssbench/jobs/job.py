@@ -1,4 +1,4 @@
-"""A cell of a queue: one run to do, where its files go, and what became of it. Loads no torch."""
+"""A job, one run to do: its name, where its files go, and its outcome. Loads no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssbench.errors import SsbenchError, Stopped, UsageError
 from ssbench.recipe.recipe import Division, Recipe, load
 
 
-class Busy(UsageError):  # noqa: N818  says what is the case
+class Busy(UsageError):  # noqa: N818  a state of the run's folder, not a fault
     """Another process has locked the run's folder."""
 
     def __init__(self, holder: str, folder: Path) -> None:
@@ -35,7 +35,7 @@ def run_folder(recipe: Recipe, split: str, seed: int, places: Places) -> Path:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Job:
     """One run to do: recipe x split x seed (x overrides)."""
 
     recipe: str
@@ -48,26 +48,27 @@ class Cell:
     def __str__(self) -> str:
         return " ".join([self.recipe, *self.overrides, self.split, f"seed {self.seed}"])
 
-    def loaded(self, places: Places) -> Recipe:
-        """Its recipe. RecipeError when that cannot be."""
+    def load_recipe(self, places: Places) -> Recipe:
+        """The recipe with its overrides. RecipeError where it is wrong."""
         return load(self.recipe, self.overrides, self.quick, self.division, places.data)
 
-    def posted(self, places: Places, job: str | None = None) -> dict[str, Any]:
-        """What the board says of it; `job` is Slurm's."""
-        recipe = self.loaded(places)
+    def queue_entry(self, places: Places, slurm_job: str | None = None) -> dict[str, Any]:
+        """The job as an entry of a queue file (`queue_file.QueueEntry`). RecipeError where its recipe is wrong."""
+        recipe = self.load_recipe(places)
         folder = run_folder(recipe, self.split, self.seed, places).relative_to(places.runs)
-        named = {"recipe": recipe.stored_name, "split": self.split, "seed": self.seed, "quick": self.quick}
-        return {**named, "folder": str(folder), "job": job}
+        names = {"recipe": recipe.stored_name, "split": self.split, "seed": self.seed, "quick": self.quick}
+        return {**names, "folder": str(folder), "job": slurm_job}
 
 
 @dataclass(frozen=True)
-class Done:
-    """What became of a cell: a record, or an error; `repeated` when it had been done before, or elsewhere.
+class Outcome:
+    """How a job ended: with a record, or with an error.
 
-    busy: neither; another process works in this folder.
+    repeated: the record was there already, or another process made it meanwhile.
+    busy: the folder of the run, where another process holds it; the job has not been tried, and `error` says so.
     """
 
-    cell: Cell
+    job: Job
     record: dict[str, Any] | None = None
     error: SsbenchError | None = None
     repeated: bool = False
@@ -75,36 +76,29 @@ class Done:
 
     @property
     def state(self) -> str:
-        """failed, stopped (and to be gone on with), done, or was done."""
+        """ "failed", "stopped" (the same command resumes it), "done" or "was done"."""
         if self.error is not None:
             return "stopped" if isinstance(self.error, Stopped) else "failed"
         return "was done" if self.repeated else "done"
 
     def __str__(self) -> str:
-        if self.busy is not None:
-            return f"{self.cell}: {self.as_error().what}"
         if self.error is not None:
-            return f"{self.state} {self.cell}: {self.error.what}"
-        if self.cell.quick:
-            return f"{self.cell} runs (a quick run: toy data, a small net, a few steps; its numbers mean nothing)"
-        assert self.record is not None  # noqa: S101  either or
+            return f"{self.job}: {self.error.what}" if self.busy else f"{self.state} {self.job}: {self.error.what}"
+        if self.job.quick:
+            return f"{self.job} runs (a quick run: toy data, a small net, a few steps; its numbers mean nothing)"
+        assert self.record is not None  # noqa: S101  an outcome without an error has a record
         best, last = self.record["scores"]["best"], self.record["scores"]["last"]
         scores = f"best {best['report']:.2f} (epoch {best['epoch'] + 1}), last {last['report']:.2f}"
-        return f"{self.state} {self.cell}: {self.record['metric']} {scores}"
+        return f"{self.state} {self.job}: {self.record['metric']} {scores}"
 
     def as_json(self) -> dict[str, Any]:
         """The documented object of `ssbench run --json`."""
         return {
-            "recipe": self.cell.recipe,
-            "split": self.cell.split,
-            "seed": self.cell.seed,
+            "recipe": self.job.recipe,
+            "split": self.job.split,
+            "seed": self.job.seed,
             "state": self.state,
             "error": str(self.error) if self.error else None,
             "scores": self.record["scores"] if self.record else None,
             "metric": self.record["metric"] if self.record else None,
         }
-
-    def as_error(self) -> SsbenchError:
-        """The error, for a single run's exit code."""
-        assert self.error is not None  # noqa: S101  asked of failed ones only
-        return self.error

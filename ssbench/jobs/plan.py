@@ -1,60 +1,94 @@
-"""A plan: the runs behind some tables and recipes, each once, with its state, its cost and what it closes."""
+"""Plans: the runs behind tables and recipes, each once, with state, cost and what it closes. Loads no torch."""
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from ssbench.jobs.choose import Option, choose, closed, least, side_by_side
-from ssbench.jobs.cost import Cost, Device, Work
+from pydantic import BaseModel, ConfigDict, Field
 
-State = Literal["done", "failed", "running", "partial", "missing"]
-THERE: tuple[State, ...] = ("done", "running")
-GIB = 2**30
+from ssbench.console import Bars
+from ssbench.data.ledger import Ledger
+from ssbench.files import LOCK, is_locked
+from ssbench.jobs.choose import Option, choose, closed, hours_side_by_side, shortest_unit
+from ssbench.jobs.cost import Amount, Device, Work, WorkCache, cost, speed_kind, stored_speeds
+from ssbench.jobs.job import Places, run_folder
+from ssbench.jobs.progress import read_progress
+from ssbench.jobs.targets import RunName, TargetRuns, target_runs
+from ssbench.prepare.prepare import known, plan_of
+from ssbench.recipe.recipe import Recipe, load
+from ssbench.results.store import Record, ResultStore, settings_digest
+from ssbench.splits.manifest import Partition, manifest, published_digest
+
+if TYPE_CHECKING:
+    from ssbench.jobs.workload import WorkCounter
+
+RunState = Literal["done", "failed", "running", "partial", "missing"]
+THERE = ("done", "running")
+FURTHEST: tuple[RunState, ...] = ("done", "running", "partial", "failed", "missing")
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run. id: equal for runs that would compute the same; key: the run key, None while the split's lists are not
-    known. cells: "table row/column" of what it fills. bases: ids of the baselines its gains are taken over, as often as
-    there are gains. also: other names under which tables ask for the same run. left: share that is not done.
+class PlanRequest:
+    """What to plan for. splits: of tables, only these. seeds: how many, from 0. budget: GPU hours.
+
+    hardware: only speeds stored on machines whose name contains this.
     """
 
-    id: str
+    targets: Sequence[str]
+    splits: Sequence[str] = ()
+    seeds: int = 1
+    gpus: int = 1
+    budget: float | None = None
+    device: Device = Device()
+    hardware: str | None = None
+
+
+class PlannedRun(BaseModel):
+    """One run of a plan, and its entry in the plan's file, which also says how it is read back.
+
+    key: the run key, None while the split's lists are not known. cells: "table row/column" of what it fills. also:
+    other names under which tables ask for the same run. hours: left to do, None where nobody knows. id: equal for runs
+    that would compute the same. bases: ids of the baselines its gains are taken over, as often as there are gains.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
     recipe: str
-    overrides: tuple[str, ...]
     split: str
-    seed: int
-    key: str | None
-    state: State
-    cells: tuple[str, ...]
-    bases: tuple[str, ...]
-    also: tuple[str, ...]
-    work: Work | None
-    cost: Cost
-    left: float = 1.0
+    seed: Annotated[int, Field(ge=0, le=2**53)]
+    key: str | None = None
+    state: RunState = "missing"
+    chosen: bool = True
     note: str = ""
-    chosen: bool = False
+    overrides: list[str] = []
+    cells: list[str] = []
+    also: list[str] = []
+    hours: Amount | None = None
+    basis: str = ""
+    measured: bool = False
+    work: Work | None = None
+    id: str = Field(default="", exclude=True)
+    bases: list[str] = Field(default=[], exclude=True)
 
     @property
-    def hours(self) -> float | None:
-        """Hours that are left, None where nobody knows."""
-        if self.state == "done":
-            return 0.0
-        return None if self.cost.hours is None else self.cost.hours * self.left
+    def name(self) -> str:
+        """Recipe and overrides."""
+        return " ".join([self.recipe, *self.overrides])
 
-    def as_json(self) -> dict[str, Any]:
-        """One entry of `runs` in the documented object of `ssbench plan --json`."""
-        facts = {name: getattr(self, name) for name in ("recipe", "split", "seed", "key", "state", "chosen", "note")}
-        lists = {name: list(getattr(self, name)) for name in ("overrides", "cells", "also")}
-        cost = {"hours": self.hours, "basis": self.cost.basis, "measured": self.cost.measured}
-        return {**facts, **lists, **cost, "work": asdict(self.work) if self.work else None}
+    @property
+    def closes(self) -> int:
+        """Cells it fills, the columns of one class each as one. A recipe of no table counts as one cell."""
+        return len({cell.partition("#")[0] for cell in self.cells} or {self.recipe})
 
 
 @dataclass(frozen=True)
-class Store:
+class DatasetDisk:
     """A dataset the runs read: bytes it takes (of its archives, where it is not prepared), None where unknown."""
 
     name: str
@@ -64,24 +98,22 @@ class Store:
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs in the order to do them, those that are there first. not_yet: cells without a recipe, by table.
+    """Runs in the order to do them: those that are there first, those not chosen last. not_yet: as in `TargetRuns`.
 
-    closes: cells and gains. needed: the hours that a first run takes, where the budget is too small for any.
+    free: bytes where runs are kept. closes: cells and gains. needed: the hours that a first run takes, where the budget
+    is too small for any.
     """
 
-    targets: tuple[str, ...]
-    runs: tuple[Run, ...]
-    not_yet: dict[str, int]
-    datasets: tuple[Store, ...]
-    device: Device
-    free: int
-    gpus: int = 1
-    budget: float | None = None
+    request: PlanRequest
+    runs: list[PlannedRun]
+    not_yet: dict[str, int] = field(default_factory=dict)
+    datasets: list[DatasetDisk] = field(default_factory=list)
+    free: int = 0
     closes: tuple[int, int] = (0, 0)
     needed: float | None = None
 
     @property
-    def todo(self) -> list[Run]:
+    def todo(self) -> list[PlannedRun]:
         """The runs chosen to be done."""
         return [run for run in self.runs if run.chosen]
 
@@ -91,26 +123,34 @@ class Plan:
         return sum(run.work.checkpoint_bytes for run in self.todo if run.work)
 
     @property
-    def wall(self) -> float:
+    def wall_hours(self) -> float:
         """Hours until the chosen runs are done, one a GPU."""
-        return side_by_side([run.hours or 0.0 for run in self.todo], self.gpus)
+        return hours_side_by_side([run.hours or 0.0 for run in self.todo], self.request.gpus)
+
+    @property
+    def hours_by_basis(self) -> dict[str, float]:
+        """Hours of the chosen runs, by what the hours rest on."""
+        hours: dict[str, float] = {}
+        for run in self.todo:
+            hours[run.basis] = hours.get(run.basis, 0.0) + (run.hours or 0.0)
+        return hours
 
     def as_json(self) -> dict[str, Any]:
         """The documented object of `ssbench plan --json`; `ssbench run --plan` does its chosen runs, in its order."""
         return {
             "plan": 1,
-            "targets": list(self.targets),
-            "assumed": {"tflops": self.device.tflops, "utilisation": self.device.utilisation},
-            "budget_hours": self.budget,
-            "gpus": self.gpus,
+            "targets": list(self.request.targets),
+            "assumed": asdict(self.request.device),
+            "budget_hours": self.request.budget,
+            "gpus": self.request.gpus,
             "totals": {
                 "runs": len(self.runs),
                 **Counter(run.state for run in self.runs),
                 "chosen": len(self.todo),
                 "hours": sum(run.hours or 0.0 for run in self.todo),
-                "hours_by_basis": by_basis(self.todo),
+                "hours_by_basis": self.hours_by_basis,
                 "hours_unknown": sum(run.hours is None for run in self.todo),
-                "wall_hours": self.wall,
+                "wall_hours": self.wall_hours,
                 "cells_closed": self.closes[0],
                 "gains_closed": self.closes[1],
             },
@@ -120,101 +160,182 @@ class Plan:
                 "free": self.free,
                 "datasets": [asdict(d) for d in self.datasets],
             },
-            "runs": [run.as_json() for run in self.runs],
+            "runs": [run.model_dump(mode="json") for run in self.runs],
         }
 
 
-def by_basis(runs: Sequence[Run]) -> dict[str, float]:
-    """Hours by what they rest on."""
-    found: Counter[str] = Counter()
-    for run in runs:
-        found[run.cost.basis] += run.hours or 0.0  # type: ignore[assignment]
-    return dict(found)
+def make_plan(request: PlanRequest, places: Places) -> Plan:
+    """The runs behind tables and recipes, each once, chosen and in order. Needs no prepared data.
+
+    Raises:
+        UsageError: a recipe without a split, an unknown split, or nothing that has a recipe. RecipeError: a recipe or
+        table that is wrong.
+    """
+    targets = target_runs(request.targets, request.splits, places)
+    runs = _RunLookup(targets, places, request).runs()
+    names = dict.fromkeys(run.split.partition("/")[0] for run in runs if run.state != "done")
+    datasets = [_disk_of(name, places.data) for name in names]
+    folder = places.runs
+    while not folder.is_dir():
+        folder = folder.absolute().parent
+    return decide(Plan(request, runs, dict(targets.not_yet), datasets, shutil.disk_usage(folder).free))
 
 
-def decided(plan: Plan) -> Plan:
-    """The plan with its runs chosen and in order (`choose`); those not chosen stand last."""
-    options = [Option(r.id, r.seed, r.hours, len(_places(r)), r.state in THERE) for r in plan.runs]
-    known = {run.id for run in plan.runs}
-    gains = Counter((run.id, base) for run in plan.runs for base in run.bases if base in known)
-    taken = choose(options, gains, plan.budget)
+def decide(plan: Plan) -> Plan:
+    """The plan with its runs chosen and in order, by the rule of `choose`."""
+    options = [Option(run.id, run.seed, run.hours, run.closes, run.state in THERE) for run in plan.runs]
+    known_ids = {run.id for run in plan.runs}
+    gains = Counter((run.id, base) for run in plan.runs for base in run.bases if base in known_ids)
+    taken = choose(options, gains, plan.request.budget)
     rank = {id: at for at, id in enumerate(taken)}
     there = [run for run in plan.runs if run.state in THERE]
-    chosen = sorted((replace(r, chosen=True) for r in plan.runs if r.id in rank), key=lambda r: rank[r.id])
+    chosen = sorted((run for run in plan.runs if run.id in rank), key=lambda run: rank[run.id])
     rest = [run for run in plan.runs if run.state not in THERE and run.id not in rank]
-    needed = None if taken else least(options, gains)
-    return replace(plan, runs=(*there, *chosen, *rest), closes=closed(taken, options, gains), needed=needed)
+    runs = [run.model_copy(update={"chosen": run.id in rank}) for run in (*there, *chosen, *rest)]
+    needed = None if taken else shortest_unit(options, gains)
+    return replace(plan, runs=runs, closes=closed(taken, options, gains), needed=needed)
 
 
-def _places(run: Run) -> set[str]:
-    """Its cells, the columns of one class each as one (`choose`); a recipe of no table closes itself."""
-    return {cell.partition("#")[0] for cell in run.cells} or {run.recipe}
+def split_size(name: str, data_root: Path) -> tuple[int, int, str | None]:
+    """(labelled images, unlabelled images, digest) of a split, by the manifest where it tells; else by its lists.
+
+    The digest is None where nobody published it and the lists are not here yet. UsageError for an unknown split.
+    """
+    entry = manifest().splits.get(name)
+    digest = None if entry is None else published_digest(entry)
+    if entry is not None and (digest or not (data_root / "splits" / name).is_dir()):
+        return entry.labeled.count, entry.unlabeled.count, digest
+    lists = Partition.read(name, data_root)
+    return len(lists.labeled), len(lists.unlabeled), lists.sha256
 
 
-ROW = ("recipe", "split", "seeds", "state", "hours", "basis", "cells")
+class _RunLookup:
+    """The runs of `TargetRuns`, looked up in the store, the run folders and the manifest."""
+
+    def __init__(self, targets: TargetRuns, places: Places, request: PlanRequest) -> None:
+        self.targets, self.places, self.request = targets, places, request
+        self._recipes: dict[tuple[str, tuple[str, ...]], Recipe] = {}
+        self._sizes = {split: split_size(split, places.data) for *_, split in targets.cells}
+        self._works: dict[str, Work | str] = {}
+        self._cache = WorkCache()
+        # only the folders of these recipes and splits: a store may hold 100,000 records of others
+        store = ResultStore(places.results)
+        wanted = dict.fromkeys((self._recipe(name).stored_name, name[2]) for name in targets.cells)
+        records = [record for place in wanted for record in store.runs(*place) if not record.quick]
+        self._by_key: dict[str, Record] = {}
+        for record in records:
+            if record.key not in self._by_key or record.status == "done":
+                self._by_key[record.key] = record
+        self._records = records
+        self._speeds = stored_speeds(records, request.hardware)
+
+    def runs(self) -> list[PlannedRun]:
+        """Every run once, with all that is asked of it, in the order it is first asked for; seeds in turn."""
+        runs: dict[str, PlannedRun] = {}
+        with Bars() as bars:
+            for name in bars.watch(self.targets.cells, "counting what a step computes", len(self.targets.cells)):
+                self._work(name)
+        for seed in range(self.request.seeds):
+            for name in self.targets.cells:
+                run = self._run(name, seed)
+                runs[run.id] = run if run.id not in runs else _merged(runs[run.id], run)
+        return list(runs.values())
+
+    def _run(self, name: RunName, seed: int) -> PlannedRun:
+        recipe, (recipe_name, overrides, split) = self._recipe(name), name
+        digest, work = self._sizes[split][2], self._work(name)
+        key = None if digest is None else recipe.key(digest, seed)
+        price = cost(work, self._speeds.get(speed_kind(recipe.resolved())), self.request.device)
+        counted = work if isinstance(work, Work) else None
+        state, left, note = self._state(recipe, split, seed, key, counted)
+        hours = 0.0 if state == "done" else None if price.hours is None else price.hours * left
+        return PlannedRun(
+            id=self._id(name, seed),
+            recipe=recipe_name,
+            overrides=list(overrides),
+            split=split,
+            seed=seed,
+            key=key,
+            state=state,
+            cells=self.targets.cells[name],
+            bases=[self._id(base, seed) for base in self.targets.bases.get(name, ())],
+            hours=hours,
+            basis=price.basis,
+            measured=price.is_measured,
+            work=counted,
+            note=note,
+        )
+
+    def _recipe(self, name: RunName) -> Recipe:
+        if name[:2] not in self._recipes:
+            self._recipes[name[:2]] = load(name[0], name[1], data_root=self.places.data)
+        return self._recipes[name[:2]]
+
+    def _id(self, name: RunName, seed: int) -> str:
+        """What a run key hashes, with the split's name for its digest."""
+        return f"{settings_digest(self._recipe(name).resolved())} {name[2]} {seed}"
+
+    def _work(self, name: RunName) -> Work | str:
+        """What a run computes, or why nobody can say."""
+        recipe, (labeled, unlabeled, _) = self._recipe(name), self._sizes[name[2]]
+        if (place := self._id(name, 0)) not in self._works:
+            try:
+                ledger = self.places.data / recipe.data.dataset / "ledger.json"
+                self._works[place] = self._cache.get(
+                    recipe, labeled, unlabeled, ledger, lambda: self._counter.count(recipe, labeled, unlabeled)
+                )
+            except Exception as error:  # a method or network of others may not expect to be counted
+                self._works[place] = str(error).partition("\n")[0] or type(error).__name__
+        return self._works[place]
+
+    @cached_property
+    def _counter(self) -> WorkCounter:
+        """Made when the cache does not know a recipe: it loads torch."""
+        from ssbench.jobs.workload import WorkCounter
+
+        return WorkCounter(self.places.data)
+
+    def _state(
+        self, recipe: Recipe, split: str, seed: int, key: str | None, work: Work | None
+    ) -> tuple[RunState, float, str]:
+        """(state, share that is left, why)."""
+        record, folder = self._record(recipe, split, seed, key), run_folder(recipe, split, seed, self.places)
+        if record and record.status == "done":
+            return "done", 0.0, "" if record.recipe == recipe.stored_name else f"as {record.recipe}"
+        progress = read_progress(folder)
+        is_mine, has_progress = progress.key == key, progress.state is not None
+        left = 1.0
+        if work and is_mine and progress.steps == work.steps:
+            left = max(1 - (progress.step or 0) / work.steps, 0.0)
+        if is_locked(folder / LOCK):
+            return "running", left, ""
+        if record:
+            return "failed", 1.0, record.reason
+        if (folder / "checkpoint.pt").is_file() and (is_mine or not has_progress):
+            return "partial", left, ""
+        return "missing", 1.0, ""
+
+    def _record(self, recipe: Recipe, split: str, seed: int, key: str | None) -> Record | None:
+        if key is not None:
+            return self._by_key.get(key)
+        place = (recipe.stored_name, split, seed, settings_digest(recipe.resolved()))
+        return next((r for r in self._records if (r.recipe, r.split, r.seed, r.settings) == place), None)
 
 
-def rows(plan: Plan) -> list[tuple[str, ...]]:
-    """One line for each recipe and split, in the plan's order: what is left of its seeds, for people."""
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in plan.runs:
-        groups.setdefault((run.recipe, *run.overrides, run.split), []).append(run)
-    return [_row(some) for some in groups.values()]
+def _merged(one: PlannedRun, two: PlannedRun) -> PlannedRun:
+    """One run that two names ask for, under the name that is further on."""
+    first, again = (two, one) if FURTHEST.index(two.state) < FURTHEST.index(one.state) else (one, two)
+    other = [] if first.name == again.name else [again.name]
+    cells, also = dict.fromkeys((*one.cells, *two.cells)), dict.fromkeys((*one.also, *two.also, *other))
+    return first.model_copy(update={"cells": list(cells), "bases": [*one.bases, *two.bases], "also": list(also)})
 
 
-def _row(some: Sequence[Run]) -> tuple[str, ...]:
-    first, known = some[0], [run.hours for run in some if run.hours is not None]
-    states = Counter(_state(run) for run in some)
-    hours = _shown(sum(known)) if len(known) == len(some) else "?"
-    basis = first.cost.basis if any(run.state != "done" for run in some) else ""
-    return (
-        " ".join([first.recipe, *first.overrides]),
-        first.split,
-        ",".join(str(run.seed) for run in some),
-        ", ".join(f"{count} {state}" for state, count in states.items()),
-        hours,
-        basis,
-        str(len(_places(first))),
-    )
-
-
-def _state(run: Run) -> str:
-    return run.state if run.chosen or run.state in THERE else "left out"
-
-
-def summary(plan: Plan) -> Iterator[str]:
-    """What a person wants to know of the whole, a line each."""
-    states = Counter(run.state for run in plan.runs)
-    told = ", ".join(f"{states[state]} {state}" for state in ("done", "running", "partial", "failed", "missing"))
-    shared = sum(len(run.also) for run in plan.runs)
-    yield f"{len(plan.runs)} runs: {told}" + (f"; {shared} more are the same under another name" if shared else "")
-    if plan.not_yet:
-        yield f"{sum(plan.not_yet.values())} cells have no recipe yet: {', '.join(plan.not_yet)}"
-    if plan.budget is not None:
-        yield f"{len(plan.todo)} of them fit {plan.budget:g} hours; they close {_closes(plan)}"
-    for basis, hours in by_basis(plan.todo).items():
-        yield f"{_shown(hours)} hours: {basis}"
-    yield f"{_shown(plan.wall)} hours on {plan.gpus} at a time" if plan.todo else "nothing is left to do"
-    short = " (too little)" if plan.checkpoints > plan.free else ""
-    yield f"{plan.checkpoints / GIB:.1f} GiB of checkpoints, {plan.free / GIB:.0f} GiB free{short}"
-    for one in plan.datasets:
-        yield _store(one)
-
-
-def _closes(plan: Plan) -> str:
-    cells, gains = plan.closes
-    return f"{cells} cells and {gains} gains"
-
-
-def _store(one: Store) -> str:
-    if one.prepared:
-        return f"{one.name}: prepared, {(one.bytes or 0) / GIB:.1f} GiB"
-    size = "size not published" if one.bytes is None else f"{one.bytes / GIB:.1f} GiB of archives, twice with its files"
-    size = size if one.bytes != 0 else "nothing to download"
-    return f"{one.name}: not prepared ({size}): ssbench prepare {one.name}"
-
-
-def _shown(hours: float) -> str:
-    if 0 < hours < 0.01:
-        return "<0.01"
-    return f"{hours:.2f}" if hours < 1 else f"{hours:.1f}"
+def _disk_of(name: str, data_root: Path) -> DatasetDisk:
+    """Of a dataset that is not prepared, the bytes to download."""
+    ledger = Ledger.read(data_root / name)
+    if ledger is not None:
+        return DatasetDisk(name, True, ledger.bytes)
+    archives = plan_of(name).archives if name in known() else None
+    sizes = None if archives is None else [archive.size for archive in archives if not archive.optional]
+    is_known = sizes is not None and None not in sizes
+    return DatasetDisk(name, False, sum(size or 0 for size in sizes or ()) if is_known else None)

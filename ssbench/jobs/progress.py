@@ -1,7 +1,7 @@
-"""`progress.json` in a run's folder: how far the run is, for whoever looks (`ssbench status`, other queues).
+"""`progress.json` in a run's folder: how far the run is, for `ssbench status` and for other queues.
 
-Written by the process that holds the folder's lock, whole or not at all, and seldom: a step costs a look at the clock.
-Nothing in it is read from the device, and no run depends on it.
+The process that holds the folder's lock writes it, at most every few seconds, so that a step only costs a look at the
+clock. Nothing in it is read from the device (that would wait for the step), and no run depends on it.
 """
 
 from __future__ import annotations
@@ -11,29 +11,80 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ssbench.errors import SsbenchError, Stopped
+from pydantic import BaseModel, ConfigDict, Field
+
+from ssbench.errors import DataError, SsbenchError, Stopped
+from ssbench.files import read_model, write_bytes
 
 NAME = "progress.json"
 EVERY = 3.0
-"""Seconds between two writes."""
+"""Seconds between two writes. `ssbench status --watch` looks every 2 s, so a line is at most 5 s old."""
+MAX_BYTES = 1_000_000
 
-State = Literal["running", "done", "failed", "stopped"]
+EndState = Literal["done", "failed", "stopped"]
 Facts = Callable[[], Mapping[str, Any]]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """What the file says, or nothing where there is none that can be read."""
+class RunProgress(BaseModel):
+    """A progress file as read back; a field is None where the file does not have it.
+
+    started, updated: seconds since 1970. job: Slurm's. eta_s: seconds to the last step of the stage. score, best:
+    percent, of the epochs' select subset. starts: how often the run was begun or resumed.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    key: str | None = None
+    recipe: str | None = None
+    split: str | None = None
+    seed: Count | None = None
+    quick: bool | None = None
+    device: str | None = None
+    host: str | None = None
+    pid: Count | None = None
+    job: str | None = None
+    starts: Count | None = None
+    started: Number | None = None
+    stage: str | None = None
+    step: Count | None = None
+    steps: Count | None = None
+    epoch: Count | None = None
+    epochs: Count | None = None
+    metric: str | None = None
+    score: Number | None = None
+    best: Number | None = None
+    images_per_s: Number | None = None
+    state: Literal["running", "done", "failed", "stopped"] | None = None
+    doing: str | None = None
+    why: str | None = None
+    updated: Number | None = None
+    eta_s: Number | None = None
+
+
+def read_progress(folder: Path, report: Callable[[str], None] | None = None) -> RunProgress:
+    """The progress of the run in `folder`, empty where there is no file or a damaged one.
+
+    Args:
+        report: called with the error of a damaged file, for a person.
+    """
+    path = folder / NAME
     try:
-        found = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        if path.is_file():
+            fix = f"rm {path}: no run needs it"
+            return read_model(path, RunProgress, "progress file", fix, max_bytes=MAX_BYTES)
+    except DataError as error:
+        if report is not None:
+            report(f"ignored: {error}")
+    return RunProgress()
 
 
-def job_id() -> str | None:
+def slurm_job_id() -> str | None:
     """The Slurm job this process belongs to, as `squeue` writes it: 12, or 12_3 in an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
@@ -42,60 +93,55 @@ def job_id() -> str | None:
 class ProgressFile:
     """The file of one run while one process works on it.
 
-    about: which run it is, with its "key"; a file of the same key that stands there tells how often it was begun.
-    facts: what changes, as plain numbers of the host; "step" and "steps" are read here for the time that is left.
+    about: which run it is, with its "key". Starts are counted over processes as long as the file there has this key.
+    facts: the fields that change; "step" and "steps" are read here for the time that is left.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        before = read(folder)
-        mine = before.get("key") == about["key"]
-        now = time.time()
+        before, now = read_progress(folder), time.time()
         self._path = folder / NAME
         self._fixed = {
             **about,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "job": job_id(),
-            "starts": 1 + (before.get("starts", 0) if mine else 0),
+            "job": slurm_job_id(),
+            "starts": 1 + ((before.starts or 0) if before.key == about["key"] else 0),
             "started": now,
         }
         self.facts: Facts = dict
-        self._next, self._since = 0.0, (0, now)
+        self._next_write, self._first_step = 0.0, (0, now)
         self._write("running", "starting")
 
     def tick(self, doing: str = "") -> None:
-        """Something went on: a step, or `doing` something else. Writes if the last time is long enough ago."""
-        if time.monotonic() >= self._next:
+        """Note a step, or `doing` something else. The file is written if the last write is long enough ago."""
+        if time.monotonic() >= self._next_write:
             self._write("running", doing)
 
-    def end(self, state: State, why: str = "") -> None:
-        """The process lets go of the run."""
+    def end(self, state: EndState, why: str = "") -> None:
+        """Write how the process left the run."""
         self._write(state, "", why)
 
-    def ended_by(self, error: BaseException) -> None:
-        """`end` for an error: a request to stop leaves a run that can go on."""
+    def end_with(self, error: BaseException) -> None:
+        """`end` with the state that an error leaves: a request to stop leaves a run that can be resumed."""
         why = error.what if isinstance(error, SsbenchError) else f"{type(error).__name__}: {str(error)[:300]}"
         self.end("stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed", why)
 
-    def _write(self, state: State, doing: str, why: str = "") -> None:
-        """Renamed into place but not flushed to the disk: a lost file is a lost line of a display, a wait is a wait."""
+    def _write(self, state: str, doing: str, why: str = "") -> None:
+        """Replace the file, without waiting for the disk: losing it costs a line of a display, a wait costs steps."""
         facts, now = dict(self.facts()), time.time()
-        told = {**self._fixed, **facts, "state": state, "doing": doing, "why": why, "updated": now}
-        told["eta_s"] = self._left(facts, now) if state == "running" else None
-        fresh = self._path.with_name(f"{NAME}.new")
-        try:
-            fresh.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            fresh.replace(self._path)
-        except OSError:  # a full disk ends the run where something is lost by it, not here
-            pass
-        self._next = time.monotonic() + EVERY
+        content = {**self._fixed, **facts, "state": state, "doing": doing, "why": why, "updated": now}
+        content["eta_s"] = self._seconds_left(facts, now) if state == "running" else None
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        with suppress(OSError):  # a full disk ends the run where a checkpoint is lost, not here
+            write_bytes(self._path, text.encode(), flush=False)
+        self._next_write = time.monotonic() + EVERY
 
-    def _left(self, facts: Mapping[str, Any], now: float) -> float | None:
-        """Seconds to the last step at the pace since the first step seen here, scoring included."""
+    def _seconds_left(self, facts: Mapping[str, Any], now: float) -> float | None:
+        """Seconds to the last step, at the pace since the first step this process saw; scoring is part of the pace."""
         step, steps = facts.get("step"), facts.get("steps")
         if step is None or steps is None:
             return None
-        if self._since[0] == 0 or step < self._since[0]:
-            self._since = (step, now)
-        done, spent = step - self._since[0], now - self._since[1]
+        if self._first_step[0] == 0 or step < self._first_step[0]:  # the first step, or a new stage
+            self._first_step = (step, now)
+        done, spent = step - self._first_step[0], now - self._first_step[1]
         return round(spent / done * (steps - step), 1) if done > 0 else None

@@ -1,192 +1,233 @@
-"""Several runs after one another: what a recipe or a table asks for, done once each.
+"""Jobs on this machine, each done once: one after another in this process, or side by side in worker processes.
 
-A run that another process works on is passed over and come back to: when that process is done, so is the run here.
+A job that another process works on is set aside, and is done here too once that process has ended.
+Small nets leave cores idle: two runs with one thread each are faster than one run with two. With GPUs each worker sees
+one of them alone.
 """
 
 from __future__ import annotations
 
-import math
+import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
 
-from ssbench.errors import SsbenchError, Stopped, UsageError
-from ssbench.jobs.backlog import LOOK_EVERY, Line, let_go
-from ssbench.jobs.job import Busy, Cell, Done, Places
-from ssbench.recipe.recipe import Division, load
+import torch
 
-__all__ = ["QUICK_SPLIT", "Cell", "Done", "cells", "do_one", "seats", "work"]
+from ssbench.console import Bars, say
+from ssbench.errors import SsbenchError, Stopped
+from ssbench.jobs.job import Job, Outcome, Places
+from ssbench.jobs.queue_file import POLL_LOCKS, Backlog, folder_is_free, write_queue_file
+from ssbench.jobs.run import run_job
+from ssbench.train.distributed import Team, first, join
+from ssbench.train.stopping import ASKING
 
-QUICK_SPLIT = "toy/ours/1_8"
-
-
-def cells(
-    targets: Sequence[str],
-    splits: Sequence[str],
-    seeds: Sequence[int],
-    overrides: Sequence[str],
-    quick: bool,
-    places: Places,
-    division: Division | None = None,
-) -> list[Cell]:
-    """The runs behind recipes and tables, each once, in order.
-
-    A recipe needs `--split`; a table knows its splits, of which `--split` selects some. Quick runs take the toy split.
-
-    Raises:
-        UsageError: a recipe without a split, an unknown split, or a table none of whose cells has a recipe yet.
-        RecipeError: a recipe that is wrong, before any of them runs.
-    """
-    from ssbench.recipe.recipe import is_table_name
-
-    if quick:
-        _toy(places)
-    wanted: list[Cell] = []
-    for target in targets:
-        if is_table_name(target.rpartition("/")[2].removesuffix(".yaml")):
-            runs = _of_table(target, splits, places, quick)
-        else:
-            load(target, overrides, quick, division, places.data)
-            runs = [(target, (), split) for split in _named(target, splits, places, quick)]
-        wanted += [Cell(r, s, seed, (*own, *overrides), quick, division) for seed in seeds for r, own, s in runs]
-    return list(dict.fromkeys(wanted))
+Outcomes = dict[Job, Outcome]
 
 
-def _named(target: str, splits: Sequence[str], places: Places, quick: bool) -> Sequence[str]:
-    """The splits asked for, each of which must be there."""
-    from ssbench.splits.manifest import Partition
-
-    if not splits and not quick:
-        raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
-    for split in splits:
-        Partition.read(split, places.data)
-    return splits or [QUICK_SPLIT]
-
-
-def seats(device: str | None) -> int:
-    """Runs at a time when nobody says how many: one a GPU; one on a CPU, and where torchrun has shared the GPUs out."""
-    import torch
-
+def default_workers(device: str | None) -> int:
+    """Runs at a time without `--jobs`: one a GPU. One on a CPU, on a named GPU, and where torchrun shares the GPUs."""
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     return max(torch.cuda.device_count(), 1) if alone and device in (None, "cuda") else 1
 
 
 def work(
-    wanted: Sequence[Cell], places: Places, device: str | None, jobs: int = 1, since: float | None = None,
+    jobs: Sequence[Job], places: Places, device: str | None, workers: int = 1, since: float | None = None,
     wait: bool = True,
-) -> list[Done]:  # fmt: skip
-    """Do the cells in order, `jobs` at a time; one failed run does not stop the others, a request to stop does.
+) -> list[Outcome]:  # fmt: skip
+    """Do the jobs in order, `workers` at a time. A failed run does not stop the others.
 
-    since: when the queue began, if not now. wait: for cells that other processes work on, else they come back `busy`.
+    Args:
+        since: when the queue began (seconds since 1970), if not now; see `run.run`.
+        wait: for jobs that other processes work on; else they come back `busy`. Workers always wait.
     Raises:
-        Stopped: a signal came (exit code 75).
+        Stopped: a signal came (exit code 75); every run in progress has saved.
     """
-    from ssbench.jobs.local import side_by_side
-    from ssbench.train.distributed import join
-
     began = time.time() if since is None else since
-    with _in_line(wanted, places) as line:
-        if jobs > 1 and len(wanted) > 1:
-            found = side_by_side(line, len(wanted), places, device, jobs, began)
+    with _backlog(jobs, places) as backlog:
+        if workers > 1 and len(jobs) > 1:
+            outcomes = _Workers(backlog, len(jobs), places, device, workers, began).work()
         else:
-            found = _one_by_one(line, len(wanted), places, join(device), began, wait)
-    return [found[cell] for cell in wanted]
+            outcomes = _one_by_one(backlog, len(jobs), places, join(device), began, wait)
+    return [outcomes[job] for job in jobs]
 
 
 @contextmanager
-def _in_line(wanted: Sequence[Cell], places: Places) -> Iterator[Line[Cell]]:
-    """The cells in line, which the board shows where there are several."""
-    from ssbench.jobs.queue_file import posted
-    from ssbench.train.distributed import first
-
-    if len(wanted) == 1 or not first():
-        yield Line(wanted)
+def _backlog(jobs: Sequence[Job], places: Places) -> Iterator[Backlog]:
+    """The backlog, with a queue file where there are several jobs. A job whose recipe is wrong fails at its turn."""
+    if len(jobs) == 1 or not first():
+        yield Backlog(jobs)
         return
-    entries = dict(_entries(wanted, places))
-    with posted(places.runs) as show:
-        yield Line(wanted, lambda cells: show([entries[cell] for cell in cells if cell in entries]))
-
-
-def _entries(wanted: Sequence[Cell], places: Places) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """The cells for the board, without those whose recipes are wrong: they fail when it is their turn."""
-    for cell in wanted:
+    entries = {}
+    for job in jobs:
         with suppress(SsbenchError):
-            yield cell, cell.posted(places)
+            entries[job] = job.queue_entry(places)
+    with write_queue_file(places.runs) as write:
+        yield Backlog(jobs, lambda left: write([entries[job] for job in left if job in entries]))
 
 
-def _one_by_one(line: Line[Cell], total: int, places: Places, team: Any, since: float, wait: bool) -> dict[Cell, Done]:
-    """All cells in this process, or in the processes of its team."""
-    from ssbench.console import Bars, say
-
-    tell, found = say if team.leads else _silent, dict[Cell, Done]()
+def _one_by_one(backlog: Backlog, total: int, places: Places, team: Team, since: float, wait: bool) -> Outcomes:
+    """All jobs in this process, or in the processes of its team."""
+    tell, outcomes = say if team.leads else _silent, Outcomes()
     with Bars(show=team.leads, write_line=tell) as bars:
-        while line:
-            cell = line.next(lambda folder: team.any(team.leads and let_go(folder)))
-            if cell is None:
-                time.sleep(LOOK_EVERY)
+        while backlog:
+            job = backlog.next(lambda folder: team.any(team.leads and folder_is_free(folder)))
+            if job is None:
+                time.sleep(POLL_LOCKS)
                 continue
             if total > 1:
-                tell(f"[{len(found) + 1}/{total}] {cell}")
-            done = do_one(cell, places, team, bars, since)
-            if done.busy is None or not wait:
-                found[cell] = done
-            elif line.later(cell, done.busy):
-                tell(f"{done}; going on when it has ended (Ctrl-C stops waiting)")
-    return found
+                tell(f"[{len(outcomes) + 1}/{total}] {job}")
+            outcome = run_job(job, places, team, bars, since)
+            if outcome.busy is None or not wait:
+                outcomes[job] = outcome
+            elif backlog.set_aside(job, outcome.busy):
+                tell(f"{outcome}; going on when it has ended (Ctrl-C stops waiting)")
+    return outcomes
 
 
 def _silent(_: str) -> None:
     """Where the lines of all processes but the first go."""
 
 
-def do_one(cell: Cell, places: Places, team: Any, bars: Any, since: float = math.inf) -> Done:
-    """One cell, its error caught; only Stopped passes, and with several processes what ended one of them alone."""
-    import traceback
+def visible_gpus(device: str | None) -> tuple[str, ...]:
+    """GPUs for workers to share, as CUDA_VISIBLE_DEVICES names them; none on a CPU, and where one GPU is named."""
+    count = torch.cuda.device_count() if device in (None, "cuda") else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return tuple(name.strip() for name in visible.split(",") if name.strip())[:count] or tuple(map(str, range(count)))
 
-    from ssbench.console import say
-    from ssbench.jobs.run import run
-    from ssbench.train.distributed import ProcessFailed
 
+@dataclass
+class _Worker:
+    """A process that does one job after another. seat: its number, which decides its GPU. job: the one in hand."""
+
+    process: BaseProcess
+    pipe: Connection[Any, Any]
+    seat: int
+    job: Job | None = None
+
+
+@dataclass
+class _Workers:
+    """Worker processes and the jobs they share.
+
+    A worker that dies takes its run down as failed and no other, and another takes its place. A request to stop reaches
+    every worker, which saves and says so.
+    """
+
+    backlog: Backlog
+    total: int
+    places: Places
+    device: str | None
+    count: int
+    since: float
+    outcomes: Outcomes = field(default_factory=dict)
+    workers: list[_Worker] = field(default_factory=list)
+    is_stopping: bool = False
+
+    def work(self) -> Outcomes:
+        """Do all jobs. Stopped if a signal came."""
+        self.gpus = visible_gpus(self.device)
+        self.workers = [self._start(seat) for seat in range(min(self.count, self.total))]
+        old = {number: signal.signal(number, self._stop) for number in ASKING}
+        try:
+            self._hand_out()
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            for worker in self.workers:
+                worker.pipe.close()
+                worker.process.join()
+        if self.is_stopping:
+            what = f"stopped with {len(self.outcomes)} of {self.total} runs done"
+            raise Stopped(what, str(self.places.runs), "run the same command again")
+        return self.outcomes
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.is_stopping = True
+        for worker in self.workers:
+            worker.process.terminate()
+
+    def _hand_out(self) -> None:
+        """Hand out jobs and take in outcomes, until nothing is left or a stop was asked for."""
+        idle, busy = list(self.workers), dict[Any, _Worker]()
+        while busy or (self.backlog and not self.is_stopping):
+            while idle and not self.is_stopping and (job := self.backlog.next()) is not None:
+                worker = idle.pop()
+                if not worker.process.is_alive():
+                    worker = self._start(worker.seat)
+                    self.workers.append(worker)
+                worker.job = job
+                worker.pipe.send(job)
+                busy[worker.pipe] = worker
+            if not busy:
+                time.sleep(POLL_LOCKS)
+            for pipe in wait(list(busy), timeout=POLL_LOCKS):
+                message = _receive(busy[pipe])
+                if isinstance(message, str):
+                    say(message)
+                else:
+                    idle.append(busy.pop(pipe))
+                    self._take_in(message)
+
+    def _take_in(self, outcome: Outcome) -> None:
+        """Keep an outcome. A job held elsewhere returns to the backlog; one that was stopped has no outcome yet."""
+        if outcome.busy is not None:
+            if self.backlog.set_aside(outcome.job, outcome.busy):
+                say(f"{outcome}; going on when it has ended")
+        elif not isinstance(outcome.error, Stopped):
+            self.outcomes[outcome.job] = outcome
+            say(f"[{len(self.outcomes)}/{self.total}] {outcome}")
+
+    def _start(self, seat: int) -> _Worker:
+        """A new process. It is spawned, not forked: CUDA and the threads of torch do not survive a fork."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        gpu = self.gpus[seat % len(self.gpus)] if self.gpus else None
+        threads = max(1, (multiprocessing.cpu_count() or 1) // self.count)
+        arguments = (theirs, self.places, self.device, gpu, threads, self.since)
+        process = context.Process(target=_serve, args=arguments, daemon=False)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours, seat)
+
+
+def _receive(worker: _Worker) -> Outcome | str:
+    """An outcome or a line for the person. The outcome of a worker that died is its job, failed."""
     try:
-        record, repeated = run(cell.loaded(places), cell.split, cell.seed, places, team, bars, since)
-    except (Stopped, ProcessFailed):
-        raise
-    except Busy as busy:
-        return Done(cell, busy=busy.folder, error=busy)
-    except SsbenchError as error:
-        say(f"error: {error}")
-        return Done(cell, error=error)
-    except Exception as error:  # a fault, or memory ran out: the other runs may still be done
-        traceback.print_exc()
-        what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-        return Done(cell, error=SsbenchError(what, str(cell), "see the lines above; if it is a fault, report them"))
-    return Done(cell, record, repeated=repeated)
+        message: Outcome | str = worker.pipe.recv()
+    except EOFError:
+        assert worker.job is not None  # noqa: S101  a worker without a job is not waited for
+        worker.process.join()
+        what = f"its worker process ended with code {worker.process.exitcode}"
+        return Outcome(worker.job, error=SsbenchError(what, str(worker.job), "run it again"))
+    return message
 
 
-def _of_table(name: str, splits: Sequence[str], places: Places, quick: bool) -> list[tuple[str, tuple[str, ...], str]]:
-    """(recipe, overrides, split) of every run behind a table that we have a recipe for."""
-    from ssbench.results.store import ResultStore
-    from ssbench.tables.spec import PaperTable
-
-    filled = PaperTable.read(name).fill(ResultStore(places.results))
-    runs = [
-        (cell.recipe, cell.overrides, QUICK_SPLIT if quick else cell.split)
-        for cell in filled.wanted()
-        if cell.recipe and cell.split and (not splits or cell.split in splits)
-    ]
-    if not runs:
-        what = f"no cell of {name} has a recipe yet" + (" on these splits" if splits else "")
-        raise UsageError(what, "table", f"ssbench table {name} shows the state of each cell")
-    return list(dict.fromkeys(runs))
-
-
-def _toy(places: Places) -> None:
-    """Quick runs read the toy data, which are made where they are missing."""
-    from ssbench.console import say
-    from ssbench.prepare.prepare import prepare
-
-    if not (places.data / "toy" / "ledger.json").is_file():
-        say("making the toy data, once")
-        prepare("toy", places.data)
+def _serve(
+    pipe: Connection[Any, Any], places: Places, device: str | None, gpu: str | None, threads: int, since: float
+) -> None:
+    """What a worker process does: jobs in, lines and outcomes out."""
+    if gpu is not None:  # CUDA reads it when it is first used, which is below
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    for number in (signal.SIGINT, signal.SIGUSR2):  # the first process receives them and sends SIGTERM
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    team = join(device)
+    with Bars(show=False, write_line=pipe.send) as bars:
+        while True:
+            try:
+                job: Job = pipe.recv()
+            except EOFError:
+                return
+            try:
+                outcome = run_job(job, places, team, bars, since)
+            except Stopped as stopped:
+                outcome = Outcome(job, error=stopped)
+            pipe.send(outcome)

@@ -1,114 +1,205 @@
-"""What queues still have before them, for `ssbench status` and other queues: one file a queue in `runs/queues/`.
+"""The jobs a queue still has to do: in its process (`Backlog`), and as a file in `runs/queues/` that others read.
 
-A queue of this machine's workers locks its file and removes it at its end; what a killed one left is not locked, and
-is swept away by the next. A queue handed to Slurm has nobody who holds its file: Slurm says which of its jobs live.
+`ssbench status` and other queues read the files. A queue of this machine holds the lock of its file and removes the
+file at its end; a file that a killed queue left is not locked, and the next queue removes it. No process holds the file
+of a queue handed to Slurm: Slurm says which of its jobs live.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Annotated, Any, Literal
 
-from ssbench.files import is_locked, write_json
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from ssbench.errors import DataError
+from ssbench.files import LOCK, is_locked, open_lock, read_model, take_lock, write_json
+from ssbench.jobs.job import Job
+from ssbench.jobs.progress import Count, Number
 
 FOLDER = "queues"
-Launcher = Literal["local", "slurm"]
-Cells = Sequence[Mapping[str, Any]]
-Show = Callable[[Cells], None]
+MAX_BYTES = 64_000_000
+"""A million jobs take less."""
+POLL_LOCKS = 1.0
+"""Seconds between two looks at the locks of other processes' runs, when nothing else is to do."""
+
+Entries = Sequence[Mapping[str, Any]]
+RelativeFolder = Annotated[str, StringConstraints(pattern=r"^[^/\x00]{1,255}(/[^/\x00]{1,255})*$", max_length=2000)]
 
 
-@dataclass(frozen=True)
-class Queue:
-    """One file. cells: {"recipe", "split", "seed", "quick", "folder" (below runs/), "job"}, in their order.
+class QueueEntry(BaseModel):
+    """One job in a queue file. folder: of the run, below the runs folder. job: Slurm's, None on this machine."""
 
-    began: seconds since 1970. folder: where a Slurm queue's logs are.
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    recipe: str
+    split: str
+    seed: Count
+    quick: bool
+    folder: RelativeFolder
+    job: str | None = None
+
+
+class QueueFile(BaseModel):
+    """A queue file as read back.
+
+    cells: its jobs, in order. folder: of a Slurm queue's logs. began: seconds since 1970.
     """
 
-    path: Path
-    launcher: Launcher
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    launcher: Literal["local", "slurm"]
     host: str
-    pid: int
-    began: float
+    pid: Count
+    began: Number
     folder: str
-    cells: tuple[Mapping[str, Any], ...]
-
-    @property
-    def jobs(self) -> dict[str, str]:
-        """Run folder -> Slurm job, of a queue handed to Slurm."""
-        return {cell["folder"]: cell["job"] for cell in self.cells if cell["job"]}
+    cells: list[QueueEntry]
+    path: Path = Path()
 
 
-def queues(runs: Path) -> list[Queue]:
-    """Every queue that may still go on: held by a process, or handed to Slurm."""
-    found = (_read(path) for path in sorted((runs / FOLDER).glob("*.json")))
-    return [q for q in found if q is not None and (q.launcher == "slurm" or is_locked(q.path))]
+class Backlog:
+    """The jobs that one queue of this machine has left, in order; true while there are any.
+
+    A job whose folder another process holds is set aside and comes back once that lock is free.
+
+    Args:
+        changed: called with the jobs left whenever they change.
+    """
+
+    def __init__(self, jobs: Iterable[Job], changed: Callable[[list[Job]], None] | None = None) -> None:
+        self._todo, self._changed = deque(jobs), changed
+        self._elsewhere: dict[Job, Path] = {}
+        self._reported: set[Job] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._todo or self._elsewhere)
+
+    def next(self, is_free: Callable[[Path], bool] | None = None) -> Job | None:
+        """The job to try now, None where all that are left are held elsewhere.
+
+        Args:
+            is_free: whether a run's folder is free again (default: its lock is looked at).
+        """
+        job = self._todo.popleft() if self._todo else self._freed(is_free or folder_is_free)
+        if job is not None:
+            self._notify()
+        return job
+
+    def set_aside(self, job: Job, folder: Path) -> bool:
+        """Keep a job for later: another process works in `folder`. Whether this is the first time for the job."""
+        is_new = job not in self._reported
+        self._reported.add(job)
+        self._elsewhere[job] = folder
+        self._notify()
+        return is_new
+
+    def _freed(self, is_free: Callable[[Path], bool]) -> Job | None:
+        job = next((job for job, folder in self._elsewhere.items() if is_free(folder)), None)
+        if job is not None:
+            del self._elsewhere[job]
+        return job
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed([*self._todo, *self._elsewhere])
+
+
+def folder_is_free(folder: Path) -> bool:
+    """Whether no process works in a run's folder."""
+    return not is_locked(folder / LOCK)
+
+
+def read_queues(runs: Path, report: Callable[[str], None] | None = None) -> list[QueueFile]:
+    """Every queue that may still go on: held by a process, or handed to Slurm.
+
+    Args:
+        report: called with the error of a damaged file, which is then skipped.
+    Raises:
+        DataError: a file is damaged, and there is no `report`.
+    """
+    queues = []
+    for path in sorted((runs / FOLDER).glob("*.json")):
+        try:
+            if (queue := _read(path)) is not None:
+                queues.append(queue)
+        except DataError as error:
+            if report is None:
+                raise
+            report(f"ignored: {error}")
+    return queues
+
+
+def _read(path: Path) -> QueueFile | None:
+    """None where the file is gone, or where no process holds a queue of a machine any more."""
+    for attempt in range(3):
+        if not path.name.startswith("slurm-") and not is_locked(path):
+            return None
+        try:
+            queue = read_model(path, QueueFile, "queue file", f"rm {path}", max_bytes=MAX_BYTES)
+            return queue.model_copy(update={"path": path})
+        except DataError:
+            if not path.is_file():
+                return None
+            if attempt == 2:
+                raise
+            time.sleep(0.02)  # a local queue writes in place, and this may have been half of it
+    return None
 
 
 @contextmanager
-def posted(runs: Path) -> Iterator[Show]:
-    """This process's queue on the board, as the function given back last showed it: cells not begun yet, in order."""
-    _sweep(runs)
+def write_queue_file(runs: Path) -> Iterator[Callable[[Entries], None]]:
+    """Keep this process's queue file for the block, through the function that it yields: it writes the entries left."""
+    _remove_abandoned(runs)
     path, began = runs / FOLDER / f"local-{socket.gethostname()}-{os.getpid()}.json", time.time()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with open_lock(path) as file:
+        _wait_for_lock(file, json.dumps(_content("local", began, ())))
 
-        def show(cells: Cells) -> None:
-            """In place: a new file would not be locked. Whoever reads half of it looks again."""
+        def write(entries: Entries) -> None:
+            """In place, not by renaming: a new file would not be locked."""
             file.seek(0)
             file.truncate()
-            json.dump(_told("local", began, cells), file)
+            json.dump(_content("local", began, entries), file)
             file.flush()
 
         try:
-            yield show
+            yield write
         finally:
             path.unlink(missing_ok=True)
 
 
-def post_slurm(runs: Path, job: str, folder: Path, cells: Cells) -> None:
-    """A queue handed to Slurm; `job` is one of its jobs."""
+def write_slurm_queue(runs: Path, job: str, logs: Path, entries: Entries) -> None:
+    """The file of a queue handed to Slurm. job: one of its Slurm jobs; logs: their folder."""
     path = runs / FOLDER / f"slurm-{job.partition('_')[0]}.json"
-    write_json(path, _told("slurm", time.time(), cells, str(folder)))
+    write_json(path, _content("slurm", time.time(), entries, str(logs)))
 
 
 @contextmanager
-def alone(runs: Path) -> Iterator[None]:
-    """Only one process at a time looks what Slurm has of ours and adds to it."""
-    (runs / FOLDER).mkdir(parents=True, exist_ok=True)
-    with (runs / FOLDER / "submitting").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def submission_locked(runs: Path) -> Iterator[None]:
+    """For the block, no other process reads what Slurm has of ours and submits more: else both would submit a job."""
+    with open_lock(runs / FOLDER / "submitting") as file:
+        _wait_for_lock(file)
         yield
 
 
-def _told(launcher: Launcher, began: float, cells: Cells, folder: str = "") -> dict[str, Any]:
+def _wait_for_lock(file: IO[str], note: str = "") -> None:
+    while take_lock(file, note) is not None:
+        time.sleep(0.05)
+
+
+def _content(launcher: str, began: float, entries: Entries, folder: str = "") -> dict[str, Any]:
     about = {"launcher": launcher, "host": socket.gethostname(), "pid": os.getpid(), "began": began}
-    return {**about, "folder": folder, "cells": list(cells)}
+    return {**about, "folder": folder, "cells": list(entries)}
 
 
-def _read(path: Path) -> Queue | None:
-    """None of what is gone by now."""
-    for _ in range(3):
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            return Queue(path=path, **{**told, "cells": tuple(told["cells"])})
-        except OSError:
-            return None
-        except (ValueError, TypeError, KeyError):  # half of it: it is being written
-            time.sleep(0.02)
-    return None
-
-
-def _sweep(runs: Path) -> None:
-    """Remove what killed queues of this machine left."""
+def _remove_abandoned(runs: Path) -> None:
+    """Remove what killed queues of this machine left. Of other machines the lock may not be visible here."""
     for path in (runs / FOLDER).glob(f"local-{socket.gethostname()}-*.json"):
         if not is_locked(path):
             path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -11,27 +12,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ssbench.console import Bars
-from ssbench.errors import RunsFailed, Stopped, UsageError
+from ssbench.console import Bars, say
+from ssbench.errors import RunsFailed, SsbenchError, Stopped, UsageError
 from ssbench.files import LOCK, open_lock, take_lock, write_json
-from ssbench.jobs import progress as progress_file
-from ssbench.jobs.job import Busy, Places, run_folder
-from ssbench.jobs.progress import ProgressFile
+from ssbench.jobs.job import Busy, Job, Outcome, Places, run_folder
+from ssbench.jobs.progress import ProgressFile, RunProgress, read_progress
 from ssbench.recipe.recipe import Recipe
 from ssbench.results.store import ResultStore
 from ssbench.splits.manifest import Partition
 from ssbench.train.build import dataset_of
-from ssbench.train.distributed import ProcessFailed, Team
-from ssbench.train.record import failed_record, finished_record, progress_facts
-from ssbench.train.stages import fit
+from ssbench.train.distributed import Parted, Team
+from ssbench.train.record import head, progress_of, reason, record_of
 from ssbench.train.trainer import Diverged, Trainer
-
-__all__ = ["Order", "Places", "run", "run_folder"]
 
 
 @dataclass(frozen=True)
-class Order:
-    """A run as asked for: what makes it the run it is, and where it goes."""
+class RunSpec:
+    """What makes a run the run it is (recipe, lists, seed), and where its files go."""
 
     recipe: Recipe
     partition: Partition
@@ -39,8 +36,8 @@ class Order:
     places: Places
 
     @classmethod
-    def of(cls, recipe: Recipe, split: str, seed: int, places: Places) -> Order:
-        """From the split's name; its lists are cut to the first `data.few` where a recipe says so.
+    def of(cls, recipe: Recipe, split: str, seed: int, places: Places) -> RunSpec:
+        """From the split's name. Its lists are cut to the first `data.few` images where a recipe sets that.
 
         Raises:
             UsageError: the split is of other data. DataError: its lists are missing or changed.
@@ -64,21 +61,39 @@ class Order:
 
     @property
     def store(self) -> ResultStore:
-        """Where its record goes; no table shows a quick run's."""
+        """Where its record goes. A quick run's stays in its folder, so that no table shows it."""
         return ResultStore(self.folder / "result" if self.recipe.quick else self.places.results)
 
-    def recorded(self) -> dict[str, Any] | None:
-        """Its record if it is done."""
+    def find_record(self) -> dict[str, Any] | None:
+        """The stored record of this run, None where it is not done."""
         for record in self.store.runs(self.recipe.stored_name, self.partition.name):
             if record.key == self.key and record.status == "done":
                 return record.full()
         return None
 
-    def named(self) -> dict[str, Any]:
-        """What tells it from other runs, as plain data."""
-        recipe = self.recipe
-        about = {"recipe": recipe.stored_name, "split": self.partition.name, "seed": self.seed, "quick": recipe.quick}
-        return {"key": self.key, **about}
+
+def run_job(job: Job, places: Places, team: Team, bars: Bars, since: float = math.inf) -> Outcome:
+    """Do one job and catch its error, so that the other jobs of a queue are still done. `since` as in `run`.
+
+    Raises:
+        Stopped: a signal came; the whole queue ends. Parted: one of several processes failed alone; the others wait
+        for it in a collective, so the whole team has to end.
+    """
+    try:
+        with _exits_are_failures(job):
+            record, repeated = run(job.load_recipe(places), job.split, job.seed, places, team, bars, since)
+    except (Stopped, Parted):
+        raise
+    except Busy as busy:
+        return Outcome(job, busy=busy.folder, error=busy)
+    except SsbenchError as error:
+        say(f"error: {error}")
+        return Outcome(job, error=error)
+    except Exception as error:  # a fault of ours or of a plug-in, or memory ran out
+        traceback.print_exc()
+        what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        return Outcome(job, error=SsbenchError(what, str(job), "see the lines above; if it is a fault, report them"))
+    return Outcome(job, record, repeated=repeated)
 
 
 def run(
@@ -86,45 +101,44 @@ def run(
 ) -> tuple[dict[str, Any], bool]:
     """Train and score one run, or return its record if it is done. Returns (record, whether it was done before).
 
-    since: when the queue began (seconds since 1970); what another process has ended later than that stands for it:
-    a failure is not tried again, a quick run not done anew.
+    Args:
+        since: when the queue began, seconds since 1970. An end that another process reached after that counts for this
+            queue too: a failure is not tried again, a quick run is not repeated.
     Raises:
         Busy: another process works in the run's folder. DataError: data or split missing or changed.
         Stopped: a signal came, everything is saved. Diverged, and whatever else ends a run: recorded as a failed run,
-        then raised; with several processes as ProcessFailed, if it came to this one alone.
+        then raised; with several processes as Parted, if it happened in this one alone.
     """
-    order = Order.of(recipe, split, seed, places)
+    spec = RunSpec.of(recipe, split, seed, places)
     dataset = dataset_of(recipe.data.dataset, places.data, recipe.data.form)
-    if done := _done(order, team, since):
-        return done, True
-    with _locked(order.folder, team):
-        if done := _done(order, team, since):  # it ended just before the lock was ours
-            return done, True
-        _failed_since(order, team, since)
-        if recipe.quick and _recorded(order, team):
-            _forget(order.folder, team)
-        with _told(order, team, bars) as file:
-            trainer = Trainer(recipe, order.partition, dataset, seed, order.folder, team, bars)
-            return _trained(trainer, order.store, file), False
+    if record := _done_record(spec, team, since):
+        return record, True
+    with _folder_locked(spec.folder, team):
+        if record := _done_record(spec, team, since):  # it ended between the look above and the lock
+            return record, True
+        _raise_failure_since(spec, team, since)
+        if recipe.quick and _agreed_record(spec, team):
+            _empty_folder(spec.folder, team)
+        with _progress_shown(spec, team, bars) as progress:
+            trainer = Trainer(recipe, spec.partition, dataset, seed, spec.folder, team, bars)
+            if progress is not None:
+                progress.facts = lambda: progress_of(trainer)
+            return _train(trainer, spec.store), False
 
 
-def _trained(trainer: Trainer, store: ResultStore, file: ProgressFile | None) -> dict[str, Any]:
-    """The run from wherever its folder stands to its end; the record, stored."""
+def _train(trainer: Trainer, store: ResultStore) -> dict[str, Any]:
+    """The run from wherever its folder stands to its end. Returns its record, stored."""
     team = trainer.team
-    if file is not None:
-        file.facts = lambda: progress_facts(trainer)
     try:
-        with trainer.stop:
-            fit(trainer)
-            record = finished_record(trainer)
+        with trainer.stop, _exits_are_failures(trainer.folder):
+            record = record_of(trainer, trainer.run())
     except Stopped:
         raise
     except Exception as error:
         if team.leads:
-            store.add(failed_record(trainer, error))
+            store.add({**head(trainer), "status": "failed", **reason(error)})
         if team.world > 1 and not isinstance(error, Diverged):
-            what = f"process {team.rank}: {error}"
-            raise ProcessFailed(what, str(trainer.folder), "mend that and run again") from error
+            raise Parted(f"process {team.rank}: {error}", str(trainer.folder), "mend that and run again") from error
         raise
     if team.leads:
         write_json(trainer.folder / "record.json", record)
@@ -132,39 +146,55 @@ def _trained(trainer: Trainer, store: ResultStore, file: ProgressFile | None) ->
     return record
 
 
-def _recorded(order: Order, team: Team) -> dict[str, Any]:
-    """The run's record if the leader finds one, or nothing: all processes must ask, and go the same way."""
-    found = order.recorded()
-    if not team.any(team.leads and found is not None):
+@contextmanager
+def _exits_are_failures(where: object) -> Iterator[None]:
+    """Turn a `sys.exit` of a method, a plug-in or a library into an error of this run.
+
+    It would end the whole queue, with exit code 0 and no message where that code says `sys.exit()`.
+    """
+    try:
+        yield
+    except SystemExit as ended:
+        what = f"the method or plug-in called sys.exit({ended.code!r:.80})"
+        raise RunsFailed(what, str(where), "raise an exception there instead, and run it again") from ended
+
+
+def _agreed_record(spec: RunSpec, team: Team) -> dict[str, Any]:
+    """The run's record if the leader finds one, else {}.
+
+    The processes of a team must take the same way, or a collective never ends. So the leader's look decides: on a
+    network file system another process may see the record a moment later, and then returns a stand-in.
+    """
+    record = spec.find_record()
+    if not team.any(team.leads and record is not None):
         return {}
-    return found or order.recorded() or {"status": "done"}
+    return record or spec.find_record() or {"status": "done"}
 
 
-def _done(order: Order, team: Team, since: float) -> dict[str, Any]:
-    """The record that makes the run needless; of a quick one only if it is newer than `since`."""
-    found = _recorded(order, team)
-    if not order.recipe.quick or not found:
-        return found
-    return found if _ended(order, team, "done", since) else {}
+def _done_record(spec: RunSpec, team: Team, since: float) -> dict[str, Any]:
+    """The record that makes the run needless; of a quick run only one that is newer than `since`."""
+    record = _agreed_record(spec, team)
+    if not spec.recipe.quick or not record:
+        return record
+    return record if _ended_as("done", spec, team, since) else {}
 
 
-def _ended(order: Order, team: Team, state: str, since: float) -> bool:
-    """Whether the run came to that end after `since`, as the leader reads it."""
-    told = progress_file.read(order.folder)
-    matches = told.get("state") == state and told.get("key") == order.key
-    return team.any(team.leads and matches and told["updated"] > since)
+def _ended_as(state: str, spec: RunSpec, team: Team, since: float) -> RunProgress | None:
+    """The run's progress if it ended in `state` after `since`, as the leader reads it."""
+    progress = read_progress(spec.folder)
+    matches = progress.state == state and progress.key == spec.key and (progress.updated or 0) > since
+    return progress if team.any(team.leads and matches) else None
 
 
-def _failed_since(order: Order, team: Team, since: float) -> None:
+def _raise_failure_since(spec: RunSpec, team: Team, since: float) -> None:
     """Raise what made the run fail in another process after `since`."""
-    if _ended(order, team, "failed", since):
-        told = progress_file.read(order.folder)
-        where = f"{order.folder} (process {told.get('pid')} on {told.get('host')})"
-        raise RunsFailed(f"failed elsewhere: {told.get('why')}", where, "mend that and run it again")
+    if progress := _ended_as("failed", spec, team, since):
+        where = f"{spec.folder} (process {progress.pid} on {progress.host})"
+        raise RunsFailed(f"failed elsewhere: {progress.why}", where, "mend that and run it again")
 
 
-def _forget(folder: Path, team: Team) -> None:
-    """A finished quick run asks whether the code of today runs: it is done anew. The lock stays: it is held."""
+def _empty_folder(folder: Path, team: Team) -> None:
+    """A quick run tests today's code, so a finished one is repeated from nothing. The lock stays: it is held."""
     for path in folder.iterdir() if team.leads else ():
         if path.is_dir():
             shutil.rmtree(path)
@@ -174,17 +204,19 @@ def _forget(folder: Path, team: Team) -> None:
 
 
 @contextmanager
-def _told(order: Order, team: Team, bars: Bars) -> Iterator[ProgressFile | None]:
-    """The run's progress file while it is worked on; the first process writes it."""
+def _progress_shown(spec: RunSpec, team: Team, bars: Bars) -> Iterator[ProgressFile | None]:
+    """Keep the run's progress file while it is worked on. Only the leader writes it."""
     if not team.leads:
         yield None
         return
-    file = ProgressFile(order.folder, {**order.named(), "device": str(team.device)})
+    names = {"recipe": spec.recipe.stored_name, "split": spec.partition.name, "seed": spec.seed}
+    about = {"key": spec.key, **names, "quick": spec.recipe.quick, "device": str(team.device)}
+    file = ProgressFile(spec.folder, about)
     bars.on_progress = file.tick
     try:
         yield file
     except BaseException as error:
-        file.ended_by(error)
+        file.end_with(error)
         raise
     else:
         file.end("done")
@@ -193,8 +225,8 @@ def _told(order: Order, team: Team, bars: Bars) -> Iterator[ProgressFile | None]
 
 
 @contextmanager
-def _locked(folder: Path, team: Team) -> Iterator[None]:
-    """The run's folder, held by this process (the first of its team) until it ends, however it ends."""
+def _folder_locked(folder: Path, team: Team) -> Iterator[None]:
+    """Hold the lock of the run's folder. The leader takes it for its team; the system gives it up when that ends."""
     with open_lock(folder / LOCK) if team.leads else nullcontext() as file:
         holder = take_lock(file) if file else None
         if team.any(holder is not None):

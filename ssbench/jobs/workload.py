@@ -1,35 +1,46 @@
-"""The arithmetic of a run before it is run: steps, images, FLOPs, bytes of its checkpoints. Needs no data."""
+"""The arithmetic of a run before it is run: steps, images, FLOPs, bytes of its checkpoints. Needs no data.
+
+Training FLOPs = steps x sum over passes of images x forward FLOPs x (3 if gradients come back, else 1): the backward
+pass takes twice the forward one. A pass is one image through one network. Which passes a step makes (student, teacher,
+strong views, perturbed decoder) is counted, not typed in, so that it also holds for methods of other people: the method
+is built as its recipe says but with timm's smallest encoder, and makes one step on noise, in which every call of a
+network is noted. Forward FLOPs are those of the recipe's network at its crop. Losses, modules of a plug-in and what a
+plug-in prepares before training are not in it.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from math import prod
+from math import gcd, prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssbench import find
+from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.data.dataset import Dataset
 from ssbench.data.open import class_of
-from ssbench.data.plan import Needs, Plan, plan_partition
+from ssbench.data.plan import Mixture, Needs, Plan, plan_partition
 from ssbench.data.toy_stacks import ToyStacks
 from ssbench.errors import RecipeError
-from ssbench.files import sha256
-from ssbench.jobs.code_cache import Remembered
-from ssbench.jobs.cost import BACKWARD, Work
-from ssbench.jobs.dry_fit import Rehearsal
-from ssbench.jobs.forward_counts import Count, count, small_method
+from ssbench.jobs.cost import Work
 from ssbench.methods.base import Method
-from ssbench.paths import PACKAGE
+from ssbench.nets.segnet import SegNet
+from ssbench.ops.progress import Progress
 from ssbench.prepare.prepare import known, plan_of
-from ssbench.recipe.recipe import EvalConfig, Recipe
+from ssbench.recipe.quick import CROP, SMALL_NET
+from ssbench.recipe.recipe import Recipe
 from ssbench.splits.manifest import Partition
+from ssbench.train.build import method_of
 from ssbench.train.evaluate import windows
+from ssbench.views.sample import Maps
 
 SIDES = {"voc": (375, 500), "cityscapes": (1024, 2048), "coco": (480, 640), "camvid": (360, 480), "toy": (96, 96)}
 """Height and width of a usual image, for the cost of scoring; of other datasets the crop stands for it."""
@@ -37,10 +48,32 @@ SLOTS = {"sgd": 1, "adam": 2, "adamw": 2}
 """Numbers an optimiser keeps for each weight."""
 COPIES = 2
 """The newest checkpoint and the one before it, of the state and of the best networks."""
+FEW = 4
+"""A batch is shrunk to so many images where both kinds allow it; passes grow with the batch."""
+MAPS = 16
+"""More maps than this no plug-in prepares."""
+
+Passes = dict[tuple[bool, bool], float]
+"""Images through a network, by (gradients come back, the decoder also reads perturbed maps)."""
 
 
 @dataclass(frozen=True)
-class Net:
+class StepCount:
+    """What a step does: what it reads, its passes at the recipe's batch, and the passes of one scored image.
+
+    nets: networks held, of which the optimiser trains `students`. note: what could not be counted, for people.
+    """
+
+    needs: Needs
+    step: Passes
+    score: Passes
+    nets: int
+    students: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class NetCost:
     """A network at its crop: FLOPs of one image forward, with the decoder also on perturbed maps, and weights."""
 
     clean: float
@@ -49,91 +82,83 @@ class Net:
 
     def flops(self, passes: Mapping[tuple[bool, bool], float], share: float = 1.0) -> float:
         """FLOPs of passes of images that have `share` of the crop's pixels."""
-        each = [
-            images * (self.perturbed if perturbed else self.clean) * (1 + BACKWARD * trained)
+        each = (
+            images * (self.perturbed if perturbed else self.clean) * (3 if trained else 1)
             for (trained, perturbed), images in passes.items()
-        ]
+        )
         return share * sum(each)
 
 
-class Workloads:
-    """Workloads of recipes; what takes a while (a small step, a network) is remembered.
-
-    data_root: where imported datasets are.
-    """
+class WorkCounter:
+    """Counts the work of recipes; counts of equal steps and networks are kept. data_root: of imported datasets."""
 
     def __init__(self, data_root: Path) -> None:
-        self.data_root, self._remembered = data_root, Remembered("workloads")
-        self._broken: dict[str, str] = {}
+        self.data_root = data_root
+        self._steps: dict[str, StepCount] = {}
+        self._nets: dict[str, NetCost] = {}
 
-    def of(self, recipe: Recipe, labeled: int, unlabeled: int) -> Work:
-        """The work of a run on a split of so many images. RecipeError where there could be no run."""
-        dataset, fit = self.dataset(recipe), recipe.schedule
-        made, note = self._count(recipe, dataset)
-        net, plan = self.net(recipe), self._plan(recipe, made.needs, labeled, unlabeled)
-        loop = self._rehearsed(recipe, dataset, plan)
-        steps, between = sum(loop.trainings), _native(recipe, dataset) / recipe.views.crop**2
-        scored = self._scored(recipe.eval, dataset, loop.epochs, len(loop.trainings))
-        score_flops = scored * net.flops(made.score, seen_share(recipe, dataset)) + net.flops(loop.between, between)
-        kept = made.nets + (made.nets + made.students * SLOTS[recipe.optim.name])
+    def count(self, recipe: Recipe, labeled: int, unlabeled: int) -> Work:
+        """The work of a run on a split of so many images. RecipeError where there could be no such run."""
+        dataset, schedule, crop = self.dataset(recipe), recipe.schedule, recipe.views.crop
+        counted, net = self.step(recipe), self.net(recipe)
+        fit = _fit(recipe, dataset, _plan(recipe, counted.needs, labeled, unlabeled))
+        steps = sum(fit.trainings)
+        whole = prod(SIDES.get(dataset.name, (crop, crop))) / crop**2
+        score_flops = self._scored(recipe, dataset, fit) * net.flops(counted.score, seen_share(recipe, dataset))
+        kept = counted.nets + (counted.nets + counted.students * SLOTS[recipe.optim.name])
         return Work(
             steps=steps,
-            images=steps * (fit.labeled_batch + fit.unlabeled_batch * made.needs.unlabeled),
-            train_flops=steps * net.flops(made.step),
-            score_flops=score_flops,
+            images=steps * (schedule.labeled_batch + schedule.unlabeled_batch * counted.needs.unlabeled),
+            train_flops=steps * net.flops(counted.step),
+            score_flops=score_flops + net.flops(fit.between, whole),
             checkpoint_bytes=4 * COPIES * net.weights * kept,
-            note=note,
+            note=counted.note,
         )
 
-    def _count(self, recipe: Recipe, dataset: Dataset) -> tuple[Count, str]:
-        """Passes of a step; of the host alone where the plug-in needs more than noise."""
-        sizes = (len(dataset.classes), dataset.channels)
-        parts = (recipe.method, recipe.plugins, recipe.loss, recipe.net, sizes, written_by(recipe))
-        key = repr((parts, recipe.schedule.labeled_batch, recipe.schedule.unlabeled_batch))
+    def step(self, recipe: Recipe) -> StepCount:
+        """Passes of a step; of the host alone where the plug-in fails on noise."""
+        dataset, small = self.dataset(recipe), replace(recipe, net=_small_net(recipe))
+        batch = recipe.schedule.labeled_batch, recipe.schedule.unlabeled_batch
+        key = repr((small.method, small.plugins, small.loss, small.net, len(dataset.classes), dataset.channels, batch))
+        if key not in self._steps:
+            try:
+                self._steps[key] = _count(small_method(recipe, dataset), batch, dataset.channels)
+            except Exception as error:  # code of others, on data it does not expect
+                if not recipe.plugins:
+                    raise RecipeError(f"no step on noise: {str(error) or type(error).__name__}", recipe.name) from None
+                self._steps[key] = replace(
+                    self.step(replace(recipe, plugins=())), note="without what its plug-in passes"
+                )
+        return self._steps[key]
 
-        def counted() -> Any:
-            return count(small_method(recipe, *sizes), recipe, dataset.channels).as_json()
-
-        try:
-            if key not in self._broken:
-                return Count.read(self._remembered.get(key, counted)), ""
-        except Exception as error:  # another's code, on data it does not expect
-            self._broken[key] = str(error) or type(error).__name__
-        if not recipe.plugins:
-            raise RecipeError(f"no step on noise: {self._broken[key]}", recipe.name)
-        return self._count(replace(recipe, plugins=()), dataset)[0], "without what its plug-in passes"
-
-    def _rehearsed(self, recipe: Recipe, dataset: Dataset, plan: Plan) -> Rehearsal:
-        """What the method's `fit` asks for on this plan."""
-        loop = Rehearsal(plan, recipe.schedule.epochs_of(plan.steps_per_epoch), dataset.channels)
-        if find.load("method", recipe.method.name).fit is Method.fit:
-            loop.train()
-        else:
-            loop.rehearse(small_method(recipe, len(dataset.classes), dataset.channels).eval())
-        return loop
-
-    def net(self, recipe: Recipe) -> Net:
-        """The recipe's network."""
-        dataset = self.dataset(recipe)
-        parts = (recipe.net, recipe.views.crop, len(dataset.classes), dataset.channels)
-        return Net(*self._remembered.get(repr(parts), lambda: _net(*parts)))
+    def net(self, recipe: Recipe) -> NetCost:
+        """The recipe's network, counted on tensors without values, so nothing is computed."""
+        cfg, crop, dataset = recipe.net, recipe.views.crop, self.dataset(recipe)
+        key = repr((cfg, crop, len(dataset.classes), dataset.channels))
+        if key not in self._nets:
+            change = {"weights": "random"} if "weights" in type(cfg).model_fields else {}
+            with torch.device("meta"), torch.no_grad():
+                made = find.load("net", cfg.name)(cfg.model_copy(update=change), len(dataset.classes), dataset.channels)
+                x = torch.empty(2, dataset.channels, crop, crop)  # batch norm wants two
+                with FlopCounterMode(display=False) as clean:
+                    made.train()(x)
+                with FlopCounterMode(display=False) as perturbed:
+                    made(x, [torch.empty(2, wide) for wide in made.perturb_channels])
+            weights = sum(p.numel() for p in made.parameters())
+            self._nets[key] = NetCost(clean.get_total_flops() / 2, perturbed.get_total_flops() / 2, weights)
+        return self._nets[key]
 
     def dataset(self, recipe: Recipe) -> Dataset:
         """What the recipe reads; its files need not be there."""
-        name = recipe.data.dataset
-        root = self.data_root / name
-        found: Dataset = class_of(name, self.data_root)(root)
-        return ToyStacks(root) if recipe.data.form == "grey_stacks" else found
+        root = self.data_root / recipe.data.dataset
+        dataset: Dataset = class_of(recipe.data.dataset, self.data_root)(root)
+        return ToyStacks(root) if recipe.data.form == "grey_stacks" else dataset
 
-    def _plan(self, recipe: Recipe, needs: Needs, labeled: int, unlabeled: int) -> Plan:
-        ids, few, fit = _ids(labeled, unlabeled), recipe.data.few, recipe.schedule
-        lists = Partition("", recipe.data.dataset, ids[0][:few], ids[1][:few], "", custom=False)
-        return plan_partition(lists, needs, fit.labeled_batch, fit.unlabeled_batch, fit.devices, 0)
-
-    def _scored(self, cfg: EvalConfig, dataset: Dataset, epochs: int, trainings: int) -> int:
-        """Images scored: by the choosing subset as often as asked, twice (best, last) by the reported one."""
+    def _scored(self, recipe: Recipe, dataset: Dataset, fit: _DryFit) -> int:
+        """Images scored: of the choosing subset as often as asked, of the reported one twice (best, last)."""
+        cfg = recipe.eval
         chosen, reported = (self._images(dataset, subset, cfg.few) for subset in (cfg.select, cfg.report))
-        return trainings * -(-epochs // cfg.every) * chosen + 2 * reported
+        return len(fit.trainings) * -(-fit.epochs // cfg.every) * chosen + 2 * reported
 
     def _images(self, dataset: Dataset, subset: str, few: int | None) -> int:
         """Images (slices) of a subset: as published, else as imported; none where neither is known."""
@@ -141,40 +166,8 @@ class Workloads:
         names = subset.split("+")
         if all(name in counts for name in names):
             return sum(min(counts[name], few or counts[name]) for name in names)
-        there = (self.data_root / dataset.name / "ledger.json").is_file()
-        return len(dataset.ids(subset)[:few]) if there else 0
-
-
-def written_by(recipe: Recipe) -> tuple[str, ...]:
-    """Digests of the files outside the package that the recipe's method, plug-ins and network are written in."""
-    files = (inspect.getsourcefile(type(cfg)) for cfg in (recipe.method, *recipe.plugins, recipe.net))
-    return tuple(sha256(Path(file)) for file in files if file and not Path(file).is_relative_to(PACKAGE))
-
-
-@lru_cache(maxsize=4)
-def _ids(labeled: int, unlabeled: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Stand-ins for the images of a split: what a run costs depends on their number."""
-    return tuple(f"l{k:06}" for k in range(labeled)), tuple(f"u{k:06}" for k in range(unlabeled))
-
-
-def _net(cfg: Any, crop: int, classes: int, channels: int) -> tuple[float, float, int]:
-    """The fields of a `Net`, counted on tensors without values, so nothing is computed."""
-    change = {"weights": "random"} if "weights" in type(cfg).model_fields else {}
-    with torch.device("meta"), torch.no_grad():
-        net = find.load("net", cfg.name)(cfg.model_copy(update=change), classes, channels).train()
-        x = torch.empty(2, channels, crop, crop)  # batch norm wants two
-        with FlopCounterMode(display=False) as clean:
-            net(x)
-        with FlopCounterMode(display=False) as perturbed:
-            net(x, [torch.empty(2, wide) for wide in net.perturb_channels])
-    weights = sum(p.numel() for p in net.parameters())
-    return clean.get_total_flops() / 2, perturbed.get_total_flops() / 2, weights
-
-
-def _native(recipe: Recipe, dataset: Dataset) -> float:
-    """Pixels of a usual image."""
-    crop: int = recipe.views.crop
-    return float(prod(SIDES.get(dataset.name, (crop, crop))))
+        is_there = (self.data_root / dataset.name / "ledger.json").is_file()
+        return len(dataset.ids(subset)[:few]) if is_there else 0
 
 
 def seen_share(recipe: Recipe, dataset: Dataset) -> float:
@@ -189,3 +182,193 @@ def seen_share(recipe: Recipe, dataset: Dataset) -> float:
     else:
         seen = min(side, height) * min(side, width) if cfg.protocol == "center" else side * side
     return float(seen / crop**2)
+
+
+def _plan(recipe: Recipe, needs: Needs, labeled: int, unlabeled: int) -> Plan:
+    """The run's plan, with stand-ins for the ids: what a run costs depends on their number."""
+    ids, few, schedule = _ids(labeled, unlabeled), recipe.data.few, recipe.schedule
+    lists = Partition("", recipe.data.dataset, ids[0][:few], ids[1][:few], "", custom=False)
+    return plan_partition(lists, needs, schedule.labeled_batch, schedule.unlabeled_batch, schedule.devices, 0)
+
+
+def _ids(labeled: int, unlabeled: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(f"l{k:06}" for k in range(labeled)), tuple(f"u{k:06}" for k in range(unlabeled))
+
+
+# One step on noise
+
+
+def _small_net(recipe: Recipe) -> Any:
+    fields = type(recipe.net).model_fields
+    return recipe.net.model_copy(update={k: v for k, v in SMALL_NET.items() if k in fields})
+
+
+def small_method(recipe: Recipe, dataset: Dataset) -> Method:
+    """The recipe's method with its plug-in, around the smallest networks there are."""
+    return method_of(replace(recipe, net=_small_net(recipe)), len(dataset.classes), dataset.channels, 0)
+
+
+def _count(method: Method, batch: tuple[int, int], channels: int) -> StepCount:
+    """Passes of one step. Whatever a step on noise raises passes on."""
+    common = gcd(*batch)
+    times = common // FEW if common % FEW == 0 else 1
+    labeled, unlabeled = batch[0] // times, batch[1] // times
+    ids = _ids(labeled, max(unlabeled, 1) * 2)
+    method.train().attach(Plan(*ids, method.needs, labeled, max(unlabeled, method.needs.pick)))
+    passes = _step_passes(method, labeled, unlabeled, channels, ())
+    method.eval()
+    with torch.no_grad(), _counting(method) as score:
+        method.predict(torch.zeros(1, channels, CROP, CROP))
+    nets = sum(isinstance(module, SegNet) for module in method.modules())
+    step = {way: images * times for way, images in passes.items()}
+    return StepCount(method.needs, step, score, nets, len(method.students()))
+
+
+def _step_passes(method: Method, labeled: int, unlabeled: int, channels: int, maps: tuple[str, ...]) -> Passes:
+    """Passes of a step on noise. A map that it misses, which its plug-in would have prepared, is added, empty."""
+    t = Progress(25, 40, 10, 0, torch.device("cpu"))  # past every warm-up of an epoch or two
+    try:
+        with torch.random.fork_rng(devices=[]), _counting(method) as passes:
+            torch.manual_seed(0)
+            method.step(_Noise(channels, method.net.classes, maps).batch(method, labeled, unlabeled, t), t)
+    except KeyError as missing:
+        name = missing.args[0]
+        if not isinstance(name, str) or name in maps or len(maps) == MAPS:
+            raise
+        return _step_passes(method, labeled, unlabeled, channels, (*maps, name))
+    return passes
+
+
+@contextmanager
+def _counting(method: Method) -> Iterator[Passes]:
+    """Note every call of the method's networks meanwhile; an image of `CROP` pixels a side counts as one."""
+    passes: Passes = defaultdict(float)
+
+    def note(net: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x, drop = args[0], args[1] if len(args) > 1 else kwargs.get("drop")
+        trained = torch.is_grad_enabled() and any(p.requires_grad for p in net.parameters())
+        passes[trained, drop is not None] += x.shape[0] * x.shape[-2] * x.shape[-1] / CROP**2
+
+    hooks = [m.register_forward_pre_hook(note, with_kwargs=True) for m in method.modules() if isinstance(m, SegNet)]
+    try:
+        yield passes
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """Batches of noise with labels, and everything a method's `needs` name."""
+
+    channels: int
+    classes: int
+    maps: tuple[str, ...]
+
+    def batch(self, method: Method, labeled: int, unlabeled: int, t: Progress) -> Batch:
+        needs = method.needs
+        batch = Batch(self._labeled(labeled))
+        if needs.donor:
+            batch = replace(batch, donor=self._labeled(unlabeled if needs.mixture else labeled))
+        if not needs.unlabeled or not unlabeled:
+            return batch
+        used = _ids(0, unlabeled // needs.pick)[1]
+        batch = replace(batch, unlabeled=self._unlabeled(needs, used))
+        asked = used if needs.partner in ("same", "other") else method.wants(batch, t)
+        return replace(batch, partner=self._unlabeled(needs, asked)) if asked else batch
+
+    def _labeled(self, images: int) -> Labeled:
+        return Labeled(self._images(images), self._labels(images), _ids(images, 0)[0], self._maps(images))
+
+    def _unlabeled(self, needs: Needs, ids: Sequence[str]) -> Unlabeled:
+        images, strong = len(ids), 1 if needs.mixture else needs.strong
+        everywhere, label = torch.ones(images, CROP, CROP, dtype=torch.bool), self._labels(images)
+        stored = {"pseudo": label.byte(), "entropy": torch.rand(label.shape)} if needs.mixture else {}
+        return Unlabeled(
+            weak=self._images(images),
+            strong=tuple(self._images(images) for _ in range(strong)),
+            valid=everywhere,
+            boxes=tuple(everywhere for _ in range(strong)),
+            truth=label,
+            ids=tuple(ids),
+            maps={**self._maps(images), **stored},
+            colour=_uncoloured if needs.mixture == "plain" else None,
+        )
+
+    def _maps(self, images: int) -> dict[str, Tensor]:
+        return {name: torch.zeros(images, CROP, CROP, dtype=torch.uint8) for name in self.maps}
+
+    def _images(self, images: int) -> Tensor:
+        return torch.randn(images, self.channels, CROP, CROP)
+
+    def _labels(self, images: int) -> Tensor:
+        """Blocks of 8 x 8 pixels of one class: with a class a pixel no patch would be of one class."""
+        blocks = torch.randint(self.classes, (images, CROP // 8, CROP // 8))
+        return blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+
+def _uncoloured(images: Tensor, copy: int = 0) -> tuple[Tensor, Tensor]:
+    return images, torch.zeros_like(images[:, 0], dtype=torch.bool)
+
+
+# A method's `fit`, without training
+
+
+def _fit(recipe: Recipe, dataset: Dataset, plan: Plan) -> _DryFit:
+    """The trainings a method's `fit` asks for on this plan."""
+    own = find.load("method", recipe.method.name).fit is not Method.fit
+    method = small_method(recipe, dataset).eval() if own else None
+    fit = _DryFit(plan, recipe.schedule.epochs_of(plan.steps_per_epoch), dataset.channels, method)
+    if method is None:
+        fit.train()
+    else:
+        method.fit(fit)
+    return fit
+
+
+class _DryFit:
+    """Stands in for the trainer (`methods.base.Loop` and `Stages`) and trains nothing.
+
+    trainings: steps of each. between: passes outside of trainings, for whole images.
+    """
+
+    def __init__(self, plan: Plan, epochs: int, channels: int, method: Method | None) -> None:
+        self.plan, self.epochs, self.channels, self.method = plan, epochs, channels, method
+        self.labeled, self.unlabeled, self.folder = plan.labeled, plan.unlabeled, Path()
+        self.trainings: list[int] = []
+        self.between: Passes = defaultdict(float)
+
+    @property
+    def stages(self) -> _DryFit:
+        return self
+
+    def train(
+        self, name: str = "", unlabeled: Sequence[str] = (), repeats: int = 1, maps: Maps | None = None,
+        keep: Collection[int] = (), last: bool = False,
+    ) -> None:  # fmt: skip
+        plan = self.plan
+        if name:
+            assert isinstance(plan, Mixture)  # noqa: S101  as train.stages demands
+            plan = replace(plan, unlabeled=tuple(unlabeled), repeats=repeats)
+        self.trainings.append(plan.steps_per_epoch * self.epochs)
+
+    def network(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
+        assert self.method is not None  # noqa: S101  only its `fit` calls this
+        return torch.no_grad()(self.method.predict)
+
+    def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
+        self._note(ids, value)
+        return dict.fromkeys(ids, 0.0)
+
+    def store(
+        self, name: str, ids: Sequence[str], maps: Sequence[str], draw: Callable[[Tensor], Mapping[str, Image.Image]]
+    ) -> None:
+        self._note(ids, draw)
+
+    def _note(self, ids: Sequence[str], compute: Callable[[Tensor], Any]) -> None:
+        """Add what `compute` sends through networks for one image, for every one of them."""
+        assert self.method is not None  # noqa: S101  only its `fit` calls this
+        with _counting(self.method) as passes:
+            compute(torch.zeros(1, self.channels, CROP, CROP))
+        for way, images in passes.items():
+            self.between[way] += images * len(ids)

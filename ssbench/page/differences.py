@@ -21,7 +21,7 @@ from ssbench.data.dataset import IGNORE, Dataset
 from ssbench.errors import DataError, RecipeError, SsbenchError
 from ssbench.inspect.pictures import coloured
 from ssbench.inspect.scoring import predictor
-from ssbench.jobs.run import Places, run_folder
+from ssbench.jobs.job import Places, run_folder
 from ssbench.ops.confusion import confusion, mean_iou
 from ssbench.page.facts import run_command
 from ssbench.page.gallery import Gallery, Picture, Tile, hexes, label_tile, photo_tile

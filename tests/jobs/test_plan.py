@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssbench.jobs.choose import Option, choose, closed, least, side_by_side
-from ssbench.jobs.cost import Cost, Device, Kind, Rate, Speed, Work, cost, kind_of, rates_of, speeds
-from ssbench.jobs.plan import Plan, Run, Store, decided, rows, summary
+from ssbench.jobs.choose import Option, choose, closed, hours_side_by_side, shortest_unit
+from ssbench.jobs.cost import Cost, Device, Speed, SpeedKind, Work, cost, speed_kind, stored_speeds
+from ssbench.jobs.plan import DatasetDisk, Plan, PlannedRun, PlanRequest, decide
+from ssbench.jobs.plan_file import rows, summary
 from ssbench.results.store import ResultStore
 
 WORK = Work(steps=1000, images=16_000, train_flops=3.6e18, score_flops=0.9e18, checkpoint_bytes=2**30)
-KIND: Kind = ("unimatch", "", "net", "321")
 GAIN = {("plug", "base"): 1}
 
 
@@ -37,11 +37,11 @@ def test_no_plug_in_is_bought_without_its_baseline() -> None:
     some = options(("plug", 5.0), ("base", 10.0))
     assert choose(some, GAIN, 14.0) == ["base"]
     assert choose(some, GAIN, 9.0) == []
-    assert least(some, GAIN) == 10.0
+    assert shortest_unit(some, GAIN) == 10.0
     ready = options(("plug", 5.0), ("base", 10.0), there=("base",))
     assert choose(ready, GAIN, 9.0) == ["plug"]
     assert closed(["plug"], ready, GAIN) == (1, 1)
-    assert least(ready, GAIN) == 5.0
+    assert shortest_unit(ready, GAIN) == 5.0
 
 
 def test_a_chain_of_gains_is_one_unit() -> None:
@@ -89,33 +89,25 @@ def test_no_choice_exceeds_its_budget_or_lacks_a_baseline(data: st.DataObject) -
     assert not set(taken) & there
     for run, base in gains:
         assert run not in taken or base in there or base in taken[: taken.index(run)]
-    assert sorted(choose(some, gains, None)) == sorted(o.id for o in some if not o.there)
+    assert sorted(choose(some, gains, None)) == sorted(o.id for o in some if not o.is_there)
 
 
 def test_wall_time_gives_the_longest_first() -> None:
-    assert side_by_side([3, 3, 5, 4, 3], 2) == 10  # 5+3, 4+3+3
-    assert side_by_side([3, 3, 5, 4, 3], 9) == 5
-    assert side_by_side([], 4) == 0
+    assert hours_side_by_side([3, 3, 5, 4, 3], 2) == 10  # 5+3, 4+3+3
+    assert hours_side_by_side([3, 3, 5, 4, 3], 9) == 5
+    assert hours_side_by_side([], 4) == 0
 
 
 def test_hours_of_the_arithmetic() -> None:
-    assert Device(100, 0.5).hours(WORK) == pytest.approx(4.5e18 / 50e12 / 3600)  # 25 hours
-    assert cost(WORK, KIND, {}, {}, Device(100, 0.5)) == Cost(25.0, "FLOPs at 100 TFLOPS x 0.5")
-    assert cost("no reason", KIND, {}, {}, Device()).hours is None
+    """4.5e18 FLOPs at 50 TFLOPS: 25 hours."""
+    assert cost(WORK, None, Device(100, 0.5)) == Cost(25.0, "FLOPs at 100 TFLOPS x 0.5")
+    assert cost("no reason", None, Device()).hours is None
 
 
-def test_measured_speed_comes_before_rates_and_rates_before_assumptions() -> None:
+def test_measured_speed_comes_before_assumptions() -> None:
     """16,000 images at 2 a second and a quarter on top for scoring: 10,000 s."""
-    fast = {KIND: Speed("H200", True, 2.0, 0.25, 3)}
-    other: Kind = ("augseg", *KIND[1:])
-    rates = rates_of({KIND: WORK}, fast)
-    assert rates == {("net", "321"): Rate("H200", True, 3.6e18 / 16_000 * 2)}
-    found = cost(WORK, KIND, fast, rates, Device())
-    assert (found.hours, found.basis, found.measured) == (pytest.approx(10_000 / 3600), "measured on H200", True)
-    scaled = cost(WORK, other, fast, rates, Device())
-    assert scaled.hours == pytest.approx(4.5e18 / (3.6e18 / 16_000 * 2) / 3600)
-    assert scaled.basis == "FLOPs at the rate of other methods on H200"
-    assert cost(WORK, ("augseg", "", "net", "513"), fast, rates, Device()).basis == "FLOPs at 19.5 TFLOPS x 0.5"
+    measured = cost(WORK, Speed("H200", 2.0, 0.25), Device())
+    assert measured == Cost(pytest.approx(10_000 / 3600), "measured on H200", is_measured=True)
 
 
 def ran(rate: float, hardware: str, **fields: Any) -> dict[str, Any]:
@@ -135,42 +127,48 @@ def ran(rate: float, hardware: str, **fields: Any) -> dict[str, Any]:
 
 
 def test_stored_speeds_are_medians_on_one_machine(store: ResultStore, record: Callable[..., dict[str, Any]]) -> None:
-    kind = kind_of(ran(0, "")["resolved"])
-    assert kind == ("unimatch", "", '{"name": "n"}', "9")
+    kind: SpeedKind = ("unimatch", "", '{"name": "n"}', "9")
+    assert speed_kind(ran(0, "")["resolved"]) == kind
     for seed, (rate, hardware) in enumerate(
         [(99.0, "EPYC"), (4.0, "A100"), (6.0, "A100"), (50.0, "A100"), (5.0, "A100")]
     ):
         store.add(record("p/r", "voc/classic/1_16", seed, **ran(rate, hardware, finished=f"2026-01-0{seed + 1}")))
     store.add(record("p/r", "voc/classic/1_8", 0, **ran(1e6, "A100", quick=True)))
-    assert speeds(store, [kind]) == {kind: Speed("A100", True, 6.0, 0.1, 3)}  # of the last three
+    assert stored_speeds(store.records()) == {kind: Speed("A100", 6.0, 0.1)}  # of the last three
     store.add(record("p/s", "voc/classic/1_16", 0, **ran(99.0, "EPYC")))
-    assert speeds(store, [kind], "epyc") == {kind: Speed("EPYC", False, 99.0, 0.1, 1)}
-    assert speeds(store, [("unimatch", "", '{"name": "n"}', "10")]) == {}
+    assert stored_speeds(store.records(), "epyc") == {kind: Speed("EPYC", 99.0, 0.1)}
+    assert stored_speeds(store.records(), "H200") == {}
 
 
-def planned(id: str, state: Any = "missing", hours: float | None = 1.0, **fields: Any) -> Run:
-    facts: dict[str, Any] = {
-        **{
-            "recipe": f"p/{id}",
-            "overrides": (),
-            "split": "voc/classic/1_16",
-            "seed": 0,
-            "key": id,
-            "cells": (f"t {id}/a",),
-        },
-        **{"bases": (), "also": (), "work": WORK, "cost": Cost(hours, "measured on A100")},
+@pytest.mark.parametrize("broken", [{"throughput": {"images_per_s": "fast"}}, {"throughput": None}, {"resolved": {}}])
+def test_a_record_of_another_shape_tells_no_speed(
+    store: ResultStore, record: Callable[..., dict[str, Any]], broken: dict[str, Any]
+) -> None:
+    store.add(record("p/r", "voc/classic/1_16", 0, **{**ran(4.0, "A100"), **broken}))
+    assert stored_speeds(store.records()) == {}
+
+
+def planned(id: str, state: Any = "missing", hours: float | None = 1.0, **fields: Any) -> PlannedRun:
+    facts = {
+        "recipe": f"p/{id}",
+        "split": "voc/classic/1_16",
+        "seed": 0,
+        "key": id,
+        "cells": [f"t {id}/a"],
+        "work": WORK,
     }
-    return Run(id=id, state=state, **{**facts, **fields})
+    left = 0.0 if state == "done" else hours
+    return PlannedRun(id=id, state=state, hours=left, basis="measured on A100", **{**facts, **fields})
 
 
-def plan(*runs: Run, **fields: Any) -> Plan:
-    made = Plan(("t",), runs, {"t": 2}, (Store("voc", False, 2**31),), Device(), free=2**34)
-    return decided(Plan(**{**vars(made), **fields}))
+def plan(*runs: PlannedRun, gpus: int = 1, budget: float | None = None) -> Plan:
+    request = PlanRequest(("t",), gpus=gpus, budget=budget)
+    return decide(Plan(request, list(runs), {"t": 2}, [DatasetDisk("voc", False, 2**31)], free=2**34))
 
 
 def test_a_plan_adds_up() -> None:
-    half, unknown = planned("d", "partial", left=0.5), planned("e", hours=None)
-    made = plan(planned("a"), planned("b", bases=("a",)), planned("c", "done"), half, unknown, gpus=2)
+    half, unknown = planned("d", "partial", 0.5), planned("e", hours=None)
+    made = plan(planned("a"), planned("b", bases=["a"]), planned("c", "done"), half, unknown, gpus=2)
     assert [run.id for run in made.runs] == ["c", "d", "a", "b", "e"]
     said = made.as_json()
     assert said["totals"] == {
@@ -189,7 +187,7 @@ def test_a_plan_adds_up() -> None:
 
 
 def test_a_budget_says_what_it_closes_and_what_it_lacks() -> None:
-    made = plan(planned("a", hours=2.0), planned("b", hours=2.0, bases=("a",)), planned("c", hours=3.0), budget=4.0)
+    made = plan(planned("a", hours=2.0), planned("b", hours=2.0, bases=["a"]), planned("c", hours=3.0), budget=4.0)
     assert [run.id for run in made.todo] == ["a", "b"]
     assert "2 of them fit 4 hours; they close 2 cells and 1 gains" in list(summary(made))
     assert [run["chosen"] for run in made.as_json()["runs"]] == [True, True, False]
@@ -198,5 +196,5 @@ def test_a_budget_says_what_it_closes_and_what_it_lacks() -> None:
 
 
 def test_columns_of_one_class_each_are_one_cell() -> None:
-    made = plan(planned("a", cells=("t a/classes#car", "t a/classes#tree", "t a/mean")))
+    made = plan(planned("a", cells=["t a/classes#car", "t a/classes#tree", "t a/mean"]))
     assert made.closes == (2, 0)

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from ran import ROOT, SMALL, Ran
 
-from ssbench.errors import RecipeError, UsageError
-from ssbench.jobs.plan_file import runs_of
-from ssbench.jobs.planned import Asked, plan
-from ssbench.jobs.run import Places
-from ssbench.jobs.wanted import wanted
+from ssbench.errors import DataError, RecipeError, UsageError
+from ssbench.jobs.job import Places
+from ssbench.jobs.plan import PlanRequest, make_plan
+from ssbench.jobs.plan_file import jobs_of
+from ssbench.jobs.targets import target_runs
 from ssbench.recipe.recipe import load
 from ssbench.results.store import ResultStore
 from ssbench.splits.manifest import Partition, manifest, published_digest
@@ -31,7 +31,7 @@ method: {{name: supervised, epoch_of: unlabeled}}  # ours
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = tmp_path_factory.getbasetemp() / "remembered"
+    folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
 
@@ -43,7 +43,7 @@ def places(tmp_path: Path) -> Places:
 
 def asked_for(places: Places, *targets: str) -> tuple[int, int]:
     """(runs, cells without a recipe) behind tables."""
-    found = wanted(targets, (), places)
+    found = target_runs(targets, (), places)
     return len(found.cells), found.not_yet.total()
 
 
@@ -67,7 +67,9 @@ def test_baselines_of_two_papers_are_one_run(places: Places) -> None:
     runs, not_yet = asked_for(places, "mpmc/table1", "wpl/table1")
     assert not_yet == 0
     assert runs == baselines + 2 * with_plugin
-    shared = wanted(["mpmc/table1", "wpl/table1"], (), places).cells["augseg/augseg_voc_r101", (), "voc/classic/1_16"]
+    shared = target_runs(["mpmc/table1", "wpl/table1"], (), places).cells[
+        "augseg/augseg_voc_r101", (), "voc/classic/1_16"
+    ]
     assert [cell.split()[0] for cell in shared] == ["mpmc/table1", "wpl/table1"]
 
 
@@ -75,8 +77,8 @@ def test_two_names_of_one_run_are_one_run(places: Places, tmp_path: Path) -> Non
     for name in ("one", "two"):
         (tmp_path / f"{name}.yaml").write_text(TOY)
     names = [str(tmp_path / f"{name}.yaml") for name in ("one", "two")]
-    made = plan(Asked(names, ["toy/ours/1_16"], seeds=2), places)
-    assert [(run.recipe, run.seed, run.also) for run in made.runs] == [(names[0], k, (names[1],)) for k in (0, 1)]
+    made = make_plan(PlanRequest(names, ["toy/ours/1_16"], seeds=2), places)
+    assert [(run.recipe, run.seed, run.also) for run in made.runs] == [(names[0], k, [names[1]]) for k in (0, 1)]
     key = load(names[0]).key(Partition.read("toy/ours/1_16", places.data).sha256, 0)
     assert made.runs[0].key == key
 
@@ -87,7 +89,7 @@ def test_a_run_that_two_names_ask_for_goes_on_where_it_stands(places: Places, tm
     folder = places.runs / "custom/two/toy-ours-1_16/seed0"
     folder.mkdir(parents=True)
     (folder / "checkpoint.pt").touch()
-    made = plan(Asked([str(tmp_path / f"{n}.yaml") for n in ("one", "two")], ["toy/ours/1_16"]), places)
+    made = make_plan(PlanRequest([str(tmp_path / f"{n}.yaml") for n in ("one", "two")], ["toy/ours/1_16"]), places)
     assert [(run.recipe, run.state) for run in made.runs] == [(str(tmp_path / "two.yaml"), "partial")]
 
 
@@ -113,7 +115,7 @@ def test_digests_of_published_splits_against_their_lists(shared: Path, tmp_path:
 def test_what_is_stored_is_known_by_its_key(places: Places) -> None:
     """The records that come with the project, looked up without any data."""
     stored = replace(places, results=ROOT / "results")
-    made = plan(Asked(["toy/table1"]), stored)
+    made = make_plan(PlanRequest(["toy/table1"]), stored)
     assert {run.state for run in made.runs} == {"done"}
     assert {run.key for run in made.runs} <= {record.key for record in ResultStore(stored.results).records()}
     assert made.todo == []
@@ -122,7 +124,7 @@ def test_what_is_stored_is_known_by_its_key(places: Places) -> None:
 def test_states_of_runs(places: Places, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(TOY)
     name, split = str(tmp_path / "mine.yaml"), "toy/ours/1_16"
-    keys = [run.key for run in plan(Asked([name], [split], seeds=5), places).runs]
+    keys = [run.key for run in make_plan(PlanRequest([name], [split], seeds=5), places).runs]
     folders = [places.runs / "custom/mine/toy-ours-1_16" / f"seed{k}" for k in range(5)]
     for folder in folders[1:3]:
         folder.mkdir(parents=True)
@@ -133,11 +135,13 @@ def test_states_of_runs(places: Places, tmp_path: Path) -> None:
     ResultStore(places.results).add(failed("custom/mine", split, str(keys[4])))
     with (folders[3] / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        made = plan(Asked([name], [split], seeds=5), places)
+        made = make_plan(PlanRequest([name], [split], seeds=5), places)
     by_seed = {run.seed: run for run in made.runs}
     states = {0: "missing", 1: "partial", 2: "partial", 3: "running", 4: "failed"}
     assert {seed: run.state for seed, run in by_seed.items()} == states
-    assert [by_seed[k].left for k in (0, 1, 2, 4)] == [1, 0.25, 1, 1]
+    whole = by_seed[0].hours
+    assert whole
+    assert [by_seed[k].hours for k in (1, 2, 4)] == [pytest.approx(0.25 * whole), whole, whole]
     assert by_seed[4].note == "the loss is not finite"
     assert {run.seed for run in made.todo} == {0, 1, 2, 4}
 
@@ -160,10 +164,11 @@ def failed(recipe: str, split: str, key: str) -> dict[str, Any]:
 
 def test_a_recipe_of_no_table_needs_a_split_or_a_printed_score(places: Places) -> None:
     with pytest.raises(UsageError, match="needs a split"):
-        plan(Asked(["toy/none_unimatch"]), places)
-    assert {w[2] for w in wanted(["acdc/unimatch_unet"], (), places).cells} == set(printed_scores("acdc/unimatch_unet"))
+        make_plan(PlanRequest(["toy/none_unimatch"]), places)
+    splits = {split for *_, split in target_runs(["acdc/unimatch_unet"], (), places).cells}
+    assert splits == set(printed_scores("acdc/unimatch_unet"))
     with pytest.raises(UsageError, match="no cell"):
-        plan(Asked(["toy/table1"], ["voc/classic/1_16"]), places)
+        make_plan(PlanRequest(["toy/table1"], ["voc/classic/1_16"]), places)
 
 
 def test_plan_command(ssbench: Ssbench, tmp_path: Path) -> None:
@@ -214,16 +219,16 @@ def test_a_plan_is_an_executable_list(ssbench: Ssbench, toy_data: Path, tmp_path
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "not even JSON"),
-        ("[]", "the whole"),
-        ('{"plan": 2, "runs": []}', "plan: Input should be less than or equal to 1"),
-        ('{"plan": 1, "runs": [{"recipe": "toy/none_cps", "seed": 0}]}', "runs.0.split: Field required"),
+        ("{", "this plan is not JSON"),
+        ("[]", "this plan is damaged"),
+        ('{"plan": 2, "runs": []}', "field 'plan': input should be 1"),
+        ('{"plan": 1, "runs": [{"recipe": "toy/none_cps", "seed": 0}]}', "field 'runs.0.split': field required"),
     ],
 )
 def test_what_is_no_plan_is_refused(places: Places, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(UsageError, match=said):
-        runs_of(tmp_path / "plan.json", [], [], [], [], False, places)
+    with pytest.raises(DataError, match=said):
+        jobs_of(tmp_path / "plan.json", [], [], [], [], False, places)
 
 
 def test_a_plan_of_other_settings_is_refused(places: Places, tmp_path: Path) -> None:
@@ -231,12 +236,12 @@ def test_a_plan_of_other_settings_is_refused(places: Places, tmp_path: Path) -> 
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({"plan": 1, "runs": [run]}))
     with pytest.raises(RecipeError, match="is not what was planned"):
-        runs_of(path, [], [], [], [], False, places)
+        jobs_of(path, [], [], [], [], False, places)
     path.write_text(json.dumps({"plan": 1, "runs": [{**run, "key": None}, {**run, "seed": 1, "chosen": False}]}))
-    assert [str(cell) for cell in runs_of(path, [], [], [], [], False, places)] == ["toy/none_cps toy/ours/1_16 seed 0"]
+    assert [str(cell) for cell in jobs_of(path, [], [], [], [], False, places)] == ["toy/none_cps toy/ours/1_16 seed 0"]
     for more in ({"targets": ["toy/table1"]}, {"splits": ["toy/ours/1_16"]}, {"seeds": [0]}, {"quick": True}):
         given = {"targets": [], "splits": [], "seeds": [], "overrides": [], "quick": False, **more}
         with pytest.raises(UsageError):
-            runs_of(path, places=places, **given)
-    with pytest.raises(UsageError, match="no plan"):
-        runs_of(tmp_path / "nowhere.json", [], [], [], [], False, places)
+            jobs_of(path, places=places, **given)
+    with pytest.raises(UsageError, match="no such plan"):
+        jobs_of(tmp_path / "nowhere.json", [], [], [], [], False, places)

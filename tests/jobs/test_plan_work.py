@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssbench.jobs.forward_counts import Count, count, small_method
-from ssbench.jobs.workload import Net, Workloads, seen_share, written_by
+from ssbench.jobs.cost import Work, WorkCache
+from ssbench.jobs.workload import NetCost, WorkCounter, seen_share
 from ssbench.nets.unet import UNet
 from ssbench.recipe.recipe import load
 from ssbench.splits.manifest import manifest
@@ -38,25 +38,25 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         ("toy/none_cps", {FROZEN: 16, TRAINED: 16}, (2, 2)),  # eight passes of 4, four of them without gradients
     ],
 )
-def test_passes_of_a_step(recipe: str, passes: dict[tuple[bool, bool], float], nets: tuple[int, int]) -> None:
-    found = load(recipe)
-    made = count(small_method(found, 6, 3), found, 3)
-    assert made.step == passes
-    assert (made.nets, made.students) == nets
-    assert made.score == {FROZEN: 1}
-    assert Count.read(made.as_json()) == made
+def test_passes_of_a_step(
+    tmp_path: Path, recipe: str, passes: dict[tuple[bool, bool], float], nets: tuple[int, int]
+) -> None:
+    counted = WorkCounter(tmp_path).step(load(recipe))
+    assert counted.step == passes
+    assert (counted.nets, counted.students) == nets
+    assert counted.score == {FROZEN: 1}
 
 
 def test_steps_are_those_of_the_released_logs(tmp_path: Path) -> None:
     """Specs: unimatch 1.2, augseg 2, stpp 1: 1311 steps an epoch; 655; and three trainings of ST++."""
-    loads, splits = Workloads(tmp_path), manifest().splits
+    loads, splits = WorkCounter(tmp_path), manifest().splits
     for recipe, steps in (
         ("unimatch/unimatch_voc_r101", 104_880),
         ("augseg/augseg_voc_r101", 52_400),
         ("stpp/stpp_voc_r101", 880 + 52_880 + 105_280),
     ):
         entry = splits["voc/classic/1_16"]
-        made = loads.of(load(recipe), entry.labeled.count, entry.unlabeled.count)
+        made = loads.count(load(recipe), entry.labeled.count, entry.unlabeled.count)
         assert made.steps == steps
         assert made.images == steps * (16 if "unimatch" in recipe or "stpp" in recipe else 32)
 
@@ -76,7 +76,7 @@ def test_flops_of_a_network_against_a_sum_over_its_layers(tmp_path: Path) -> Non
             module.register_forward_hook(add)
     with torch.no_grad():
         net(torch.zeros(1, 1, 256, 256))
-    loads = Workloads(tmp_path)
+    loads = WorkCounter(tmp_path)
     one = loads.net(found)
     assert one.clean == total
     assert one.weights == sum(p.numel() for p in net.parameters())
@@ -84,15 +84,15 @@ def test_flops_of_a_network_against_a_sum_over_its_layers(tmp_path: Path) -> Non
 
 
 def test_training_flops_are_passes_times_three_or_one() -> None:
-    net = Net(clean=10.0, perturbed=15.0, weights=1)
+    net = NetCost(clean=10.0, perturbed=15.0, weights=1)
     assert net.flops({FROZEN: 4, PERTURBED: 8, TRAINED: 8}) == 4 * 10 + 8 * 15 * 3 + 8 * 10 * 3
     assert net.flops({FROZEN: 4}, share=0.5) == 20
 
 
 def test_scoring_counts_the_images_and_windows_of_the_protocol(tmp_path: Path) -> None:
     """Toy: 80 val images of 96 x 96, scored after epochs 4 and 8, then twice for the record; crop 64."""
-    found, loads = load("toy/none_supervised"), Workloads(tmp_path)
-    made = loads.of(found, 20, 300)
+    found, loads = load("toy/none_supervised"), WorkCounter(tmp_path)
+    made = loads.count(found, 20, 300)
     net = loads.net(found)
     assert made.score_flops == pytest.approx(4 * 80 * net.clean * 96**2 / 64**2)
     assert made.train_flops == pytest.approx(600 * 4 * 3 * net.clean)
@@ -102,34 +102,39 @@ def test_scoring_counts_the_images_and_windows_of_the_protocol(tmp_path: Path) -
     assert seen_share(sliding, loads.dataset(sliding)) == pytest.approx((801 + 490) * (801 * 3 + 446) / 801**2)
 
 
-def test_what_was_counted_is_remembered_until_the_code_changes(
+def cached(name: str, root: Path) -> Work:
+    """The work of a recipe by the cache; KeyboardInterrupt where it has to be counted."""
+
+    def count() -> Work:
+        raise KeyboardInterrupt("counted again")
+
+    return WorkCache().get(load(name), 20, 300, root / "toy" / "ledger.json", count)
+
+
+def test_what_was_counted_is_cached_until_the_code_changes(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Workloads(tmp_path).of(load("toy/none_augseg"), 20, 300)
+    work = Work(600, 4800, 1e12, 1e10, 10**6)
+    ledger, name = tmp_path / "toy" / "ledger.json", "toy/none_augseg"
+    assert WorkCache().get(load(name), 20, 300, ledger, lambda: work) == work
+    assert cached(name, tmp_path) == work
     file = cache / "ssbench" / "workloads.json"
-    assert file.is_file()
-
-    def again(*_: object) -> Count:
-        raise KeyboardInterrupt("counted again")  # no fault of a plug-in's, which would be passed over
-
-    monkeypatch.setattr("ssbench.jobs.workload.count", again)
-    assert Workloads(tmp_path).of(load("toy/none_augseg"), 20, 300) == first
-    file.write_text('{"code": "another", "values": {}}')
-    with pytest.raises(KeyboardInterrupt, match="counted again"):
-        Workloads(tmp_path).of(load("toy/none_augseg"), 20, 300)
-    monkeypatch.undo()
+    for text in ('{"code": "another", "values": {}}', '{"values": 3}', "no JSON", '{"code": "x", "values": {"a": {}}}'):
+        file.write_text(text)
+        with pytest.raises(KeyboardInterrupt, match="counted again"):
+            cached(name, tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no" / "folder"))
     (tmp_path / "no").write_text("a file, so that no folder can be made")
-    assert Workloads(tmp_path).of(load("toy/none_augseg"), 20, 300) == first
+    assert WorkCache().get(load(name), 20, 300, ledger, lambda: work) == work
 
 
 def test_a_plug_in_that_needs_maps_is_counted_with_empty_ones(tmp_path: Path) -> None:
     (tmp_path / "mapped.py").write_text(MAPPED)
     (tmp_path / "mapped.yaml").write_text(RECIPE)
     found = load(str(tmp_path / "mapped.yaml"))
-    made = Workloads(tmp_path).of(found, 20, 300)
+    made = WorkCounter(tmp_path).count(found, 20, 300)
     assert made.note == ""
-    bare = Workloads(tmp_path).of(load("toy/none_fixmatch"), 20, 300)
+    bare = WorkCounter(tmp_path).count(load("toy/none_fixmatch"), 20, 300)
     assert made.train_flops / bare.train_flops == pytest.approx(
         (4 + 12 * 3 + 4) / (4 + 12 * 3)
     )  # one more teacher pass
@@ -139,20 +144,20 @@ def test_a_changed_file_of_the_user_s_is_counted_again(tmp_path: Path) -> None:
     """A process imports the file once, so what is looked at here is that another text is another key."""
     (tmp_path / "mapped.py").write_text(MAPPED)
     (tmp_path / "mapped.yaml").write_text(RECIPE)
-    found = load(str(tmp_path / "mapped.yaml"))
-    before = written_by(found)
+    name = str(tmp_path / "mapped.yaml")
+    WorkCache().get(load(name), 20, 300, tmp_path, lambda: Work(1, 1, 1.0, 1.0, 1))
+    assert cached(name, tmp_path).steps == 1
     (tmp_path / "mapped.py").write_text(MAPPED + "# changed\n")
-    assert len(before) == 1
-    assert written_by(found) != before
-    assert written_by(load("toy/none_fixmatch")) == ()
+    with pytest.raises(KeyboardInterrupt, match="counted again"):
+        cached(name, tmp_path)
 
 
 def test_a_plug_in_that_breaks_on_noise_leaves_the_host(tmp_path: Path) -> None:
     (tmp_path / "mapped.py").write_text(MAPPED.replace('mixed.pseudo.carry["mine"]', "(1 / 0)"))
     (tmp_path / "mapped.yaml").write_text(RECIPE)
-    made = Workloads(tmp_path).of(load(str(tmp_path / "mapped.yaml")), 20, 300)
+    made = WorkCounter(tmp_path).count(load(str(tmp_path / "mapped.yaml")), 20, 300)
     assert made.note == "without what its plug-in passes"
-    assert made.train_flops == Workloads(tmp_path).of(load("toy/none_fixmatch"), 20, 300).train_flops
+    assert made.train_flops == WorkCounter(tmp_path).count(load("toy/none_fixmatch"), 20, 300).train_flops
 
 
 MAPPED = '''

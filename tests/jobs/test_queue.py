@@ -17,12 +17,11 @@ from counting import once, pids, steps, until, write
 from running import SPLIT, command, start
 
 from ssbench.files import LOCK, is_locked, open_lock, take_lock
-from ssbench.jobs.backlog import Line
-from ssbench.jobs.job import Cell, Places, run_folder
-from ssbench.jobs.local import gpus
-from ssbench.jobs.queue import QUICK_SPLIT, seats, work
-from ssbench.jobs.queue_file import posted, queues
+from ssbench.jobs.job import Job, Places, run_folder
+from ssbench.jobs.queue import default_workers, visible_gpus, work
+from ssbench.jobs.queue_file import Backlog, read_queues, write_queue_file
 from ssbench.jobs.status import survey
+from ssbench.jobs.targets import QUICK_SPLIT
 from ssbench.recipe.recipe import load
 
 EPOCHS = 3
@@ -84,7 +83,7 @@ def test_what_a_killed_queue_leaves_is_gone_on_with(toy: Path, tmp_path: Path) -
     assert killed.exitcode == -signal.SIGKILL
     told = json.loads((tmp_path / "runs/custom/long" / SPLIT.replace("/", "-") / "seed0/progress.json").read_text())
     assert (told["state"], told["starts"], told["step"], told["pid"]) == ("done", 2, 20, other.pid)
-    with posted(tmp_path / "runs"):
+    with write_queue_file(tmp_path / "runs"):
         assert len(list((tmp_path / "runs" / "queues").glob("*.json"))) == 1, "the killed one's file was swept away"
 
 
@@ -93,7 +92,7 @@ def test_a_failure_elsewhere_is_not_tried_again(toy: Path, tmp_path: Path) -> No
     path = Path(write(tmp_path, "wild", 1))
     path.write_text(path.read_text() + "optim: {name: sgd, lr: 1.0e+30}\n")
     began, places = time.time(), Places(toy, tmp_path / "runs", tmp_path / "results")
-    cell = Cell(str(path), SPLIT, 0)
+    cell = Job(str(path), SPLIT, 0)
     for since, trained, what in [
         (None, 1, "is not finite"),
         (began, 1, "failed elsewhere: "),
@@ -108,7 +107,7 @@ def test_a_failure_elsewhere_is_not_tried_again(toy: Path, tmp_path: Path) -> No
 def test_a_quick_run_elsewhere_is_not_done_anew(toy: Path, tmp_path: Path) -> None:
     """By a queue that had begun before; one that begins later asks again whether it runs."""
     places, began = Places(toy, tmp_path / "runs", tmp_path / "results"), time.time()
-    cell = Cell(write(tmp_path, "brief", 1), QUICK_SPLIT, 0, quick=True)
+    cell = Job(write(tmp_path, "brief", 1), QUICK_SPLIT, 0, quick=True)
     for since, repeated in [(began, False), (began, True), (None, False)]:
         assert work([cell], places, "cpu", since=since)[0].repeated == repeated
     assert set(steps(tmp_path, "brief").values()) == {2}
@@ -120,13 +119,13 @@ def test_workers_come_back_to_what_others_held(
     """The other process lets go without a record: a worker of ours does the run. Each worker sees one GPU of two."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "97,98")  # which are not there, so that a CPU computes anywhere
-    cells = [Cell(write(tmp_path, name, 1), SPLIT, 0) for name in ("held", "free")]
+    cells = [Job(write(tmp_path, name, 1), SPLIT, 0) for name in ("held", "free")]
     places = Places(toy, tmp_path / "runs", tmp_path / "results")
     folder = run_folder(load(cells[0].recipe), SPLIT, 0, places)
     with open_lock(folder / LOCK) as lock:
         assert take_lock(lock) is None
         threading.Thread(target=lambda: (until(lambda: _waits_alone("held", tmp_path)), lock.close())).start()
-        done = work(cells, places, None, jobs=2)
+        done = work(cells, places, None, workers=2)
     assert [one.state for one in done] == ["done", "done"]
     assert steps(tmp_path, "held") == once(1)
     assert all(len(seen) == 1 and seen <= {"97", "98"} for seen in (seen_gpus(tmp_path, n) for n in ("held", "free")))
@@ -135,7 +134,7 @@ def test_workers_come_back_to_what_others_held(
 
 def _waits_alone(name: str, folder: Path) -> bool:
     """Whether that cell is the only one in line, and the other one in work."""
-    lines = [[cell["recipe"] for cell in queue.cells] for queue in queues(folder / "runs")]
+    lines = [[entry.recipe for entry in queue.cells] for queue in read_queues(folder / "runs")]
     return lines == [[f"custom/{name}"]] and bool(steps(folder, "free"))
 
 
@@ -148,7 +147,7 @@ def test_one_worker_a_gpu_unless_told_otherwise(
     """Four GPUs of which this process may see, by its own numbering, all; torchrun shares them out itself."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("WORLD_SIZE", world)
-    assert seats(device) == jobs
+    assert default_workers(device) == jobs
 
 
 @pytest.mark.parametrize(
@@ -169,27 +168,28 @@ def test_workers_sit_at_the_gpus_this_process_sees(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus(device) == names
+    assert visible_gpus(device) == names
 
 
 # The parts
 
 
-def test_cells_elsewhere_come_back_when_they_are_free(tmp_path: Path) -> None:
-    shown: list[list[str]] = []
-    line = Line(["a", "b"], shown.append)
+def test_jobs_elsewhere_come_back_when_they_are_free(tmp_path: Path) -> None:
+    a, b = Job("a", SPLIT, 0), Job("b", SPLIT, 0)
+    shown: list[list[Job]] = []
+    backlog = Backlog([a, b], shown.append)
     with open_lock(tmp_path / "a" / LOCK) as lock:
         assert take_lock(lock) is None
-        assert line.next() == "a"
-        assert line.later("a", tmp_path / "a")
-        assert line.next() == "b"
-        assert line.next() is None
-        assert line, "a is still in it"
-    assert line.next() == "a"
-    assert not line.later("a", tmp_path / "a"), "said before"
-    assert line.next() == "a"
-    assert not line
-    assert shown == [["b"], ["b", "a"], ["a"], [], ["a"], []]
+        assert backlog.next() == a
+        assert backlog.set_aside(a, tmp_path / "a")
+        assert backlog.next() == b
+        assert backlog.next() is None
+        assert backlog, "a is still in it"
+    assert backlog.next() == a
+    assert not backlog.set_aside(a, tmp_path / "a"), "reported before"
+    assert backlog.next() == a
+    assert not backlog
+    assert shown == [[b], [b, a], [a], [], [a], []]
 
 
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
@@ -201,14 +201,14 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
     assert not is_locked(tmp_path / "no such file")
 
 
-def test_the_board_shows_a_queue_while_it_is_there(tmp_path: Path) -> None:
+def test_a_queue_file_is_there_as_long_as_its_queue(tmp_path: Path) -> None:
     cell = {"recipe": "r", "split": "s", "seed": 0, "quick": False, "folder": "r/s/seed0", "job": None}
-    with posted(tmp_path) as show:
-        assert queues(tmp_path) == [], "nothing shown yet"
+    with write_queue_file(tmp_path) as show:
+        assert read_queues(tmp_path)[0].cells == [], "nothing shown yet"
         show([cell, {**cell, "seed": 1}])
-        assert [c["seed"] for c in queues(tmp_path)[0].cells] == [0, 1]
+        assert [c.seed for c in read_queues(tmp_path)[0].cells] == [0, 1]
         show([cell])
-        assert [c["seed"] for c in queues(tmp_path)[0].cells] == [0]
-        with pytest.raises(KeyError), posted(tmp_path / "other"):
+        assert [c.seed for c in read_queues(tmp_path)[0].cells] == [0]
+        with pytest.raises(KeyError), write_queue_file(tmp_path / "other"):
             raise KeyError
-    assert queues(tmp_path) == queues(tmp_path / "other") == []
+    assert read_queues(tmp_path) == read_queues(tmp_path / "other") == []

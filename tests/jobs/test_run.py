@@ -17,7 +17,8 @@ from running import ALONE, SPLIT, TINY, Job, command, start, trainer_of, wait_un
 from ssbench.console import Bars
 from ssbench.data.batch import Batch
 from ssbench.errors import DataError, UsageError
-from ssbench.jobs.queue import Cell, work
+from ssbench.jobs.job import Job as QueuedJob
+from ssbench.jobs.queue import work
 from ssbench.jobs.run import run
 from ssbench.train import checkpoint
 from ssbench.train.stages import fit
@@ -120,10 +121,10 @@ def test_a_diverged_error_passes_between_processes() -> None:
 # A queue
 
 
-def cell(folder: Path, name: str, more: str) -> Cell:
+def cell(folder: Path, name: str, more: str) -> QueuedJob:
     path = folder / f"{name}.yaml"
     path.write_text(RECIPE.format(base=BASE, more=more))
-    return Cell(str(path), SPLIT, 0, (*TINY, "schedule.epochs=1"))
+    return QueuedJob(str(path), SPLIT, 0, (*TINY, "schedule.epochs=1"))
 
 
 def test_one_failed_run_does_not_stop_the_others(toy: Path, tmp_path: Path, job: Job) -> None:
@@ -168,8 +169,8 @@ def test_a_worker_that_dies_takes_one_run_with_it(toy: Path, tmp_path: Path, job
     (tmp_path / "faulty.py").write_text(PLUGIN.replace("return [][t.step]", "__import__('os')._exit(9)"))
     deadly = cell(tmp_path, "deadly", f"plugin: {{name: {tmp_path / 'faulty.py'}}}")
     cells = [deadly, replace(deadly, seed=1), cell(tmp_path, "sound", SGD.format(rate=0.01))]
-    done = work(cells, job.places, "cpu", jobs=2)
-    assert [one.cell for one in done] == cells
+    done = work(cells, job.places, "cpu", workers=2)
+    assert [one.job for one in done] == cells
     assert [one.error.what if one.error else None for one in done[:2]] == ["its worker process ended with code 9"] * 2
     assert done[2].error is None
     assert done[2].record is not None

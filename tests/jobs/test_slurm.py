@@ -15,10 +15,18 @@ from hypothesis import strategies as st
 from ran import Ran
 
 from ssbench.errors import HardwareError, UsageError
-from ssbench.jobs import slurm_start
-from ssbench.jobs.slurm import KINDS, Wish, minutes, requeue, states, submit, wish
+from ssbench.jobs.slurm import (
+    HOLD_WARNING,
+    OPTIONS,
+    SlurmOptions,
+    job_states,
+    minutes,
+    parse_options,
+    requeue,
+    submit,
+)
 
-TEXTS = [name for name, (_, kind) in KINDS.items() if kind.startswith("a word")]
+TEXTS = [name for name, (_, kind) in OPTIONS.items() if kind.startswith("a word")]
 
 
 def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **bodies: str) -> None:
@@ -48,16 +56,16 @@ def test_no_times(text: str) -> None:
 
 def test_options_become_submitits() -> None:
     given_ = ["partition=gpu", "time=8:00:00", "gpus=a100:2", "cpus=8", "mem=32G", "reservation=day", "runs-per-job=4"]
-    assert wish(given_) == Wish(
+    assert parse_options(given_) == SlurmOptions(
         {
             "partition": "gpu", "time": 480, "gpus_per_node": "a100:2", "cpus_per_task": 8, "mem": "32G",
             "signal_delay_s": 120, "additional_parameters": {"reservation": "day"},
         },
-        runs=4,
+        runs_per_job=4,
     )  # fmt: skip
-    assert wish([]) == Wish({"time": 1440, "signal_delay_s": 120})
-    assert wish(["time=1"]).parameters["signal_delay_s"] == 30
-    assert wish(["comment=it's ours; echo $HOME"]).parameters["comment"] == "it's ours; echo $HOME"
+    assert parse_options([]) == SlurmOptions({"time": 1440, "signal_delay_s": 120})
+    assert parse_options(["time=1"]).parameters["signal_delay_s"] == 30
+    assert parse_options(["comment=it's ours; echo $HOME"]).parameters["comment"] == "it's ours; echo $HOME"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,7 @@ def test_options_become_submitits() -> None:
 )
 def test_what_is_no_option_is_refused(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)) as caught:
-        wish([text])
+        parse_options([text])
     assert caught.value.fix
 
 
@@ -88,10 +96,12 @@ def test_no_value_leaves_its_line(key: str, value: str) -> None:
     from submitit.slurm.slurm import _make_sbatch_string
 
     try:
-        parameters = wish([f"{key}={value}"]).parameters
+        parameters = parse_options([f"{key}={value}"]).parameters
     except UsageError:
         return
-    plain = _make_sbatch_string(command="srun me", folder="logs", **wish(["comment=x"]).parameters).splitlines()
+    plain = _make_sbatch_string(
+        command="srun me", folder="logs", **parse_options(["comment=x"]).parameters
+    ).splitlines()
     made = _make_sbatch_string(command="srun me", folder="logs", **parameters).splitlines()
     different = set(made) - set(plain)
     assert len(made) <= len(plain) + 1
@@ -102,28 +112,28 @@ def test_no_value_leaves_its_line(key: str, value: str) -> None:
 def test_what_squeue_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = "12_0|RUNNING|None\\n12_1|PENDING|Resources (Priority|x)\\n12_2|CANCELLED|None\\n13|COMPLETED|None"
     commands(tmp_path, monkeypatch, squeue=f"assert sys.argv[-1] == '--jobs=12,14', sys.argv\nprint('{answer}')")
-    found = states(["12_0", "12_1", "12_2", "14"])
-    assert {job: (str(state), state.lives) for job, state in found.items()} == {
+    found = job_states(["12_0", "12_1", "12_2", "14"])
+    assert {job: (str(state), state.is_alive) for job, state in found.items()} == {
         "12_0": ("running", True),
         "12_1": ("pending (Resources (Priority|x))", True),
         "12_2": ("cancelled", False),
     }
-    assert states([]) == {}
+    assert job_states([]) == {}
 
 
 def test_jobs_that_slurm_has_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands(tmp_path, monkeypatch, squeue="sys.exit('slurm_load_jobs error: Invalid job id specified')")
-    assert states(["12"]) == {}
+    assert job_states(["12"]) == {}
     assert not requeue("12")
 
 
 def test_a_slurm_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands(tmp_path, monkeypatch, squeue="sys.exit('squeue: error: Unable to contact slurm controller')")
     with pytest.raises(HardwareError, match="squeue: Unable to contact slurm controller"):
-        states(["12"])
+        job_states(["12"])
     (tmp_path / "squeue").unlink()
     with pytest.raises(HardwareError, match="squeue does not answer"):
-        states(["12"])
+        job_states(["12"])
 
 
 def test_only_a_running_job_is_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +157,7 @@ def test_a_warning_waits_until_it_is_let_in() -> None:
         "signal.signal(signal.SIGUSR2, lambda *_: print('warned'))\n"
         "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})\n"
     )
-    words = [sys.executable, "-I", "-S", str(Path(slurm_start.__file__)), sys.executable, "-I", "-S", "-c", late]
+    words = [sys.executable, "-I", "-S", "-c", HOLD_WARNING, sys.executable, "-I", "-S", "-c", late]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as job:
         assert job.stdout is not None
         assert job.stdout.readline() == "up\n"
@@ -161,10 +171,10 @@ def test_sbatch_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     refusal = "sys.exit('sbatch: error: invalid partition specified: x\\\\nsbatch: error: Batch job submission failed')"
     commands(tmp_path, monkeypatch, sbatch=refusal, srun="", squeue="")
     with pytest.raises(UsageError, match="Batch job submission failed|invalid partition") as caught:
-        submit([print], wish(["partition=x"]), tmp_path, None)  # type: ignore[list-item]
+        submit([print], parse_options(["partition=x"]), tmp_path, None)  # type: ignore[list-item]
     assert "--slurm" in caught.value.fix
     with pytest.raises(UsageError, match="cannot write below a folder of this name"):
-        submit([print], wish([]), tmp_path / "50%j", None)  # type: ignore[list-item]
+        submit([print], parse_options([]), tmp_path / "50%j", None)  # type: ignore[list-item]
 
 
 def test_no_slurm_is_code_7_and_its_options_need_it(

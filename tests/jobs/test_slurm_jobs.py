@@ -18,7 +18,7 @@ from ran import environment
 from running import SPLIT, command, start
 from slurm_cluster import Cluster
 
-from ssbench.jobs import progress as progress_file
+from ssbench.jobs.progress import RunProgress, read_progress
 from ssbench.jobs.status import survey
 
 PLACE = SPLIT.replace("/", "-")
@@ -56,8 +56,8 @@ def _command(variables: Mapping[str, str], arguments: list[str], log: Path) -> N
     command(arguments, log)
 
 
-def told(folder: Path, name: str) -> dict[str, Any]:
-    return progress_file.read(folder / "runs/custom" / name / PLACE / "seed0")
+def told(folder: Path, name: str) -> RunProgress:
+    return read_progress(folder / "runs/custom" / name / PLACE / "seed0")
 
 
 def objects(log: Path) -> Any:
@@ -83,7 +83,7 @@ def test_an_array_through_its_time_limit_a_requeue_and_a_failure(
     limits = ["--slurm", "time=1", "--slurm", "signal-delay=35", "-j", "2"]
     client = run("log", late, moved, wild, *limits, "--json")
     assert until(lambda: len(steps(tmp_path, "moved")) > 2, client), (tmp_path / "log").read_text()
-    array = told(tmp_path, "moved")["job"].partition("_")[0]
+    array = str(told(tmp_path, "moved").job).partition("_")[0]
     cluster.ask("scontrol", "requeue", f"{array}_1")
     client.join()
     said = (tmp_path / "log").read_text()
@@ -92,13 +92,13 @@ def test_an_array_through_its_time_limit_a_requeue_and_a_failure(
     assert "is not finite" in objects(tmp_path / "log")["runs"][2]["error"]
     assert "[3/3]" in said
     for name, requeued in (("late", 0), ("moved", 1)):
-        job, starts = told(tmp_path, name)["job"], told(tmp_path, name)["starts"]
+        job, starts = str(told(tmp_path, name).job), told(tmp_path, name).starts or 0
         log = log_of(tmp_path, job)
         assert steps(tmp_path, name) == once(12), "each step once, whatever happened between"
         assert "Restarts=0" not in cluster.ask("scontrol", "show", "job", job)
         assert log.count("error: stopped at step") == starts - 1
         assert log.count(f"Slurm will start job {job} again") == starts - 1 - requeued, "what Slurm had not seen to"
-    assert told(tmp_path, "moved")["starts"] > 1
+    assert (told(tmp_path, "moved").starts or 0) > 1
     ends = {job: cluster.end(f"{array}_{job}") for job in range(3)}
     assert ends == {0: ("COMPLETED", 0), 1: ("COMPLETED", 0), 2: ("FAILED", 6)}
     again = run("again", late, moved)
@@ -125,7 +125,7 @@ def test_jobs_left_alone_waited_for_and_cancelled(
     assert until(lambda: "runs submitted" in (tmp_path / "second").read_text(), second)
     assert "0 of 2 runs submitted (2 Slurm has already)" in (tmp_path / "second").read_text()
     assert until(lambda: bool(steps(tmp_path, "one", rank=1)), second), log_of(tmp_path, jobs[recipes[0]])
-    states = {row["recipe"]: (row["state"], row["job"]) for row in survey(tmp_path / "runs", ask=_asked(cluster))}
+    states = {row["recipe"]: (row["state"], row["job"]) for row in survey(tmp_path / "runs", ask_slurm=_asked(cluster))}
     assert states == {"custom/one": ("running", jobs[recipes[0]]), "custom/two": ("waiting", jobs[recipes[1]])}
     assert second.pid is not None
     os.kill(second.pid, signal.SIGINT)
@@ -141,8 +141,8 @@ def test_jobs_left_alone_waited_for_and_cancelled(
     runs = objects(tmp_path / "third")["runs"]
     assert [row["state"] for row in runs] == ["stopped", "stopped"]
     assert all(re.search(rf"Slurm job {array}_\d ended: cancelled", row["error"]) for row in runs)
-    assert told(tmp_path, "one")["state"] == "stopped"
-    assert told(tmp_path, "one")["step"] == max(steps(tmp_path, "one")) + 1
+    assert told(tmp_path, "one").state == "stopped"
+    assert told(tmp_path, "one").step == max(steps(tmp_path, "one")) + 1
     assert steps(tmp_path, "one") == steps(tmp_path, "one", rank=1)
 
 

@@ -18,11 +18,10 @@ from ssbench.errors import DataError, HardwareError, Stopped
 from ssbench.files import open_lock, take_lock
 from ssbench.jobs import progress as progress_file
 from ssbench.jobs import status
-from ssbench.jobs.progress import ProgressFile
-from ssbench.jobs.queue_file import post_slurm
+from ssbench.jobs.progress import ProgressFile, RunProgress, read_progress
+from ssbench.jobs.queue_file import write_slurm_queue
 from ssbench.jobs.slurm import JobState
-from ssbench.jobs.status import EMPTY, counts, survey
-from ssbench.jobs.status_view import View, cells
+from ssbench.jobs.status import FIELDS, StatusView, counts, survey, texts
 
 ABOUT = {"key": "k", "recipe": "r", "split": "toy/ours/1_8", "seed": 0, "quick": False, "device": "cpu"}
 
@@ -51,22 +50,22 @@ def test_it_is_written_seldom_and_tells_the_time_that_is_left(tmp_path: Path, cl
     file, step = told(tmp_path, "r"), [10]
     folder = tmp_path / "r/toy-ours-1_8/seed0"
     file.facts = lambda: {"step": step[0], "steps": 100, "score": 31.5}
-    assert progress_file.read(folder)["doing"] == "starting"
+    assert read_progress(folder).doing == "starting"
     for _ in range(5):
         clock[0] += 3.0
         file.tick()
-    assert progress_file.read(folder) | {"host": "", "pid": 0} == {
+    assert json.loads((folder / "progress.json").read_text()) | {"host": "", "pid": 0} == {
         **ABOUT, "host": "", "pid": 0, "job": None, "starts": 1, "started": 1000.0, "state": "running", "doing": "",
         "why": "", "step": 10, "steps": 100, "score": 31.5, "updated": 1015.0, "eta_s": None,
     }  # fmt: skip
     step[0], clock[0] = 15, 1013.0
     file.tick()
-    assert progress_file.read(folder)["step"] == 10, "looked at the clock only"
+    assert read_progress(folder).step == 10, "looked at the clock only"
     clock[0] = 1003.0 + 10.0 + 10.0
     file.tick("evaluate 3/9")
-    found = progress_file.read(folder)
-    assert (found["step"], found["doing"]) == (15, "evaluate 3/9")
-    assert found["eta_s"] == pytest.approx(20.0 / 5 * 85)
+    progress = read_progress(folder)
+    assert (progress.step, progress.doing) == (15, "evaluate 3/9")
+    assert progress.eta_s == pytest.approx(20.0 / 5 * 85)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_it_is_written_seldom_and_tells_the_time_that_is_left(tmp_path: Path, cl
     ],
 )
 def test_how_a_run_ended(tmp_path: Path, error: BaseException, state: str, why: str) -> None:
-    told(tmp_path, "r").ended_by(error)
+    told(tmp_path, "r").end_with(error)
     row = survey(tmp_path)[0]
     assert (row["state"], row["why"], row["starts"]) == (state, why, 1)
     told(tmp_path, "r")
@@ -89,31 +88,31 @@ def test_how_a_run_ended(tmp_path: Path, error: BaseException, state: str, why: 
 
 
 def test_a_full_disk_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> int:
+    def full(*_: Any, **__: Any) -> tuple[int, str]:
         raise OSError(28, "No space left on device")
 
     file = told(tmp_path, "r")
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("ssbench.files.tempfile.mkstemp", full)
     file.end("done")
-    assert progress_file.read(tmp_path / "r/toy-ours-1_8/seed0")["state"] == "running"
+    assert read_progress(tmp_path / "r/toy-ours-1_8/seed0").state == "running"
 
 
 def test_a_run_tells_how_far_it_is(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step is told here; the last word is that of the record."""
-    seen: list[dict[str, Any]] = []
+    seen: list[RunProgress] = []
 
     class Looking(Bars):
         def watch(self, items: Any, label: str, total: int) -> Iterator[Any]:
             for item in super().watch(items, label, total):
-                seen.append(progress_file.read(job.folder))
+                seen.append(read_progress(job.folder))
                 yield item
 
     monkeypatch.setattr(progress_file, "EVERY", 0.0)
     job = Job(toy, tmp_path, (*TINY, "schedule.epochs=2"))
     record = job.here(Looking(show=False, write_line=lambda _: None))
-    assert [(row["step"], row["epoch"]) for row in seen[:8]] == [(4, 0)] * 3 + [(8, 1)] * 4 + [(8, 2)]
-    assert seen[1]["doing"] == "evaluate 1/3"
-    assert seen[4]["score"] == record["history"][0]["select"]
+    assert [(row.step, row.epoch) for row in seen[:8]] == [(4, 0)] * 3 + [(8, 1)] * 4 + [(8, 2)]
+    assert seen[1].doing == "evaluate 1/3"
+    assert seen[4].score == record["history"][0]["select"]
     row = survey(job.places.runs)[0]
     assert {name: row[name] for name in ("state", "step", "steps", "epoch", "epochs", "metric", "device", "job")} == {
         "state": "done", "step": 8, "steps": 8, "epoch": 2, "epochs": 2, "metric": "miou", "device": "cpu", "job": None,
@@ -132,9 +131,9 @@ def runs(tmp_path: Path) -> Iterator[Path]:
     working, killed, failed, done = (told(tmp_path, name) for name in ("working", "killed", "failed", "done"))
     for file in (working, killed):
         file.facts = lambda: {"step": 40, "steps": 120, "epoch": 1, "epochs": 3, "score": 31.204, "best": 40.0}
-        file._next = 0
+        file._next_write = 0
         file.tick()
-    failed.ended_by(DataError("no mask"))
+    failed.end_with(DataError("no mask"))
     done.end("done")
     for name in ("old", "quick/older"):
         (tmp_path / name / "voc-classic-1_8" / "seed7" / "stages").mkdir(parents=True)
@@ -153,7 +152,7 @@ def test_every_state_is_told_from_the_others(runs: Path) -> None:
         ("old", "done"),
     ]  # fmt: skip
     assert counts(rows) == {"running": 1, "waiting": 0, "stopped": 2, "failed": 1, "done": 2}
-    assert all(set(row) == set(EMPTY) for row in rows)
+    assert all(tuple(row) == FIELDS for row in rows)
     assert rows[1]["why"] == status.KILLED
     assert (rows[2]["quick"], rows[2]["seed"], rows[2]["split"]) == (True, 7, "voc-classic-1_8")
     assert survey(runs, ["failed/toy-ours-1_8/seed0", "no/such/run"]) == [rows[3]]
@@ -166,10 +165,10 @@ def test_jobs_of_slurm_wait_until_they_run_or_are_gone(runs: Path) -> None:
         {**ABOUT, "recipe": name, "folder": f"{name}/toy-ours-1_8/seed0", "job": f"12_{k}"}
         for k, name in enumerate(names)
     ]
-    post_slurm(runs, "12_0", runs / "slurm", posts)
+    write_slurm_queue(runs, "12_0", runs / "slurm", posts)
     words = {"12_0": "PENDING", "12_1": "RUNNING", "12_2": "COMPLETED", "12_3": "RUNNING", "12_4": "CANCELLED"}
     known = {job: JobState(word, "Priority" if word == "PENDING" else "None") for job, word in words.items()}
-    rows = {row["recipe"]: row for row in survey(runs, ask=lambda jobs: {job: known[job] for job in jobs})}
+    rows = {row["recipe"]: row for row in survey(runs, ask_slurm=lambda jobs: {job: known[job] for job in jobs})}
     found = {name: (rows[name]["state"], rows[name]["why"]) for name in names if name in rows}
     assert found == {
         "killed": ("waiting", "Slurm job 12_0: pending (Priority)"),
@@ -192,7 +191,7 @@ def test_jobs_of_slurm_wait_until_they_run_or_are_gone(runs: Path) -> None:
 
 def test_a_line_a_change_and_a_row_a_run(runs: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
-    with View(console) as view:
+    with StatusView(console) as view:
         view.show(survey(runs))
         first = console.file.getvalue().splitlines()
         view.show(survey(runs))
@@ -200,9 +199,9 @@ def test_a_line_a_change_and_a_row_a_run(runs: Path) -> None:
     assert first[0].startswith("working toy/ours/1_8 seed 0: running, process ")
     assert first[0].endswith("epoch 1/3 31.20 (best 40.00)")
     assert first[1].startswith(f"killed toy/ours/1_8 seed 0: stopped, {status.KILLED}")
-    assert cells(survey(runs)[0])[3:6] == ("40/120", "1/3", "31.20 (best 40.00)")
+    assert texts(survey(runs)[0])[3:6] == ("40/120", "1/3", "31.20 (best 40.00)")
     drawn = Console(file=io.StringIO(), width=200, force_terminal=True)
-    with View(drawn) as view:
+    with StatusView(drawn) as view:
         view.show(survey(runs))
         assert "1 running, 2 stopped, 1 failed, 2 done" in drawn.file.getvalue()
 

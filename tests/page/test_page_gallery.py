@@ -15,8 +15,8 @@ from ran import Ran
 
 from ssbench.data.toy import Toy
 from ssbench.inspect.scoring import predictor
-from ssbench.jobs.queue import Cell, work
-from ssbench.jobs.run import Places
+from ssbench.jobs.job import Job, Places
+from ssbench.jobs.queue import work
 from ssbench.page.differences import galleries
 from ssbench.page.gallery import SIDE, label_tile, photo_tile
 from ssbench.page.runs import collect
@@ -36,7 +36,7 @@ def trained(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
     """Two tiny runs, a baseline and the same with a plug-in."""
     folder = tmp_path_factory.mktemp("trained")
     places = Places(toy_data, folder / "runs", folder / "results")
-    done = work([Cell(recipe, SPLIT, 0, SMALL) for recipe in RECIPES], places, "cpu")
+    done = work([Job(recipe, SPLIT, 0, SMALL) for recipe in RECIPES], places, "cpu")
     assert not [d for d in done if d.error]
     return places
 

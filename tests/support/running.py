@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from ssbench.console import Bars
-from ssbench.jobs.run import Places, run, run_folder
+from ssbench.jobs.job import Places, run_folder
+from ssbench.jobs.run import run
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.splits.manifest import Partition
 from ssbench.train.build import dataset_of

@@ -1,0 +1,130 @@
+"""The runs that recipes and tables ask for: the one answer for `ssbench run`, `ssbench plan` and the demonstration."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ssbench.console import say
+from ssbench.errors import UsageError
+from ssbench.jobs.job import Job, Places
+from ssbench.prepare.prepare import prepare
+from ssbench.recipe.recipe import Division, is_table_name, load
+from ssbench.results.store import ResultStore
+from ssbench.splits.manifest import Partition
+from ssbench.tables.cell import Cell, Filled
+from ssbench.tables.printed import printed_scores
+from ssbench.tables.spec import PaperTable
+
+QUICK_SPLIT = "toy/ours/1_8"
+
+RunName = tuple[str, tuple[str, ...], str]
+"""Recipe, overrides, split."""
+
+
+@dataclass
+class TargetRuns:
+    """What some tables and recipes ask for, in their order.
+
+    cells: of each run, "table row/column" of what it fills. bases: of each run, the baselines its gains are taken over,
+    as often as there are gains. not_yet: cells without a recipe, by table.
+    """
+
+    cells: dict[RunName, list[str]] = field(default_factory=dict)
+    bases: dict[RunName, list[RunName]] = field(default_factory=dict)
+    not_yet: Counter[str] = field(default_factory=Counter)
+
+
+def target_runs(targets: Sequence[str], splits: Sequence[str], places: Places) -> TargetRuns:
+    """The runs of tables (only on `splits`, if any are given) and of recipes (default: the splits of printed scores).
+
+    Raises:
+        UsageError: a recipe without a split, or nothing that has a recipe. RecipeError: a recipe or table is wrong.
+    """
+    runs, store = TargetRuns(), ResultStore(places.results)
+    for target in targets:
+        if _is_table(target):
+            _add_table(PaperTable.read(target).fill(store), splits, runs)
+            continue
+        chosen = splits or list(printed_scores(load(target, data_root=places.data).name))
+        if not chosen:
+            raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
+        for split in chosen:
+            runs.cells.setdefault((target, (), split), [])
+    if not runs.cells:
+        what = f"no cell of {', '.join(targets)} has a recipe yet" + (" on these splits" if splits else "")
+        raise UsageError(what, "arguments", "ssbench table TABLE shows the state of each cell")
+    return runs
+
+
+def target_jobs(
+    targets: Sequence[str],
+    splits: Sequence[str],
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    quick: bool,
+    places: Places,
+    division: Division | None = None,
+) -> list[Job]:
+    """The jobs of recipes and tables, each once, in order.
+
+    A recipe needs `splits`; of a table's own splits they select some. Quick runs take the toy split, whose data are
+    made where they are missing.
+
+    Raises:
+        UsageError: a recipe without a split, an unknown split, or a table none of whose cells has a recipe yet.
+        RecipeError: a recipe that is wrong, before any of them runs.
+    """
+    if quick and not (places.data / "toy" / "ledger.json").is_file():
+        say("making the toy data, once")
+        prepare("toy", places.data)
+    jobs: list[Job] = []
+    for target in targets:
+        if _is_table(target):
+            names = list(target_runs([target], splits, places).cells)
+        else:
+            load(target, overrides, quick, division, places.data)
+            if not splits and not quick:
+                raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
+            for split in splits:
+                Partition.read(split, places.data)
+            names = [(target, (), split) for split in splits or [QUICK_SPLIT]]
+        if quick and _is_table(target):
+            names = [(recipe, own, QUICK_SPLIT) for recipe, own, _ in names]
+        jobs += [Job(r, split, seed, (*own, *overrides), quick, division) for seed in seeds for r, own, split in names]
+    return list(dict.fromkeys(jobs))
+
+
+def _is_table(target: str) -> bool:
+    return is_table_name(target.rpartition("/")[2].removesuffix(".yaml"))
+
+
+def _add_table(filled: Filled, splits: Sequence[str], runs: TargetRuns) -> None:
+    """Add the runs behind a table, each with every cell it fills."""
+    table, asked = filled.table.name, {(cell.stored, cell.split) for cell in filled.wanted()}
+    for cell in filled.cells.values():
+        name = _run_name(cell)
+        if splits and cell.split not in splits:
+            continue
+        if cell.state == "not yet" and (cell.role is None or cell.role in "BPA"):
+            runs.not_yet[table] += 1
+        elif name and (cell.stored, cell.split) in asked:
+            # the columns of one class each go by one name, and their class: one run fills them all
+            column = cell.column if cell.class_name is None else f"classes#{cell.column}"
+            runs.cells.setdefault(name, []).append(f"{table} {cell.row}/{column}")
+            bases = (_run_name(base) for base in _bases(filled, cell))
+            runs.bases.setdefault(name, []).extend(base for base in bases if base and base != name)
+
+
+def _run_name(cell: Cell) -> RunName | None:
+    return (cell.recipe, cell.overrides, cell.split) if cell.recipe and cell.split else None
+
+
+def _bases(filled: Filled, cell: Cell) -> Iterator[Cell]:
+    """The cells a gain of this one is taken over."""
+    rows = {row.id: row.gain_over for row in filled.table.rows}
+    columns = {column.id: column.gain_over for column in filled.table.columns}
+    for row, column in ((rows.get(cell.row), cell.column), (cell.row, columns.get(cell.column))):
+        if row and column and (row, column) in filled.cells and cell.class_name is None:
+            yield filled.cells[row, column]

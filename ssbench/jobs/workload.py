@@ -327,7 +327,7 @@ def _fit(recipe: Recipe, dataset: Dataset, plan: Plan) -> _DryFit:
 
 
 class _DryFit:
-    """Stands in for the trainer (`methods.base.Loop` and `Stages`) and trains nothing.
+    """Stands in for the trainer (`methods.base.Loop` and `StagedTraining`) and trains nothing.
 
     trainings: steps of each. between: passes outside of trainings, for whole images.
     """

@@ -83,7 +83,7 @@ def test_no_choice_exceeds_its_budget_or_lacks_a_baseline(data: st.DataObject) -
     budget = data.draw(st.floats(0.1, 40))
     taken = choose(some, gains, budget)
     hours = {option.id: option.hours or 0 for option in some}
-    there = {option.id for option in some if option.there}
+    there = {option.id for option in some if option.is_there}
     assert sum(hours[id] for id in taken) <= budget + 1e-9
     assert len(set(taken)) == len(taken)
     assert not set(taken) & there

@@ -27,7 +27,7 @@ from ssbench.jobs.job import Job, Outcome, Places
 from ssbench.jobs.queue_file import POLL_LOCKS, Backlog, folder_is_free, write_queue_file
 from ssbench.jobs.run import run_job
 from ssbench.train.distributed import Team, first, join
-from ssbench.train.stopping import ASKING
+from ssbench.train.stopping import STOP_SIGNALS
 
 Outcomes = dict[Job, Outcome]
 
@@ -135,7 +135,7 @@ class _Workers:
         """Do all jobs. Stopped if a signal came."""
         self.gpus = visible_gpus(self.device)
         self.workers = [self._start(seat) for seat in range(min(self.count, self.total))]
-        old = {number: signal.signal(number, self._stop) for number in ASKING}
+        old = {number: signal.signal(number, self._stop) for number in STOP_SIGNALS}
         try:
             self._hand_out()
         finally:

@@ -21,8 +21,9 @@ from ssbench.recipe.recipe import Recipe
 from ssbench.results.store import ResultStore
 from ssbench.splits.manifest import Partition
 from ssbench.train.build import dataset_of
-from ssbench.train.distributed import Parted, Team
-from ssbench.train.record import head, progress_of, reason, record_of
+from ssbench.train.distributed import ProcessFailed, Team
+from ssbench.train.record import failed_record, finished_record, progress_facts
+from ssbench.train.stages import fit
 from ssbench.train.trainer import Diverged, Trainer
 
 
@@ -76,13 +77,13 @@ def run_job(job: Job, places: Places, team: Team, bars: Bars, since: float = mat
     """Do one job and catch its error, so that the other jobs of a queue are still done. `since` as in `run`.
 
     Raises:
-        Stopped: a signal came; the whole queue ends. Parted: one of several processes failed alone; the others wait
-        for it in a collective, so the whole team has to end.
+        Stopped: a signal came; the whole queue ends. ProcessFailed: one of several processes failed alone; the others
+        wait for it in a collective, so the whole team has to end.
     """
     try:
         with _exits_are_failures(job):
             record, repeated = run(job.load_recipe(places), job.split, job.seed, places, team, bars, since)
-    except (Stopped, Parted):
+    except (Stopped, ProcessFailed):
         raise
     except Busy as busy:
         return Outcome(job, busy=busy.folder, error=busy)
@@ -107,7 +108,7 @@ def run(
     Raises:
         Busy: another process works in the run's folder. DataError: data or split missing or changed.
         Stopped: a signal came, everything is saved. Diverged, and whatever else ends a run: recorded as a failed run,
-        then raised; with several processes as Parted, if it happened in this one alone.
+        then raised; with several processes as ProcessFailed, if it happened in this one alone.
     """
     spec = RunSpec.of(recipe, split, seed, places)
     dataset = dataset_of(recipe.data.dataset, places.data, recipe.data.form)
@@ -122,7 +123,7 @@ def run(
         with _progress_shown(spec, team, bars) as progress:
             trainer = Trainer(recipe, spec.partition, dataset, seed, spec.folder, team, bars)
             if progress is not None:
-                progress.facts = lambda: progress_of(trainer)
+                progress.facts = lambda: progress_facts(trainer)
             return _train(trainer, spec.store), False
 
 
@@ -131,14 +132,16 @@ def _train(trainer: Trainer, store: ResultStore) -> dict[str, Any]:
     team = trainer.team
     try:
         with trainer.stop, _exits_are_failures(trainer.folder):
-            record = record_of(trainer, trainer.run())
+            fit(trainer)
+            record = finished_record(trainer)
     except Stopped:
         raise
     except Exception as error:
         if team.leads:
-            store.add({**head(trainer), "status": "failed", **reason(error)})
+            store.add(failed_record(trainer, error))
         if team.world > 1 and not isinstance(error, Diverged):
-            raise Parted(f"process {team.rank}: {error}", str(trainer.folder), "mend that and run again") from error
+            what = f"process {team.rank}: {error}"
+            raise ProcessFailed(what, str(trainer.folder), "mend that and run again") from error
         raise
     if team.leads:
         write_json(trainer.folder / "record.json", record)

@@ -65,12 +65,12 @@ def demo(
 
 def _draw_predictions(places: Places, seed: int, picture: Path) -> None:
     """Six test images, labelled by the best network of each recipe in PICTURED."""
-    from ssbench.inspect.pictures import Shown, gallery
+    from ssbench.inspect.pictures import SheetColumn, write_sheet
     from ssbench.jobs.job import run_folder
     from ssbench.recipe.recipe import load
 
-    shown = []
+    columns = []
     for label, name in PICTURED:
         recipe = load(name)
-        shown.append(Shown(label, recipe, run_folder(recipe, PICTURED_SPLIT, seed, places) / "best.pt"))
-    gallery(shown, "test", 6, places.data, picture)
+        columns.append(SheetColumn(label, recipe, run_folder(recipe, PICTURED_SPLIT, seed, places) / "best.pt"))
+    write_sheet(columns, "test", 6, places.data, picture)

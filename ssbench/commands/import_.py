@@ -102,7 +102,7 @@ def _import_released(path: Path, split: str | None, recipe: str | None, data: Pa
     if recipe is None:
         claim = claim_of(read_log(path), path.name, split)
     else:
-        from ssbench.inspect.released import scored_claim
+        from ssbench.inspect.score import scored_claim
 
         claim = scored_claim(path, recipe, split, data)
     file = write_claim(results, claim)

@@ -233,8 +233,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score a checkpoint; with --patches, tell where its patch classifier agrees, and what that gains."""
-    from ssbench.inspect.patches import Asked
-    from ssbench.inspect.scoring import score_checkpoint
+    from ssbench.inspect.patches import PatchOptions
+    from ssbench.inspect.score import score_checkpoint
     from ssbench.paths import data_root as data_of
     from ssbench.splits.manifest import Partition
 
@@ -244,8 +244,8 @@ def evaluate(
         raise UsageError("--baseline-recipe without a checkpoint", "--baseline-recipe", "add --baseline best.pt")
     root = data_of(data_root)
     trained = None if split is None else Partition.read(split, root)
-    asked = Asked(over.value, baseline, baseline_recipe) if patches else None
-    found = score_checkpoint(checkpoint, recipe, protocol, subset, root, device, asked, overrides or ())
+    options = PatchOptions(over.value, baseline, baseline_recipe) if patches else None
+    found = score_checkpoint(checkpoint, recipe, protocol, subset, root, device, options, overrides or ())
     found["split"] = None if trained is None else trained.name
     if json:
         print_json(found)

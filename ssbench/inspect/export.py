@@ -1,7 +1,7 @@
-"""A trained network for other programs: ONNX, TorchScript or torch.export, compared with the original first.
+"""A trained network for other programs, as ONNX, TorchScript or torch.export, compared with the original first.
 
-What is written is the one network the method's scores come from (the teacher of a teacher-student method), in eval
-mode: normalised image 1 C H W -> logits 1 K H W. Beside it `<file>.json` says what it must be fed and what it answers.
+What is written is the one network that the method's scores come from (the teacher of a teacher-student method), in eval
+mode: normalised image 1 C H W -> logits 1 K H W. `<file>.json` beside it describes input and output.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ssbench.data.dataset import Dataset
 from ssbench.errors import HardwareError, SsbenchError, UsageError
 from ssbench.files import sha256, write_bytes, write_json
-from ssbench.inspect.scoring import bare_net, restored
+from ssbench.inspect.networks import BARE, load_method, load_released
 from ssbench.keyed import key
-from ssbench.methods.base import Method
 from ssbench.nets.segnet import SegNet
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.train.build import dataset_of
@@ -33,8 +33,8 @@ class ParityError(SsbenchError):
     """The exported network answers otherwise than the original; nothing was written."""
 
 
-class Logits(nn.Module):
-    """A network's logits alone."""
+class LogitsOnly(nn.Module):
+    """A network that returns its logits alone: exported files have one output."""
 
     def __init__(self, net: SegNet) -> None:
         super().__init__()
@@ -58,16 +58,16 @@ def export(
         DataError: the checkpoint is missing or of another recipe. HardwareError: ONNX without its packages.
         ParityError: the exported network differs from the original by more than `BAND`.
     """
-    recipe = load(recipe_name, ("net.weights=random",), data_root=data_root)
+    recipe = load(recipe_name, BARE, data_root=data_root)
     dataset = dataset_of(recipe.data.dataset, data_root, recipe.data.form)
-    net = Logits(deployed(recipe, checkpoint, len(dataset.classes), dataset.channels)).eval()
+    net = LogitsOnly(scored_network(recipe, checkpoint, dataset)).eval()
     height, width = size or (recipe.views.crop, recipe.views.crop)
     x = torch.randn(1, dataset.channels, height, width, generator=torch.Generator().manual_seed(key(0, "export")))
     with torch.no_grad():
         expected = net(x)
     mean, std = (tensors.MEAN, tensors.STD) if recipe.views.normalise == "imagenet" else ((0.0,), (1.0,))
-    data, answer = _made(net, x, form)
-    parity = _compared(expected, answer, out)
+    data, answer = _written_and_read(net, x, form)
+    parity = _parity(expected, answer, out)
     write_bytes(out, data)
     about = {
         "file": out.name, "form": form, "recipe": recipe.name, "checkpoint": str(checkpoint),
@@ -80,35 +80,35 @@ def export(
     return {**about, "file": str(out), "bytes": len(data)}
 
 
-def deployed(recipe: Recipe, path: Path, classes: int, channels: int) -> SegNet:
-    """The network that `path`'s scores come from: what the method's `predict` asks, or a released bare network."""
-    method = restored(recipe, path, classes, channels, torch.device("cpu"))
-    return bare_net(recipe, path, classes, channels) if method is None else _asked(method, channels)
+def scored_network(recipe: Recipe, path: Path, dataset: Dataset) -> SegNet:
+    """The one network that the scores of a checkpoint come from; of a released file, its network.
 
-
-def _asked(method: Method, channels: int) -> SegNet:
-    """The one network `predict` runs, seen by watching it run."""
-    seen: list[SegNet] = []
-    hooks = [
-        m.register_forward_hook(lambda module, *_: seen.append(module))
-        for m in method.modules()
-        if isinstance(m, SegNet)
-    ]
+    Raises:
+        DataError: the checkpoint is missing, damaged or of another recipe.
+        UsageError: the method's prediction takes several networks.
+    """
+    method = load_method(recipe, path, dataset, torch.device("cpu"))
+    if method is None:
+        return load_released(recipe, path, dataset)
+    # A method's `predict` says which of its networks is scored; running it shows which one that is.
+    ran: list[SegNet] = []
+    nets = [module for module in method.modules() if isinstance(module, SegNet)]
+    hooks = [net.register_forward_hook(lambda module, *_: ran.append(module)) for net in nets]
     with torch.no_grad():
-        method.predict(torch.zeros(1, channels, 65, 65))
+        method.predict(torch.zeros(1, dataset.channels, 65, 65))
     for hook in hooks:
         hook.remove()
-    if len(seen) != 1:
-        what = f"{type(method).__name__} answers with {len(seen)} networks"
-        raise UsageError(what, "--recipe", "only a method that answers with one network can be exported")
-    return seen[0]
+    if len(ran) != 1:
+        what = f"{type(method).__name__} predicts with {len(ran)} networks"
+        raise UsageError(what, "--recipe", "only a method that predicts with one network can be exported")
+    return ran[0]
 
 
-def _made(net: nn.Module, x: Tensor, form: Form) -> tuple[bytes, Tensor]:
-    """The bytes of the exported network, and what they answer to x when read again."""
+def _written_and_read(net: nn.Module, x: Tensor, form: Form) -> tuple[bytes, Tensor]:
+    """The exported file's bytes, and what the network read from that file answers to x."""
     write = {"onnx": _onnx, "torchscript": _torchscript, "pt2": _pt2}[form]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # exporters warn of what the comparison below decides
+        warnings.simplefilter("ignore")  # exporters warn of differences; the comparison afterwards decides
         path = Path(folder) / f"net.{form}"
         answer = write(net, x, path)
         return path.read_bytes(), answer
@@ -139,17 +139,14 @@ def _onnx(net: nn.Module, x: Tensor, path: Path) -> Tensor:
     return torch.from_numpy(session.run(["logits"], {"image": x.numpy()})[0])
 
 
-def _compared(expected: Tensor, answer: Tensor, out: Path) -> dict[str, float]:
-    """How far `answer` is from `expected`, both 1 K H W."""
+def _parity(expected: Tensor, answer: Tensor, out: Path) -> dict[str, float]:
+    """How far `answer` is from `expected`, both 1 K H W. ParityError where that is too far."""
     if answer.shape != expected.shape or not answer.isfinite().all():
-        raise ParityError(
-            f"the exported network answers {list(answer.shape)}, not finite {list(expected.shape)}", str(out)
-        )
+        what = f"the exported network answers {list(answer.shape)}, not finite {list(expected.shape)}"
+        raise ParityError(what, str(out))
     gap = ((answer - expected).abs().max() / expected.abs().max().clamp(min=1e-12)).item()
-    same = (answer.argmax(1) == expected.argmax(1)).float().mean().item()
+    equal = (answer.argmax(1) == expected.argmax(1)).float().mean().item()
     if gap > BAND:
-        what = (
-            f"the exported network differs: largest difference {gap:.2g} of the largest logit, labels equal {same:.2%}"
-        )
+        what = f"the exported network differs by {gap:.2g} of the largest logit, labels equal on {equal:.2%}"
         raise ParityError(what, str(out), "another --form, or another version of its packages; nothing was written")
-    return {"difference": gap, "labels_equal": same}
+    return {"difference": gap, "labels_equal": equal}

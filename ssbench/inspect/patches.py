@@ -1,7 +1,8 @@
-"""Where a patch classifier is right, and what its method gains there: MPMC's Table 4, image by image.
+"""MPMC's Table 4 for a checkpoint: where its patch classifier is right, and what the method gains on those patches.
 
-A patch is the window a cell of the stage-1 features sees. Readings that are ours (specs: mpmc 13): the student's
-features are judged, on the whole image; patches without a known label count in the shares and have no mIoU.
+A patch is the window that a cell of the stage-1 features sees. The paper leaves open what exactly is counted; ours: the
+student's features are judged, on the whole image, and patches without a known label count in the shares but have no
+mIoU.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from ssbench.methods.base import Method
 from ssbench.ops.patch_stats import agreement_bins, patch_iou, patch_labels
 from ssbench.recipe.recipe import EvalConfig
 from ssbench.train.distributed import Team
-from ssbench.train.evaluate import Predict, scores
+from ssbench.train.evaluate import Predict, image_scores
 
 BINS = 10
 Over = Literal["union", "all_classes"]
 
 
 @runtime_checkable
-class Judge(Protocol):
+class PatchJudge(Protocol):
     """A trained module of a plug-in that says which classes are in the window of each cell."""
 
     def present(self, features: Tensor) -> Tensor:
@@ -33,10 +34,10 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What to count. over: which classes the agreement is of (`ops.patch_stats.agreement`).
+class PatchOptions:
+    """What to count. over: which classes the agreement is of (`ops.patch_stats.agreement_bins`).
 
-    baseline: a checkpoint the gain is over, and the recipe it was made by (None: the scored one's, without plug-in).
+    baseline: a checkpoint to take the gain over. recipe: what it was made by (None: the scored one, without plug-in).
     """
 
     over: Over = "union"
@@ -45,57 +46,57 @@ class Asked:
 
 
 class PatchTable:
-    """Told of every image with its labels; knows the share of patches in each tenth of agreement, and their mIoU.
+    """Share of patches in each tenth of agreement, and their mIoU; called with each image as it is scored.
 
     Raises:
         UsageError: no plug-in of the method judges patches.
     """
 
     def __init__(self, method: Method, classes: int, cfg: EvalConfig, over: Over, baseline: Predict | None) -> None:
-        judges = [module for module in method.extras.values() if isinstance(module, Judge)]
+        judges = [module for module in method.extras.values() if isinstance(module, PatchJudge)]
         if not judges:
             what = f"no plug-in of this {type(method).__name__} judges patches"
             raise UsageError(what, "--patches", "a recipe and checkpoint with mpmc, or leave --patches out")
         self.judge, self.net, self.classes = judges[0], method.net, classes
         self.cfg, self.over, self.baseline = cfg, over, baseline
-        self.sums = torch.zeros(4, BINS, dtype=torch.float64)  # patches, those with an mIoU, sum of it, of the baseline
+        # Rows: patches, patches with an mIoU, sum of that mIoU, sum of the baseline's.
+        self.sums = torch.zeros(4, BINS, dtype=torch.float64)
 
-    def __call__(self, x: Tensor, mask: Tensor, label: Tensor) -> None:
-        """One image: x 1 3 H W, mask and label 1 H W. Waits for the device."""
+    def __call__(self, x: Tensor, mask: Tensor, labels: Tensor) -> None:
+        """Count one image: x 1 3 H W, mask and labels 1 H W. Waits for the device."""
         features = self.net(x).feats["layer1"]
-        sight, grid = self.net.receptive_field(), (features.shape[-2], features.shape[-1])
+        field, grid = self.net.receptive_field(), (features.shape[-2], features.shape[-1])
         truth = mask.long()
-        there = patch_labels(truth, self.classes, *sight, grid) > 0
-        which = agreement_bins(self.judge.present(features), there, BINS, self.over).flatten().cpu()
-        rows = [self._iou(label, truth, grid)]
+        is_there = patch_labels(truth, self.classes, *field, grid) > 0
+        bins = agreement_bins(self.judge.present(features), is_there, BINS, self.over).flatten().cpu()
+        rows = [self._miou(labels, truth, grid)]
         if self.baseline is not None:
-            rows.append(self._iou(scores(self.baseline, x, self.cfg).argmax(1), truth, grid))
-        known = ~rows[0].isnan()
-        for k, weights in enumerate([torch.ones_like(known), known, *(row.where(known, 0) for row in rows)]):
-            self.sums[k] += torch.bincount(which, weights.double(), BINS)
+            rows.append(self._miou(image_scores(self.baseline, x, self.cfg).argmax(1), truth, grid))
+        is_known = ~rows[0].isnan()
+        for k, weights in enumerate([torch.ones_like(is_known), is_known, *(row.where(is_known, 0) for row in rows)]):
+            self.sums[k] += torch.bincount(bins, weights.double(), BINS)
 
-    def _iou(self, label: Tensor, truth: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The IoU of every patch, in percent, on the host: sums there do not depend on the order of threads."""
-        return 100 * patch_iou(label, truth, self.classes, *self.net.receptive_field(), grid).flatten().cpu()
+    def _miou(self, labels: Tensor, truth: Tensor, grid: tuple[int, int]) -> Tensor:
+        """mIoU of every patch in percent, on the host: sums there do not depend on the order of threads."""
+        return 100 * patch_iou(labels, truth, self.classes, *self.net.receptive_field(), grid).flatten().cpu()
 
     def result(self, team: Team) -> dict[str, Any]:
-        """Of all processes: window and stride in pixels, how many patches, and a row for each tenth, the best first."""
+        """Of all processes: window and stride in pixels, numbers of patches, and a row for each tenth, best first."""
         half, stride = self.net.receptive_field()
         count, known, own, other = team.sum(self.sums.to(team.device)).cpu()
-        bins = []
+        rows = []
         for k in reversed(range(BINS)):
-            mine = _mean(own[k], known[k])
-            base = _mean(other[k], known[k]) if self.baseline is not None else None
-            gain = None if mine is None or base is None else mine - base
-            label = "90+" if k == BINS - 1 else f"{10 * k}-{10 * (k + 1)}"
-            share = float(100 * count[k] / count.sum())
-            row = {"agreement": label, "patches": int(count[k]), "share": share, "miou": mine}
-            bins.append({**row, "baseline": base, "gain": gain})
+            miou = float(own[k] / known[k]) if known[k] else None
+            base = float(other[k] / known[k]) if known[k] and self.baseline is not None else None
+            rows.append({
+                "agreement": "90+" if k == BINS - 1 else f"{10 * k}-{10 * (k + 1)}",
+                "patches": int(count[k]),
+                "share": float(100 * count[k] / count.sum()),
+                "miou": miou,
+                "baseline": base,
+                "gain": None if miou is None or base is None else miou - base,
+            })  # fmt: skip
         return {
             "window": 2 * half + 1, "stride": stride, "over": self.over, "patches": int(count.sum()),
-            "known": int(known.sum()), "bins": bins,
+            "known": int(known.sum()), "bins": rows,
         }  # fmt: skip
-
-
-def _mean(total: Tensor, count: Tensor) -> float | None:
-    return float(total / count) if count else None

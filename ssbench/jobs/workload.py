@@ -178,7 +178,7 @@ def seen_share(recipe: Recipe, dataset: Dataset) -> float:
     if cfg.protocol == "whole":
         seen = height * width
     elif cfg.protocol == "sliding":
-        seen = sum((bottom - top) * (right - left) for top, bottom, left, right in windows(height, width, side))
+        seen = sum(w.area for w in windows(height, width, side, cfg.border, cfg.stride))
     else:
         seen = min(side, height) * min(side, width) if cfg.protocol == "center" else side * side
     return float(seen / crop**2)

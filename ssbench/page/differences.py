@@ -19,8 +19,8 @@ from PIL import Image
 from ssbench.console import Bars
 from ssbench.data.dataset import IGNORE, Dataset
 from ssbench.errors import DataError, RecipeError, SsbenchError
+from ssbench.inspect.networks import load_predictor
 from ssbench.inspect.pictures import coloured
-from ssbench.inspect.scoring import predictor
 from ssbench.jobs.job import Places, run_folder
 from ssbench.ops.confusion import confusion, mean_iou
 from ssbench.page.facts import run_command
@@ -112,7 +112,7 @@ def _side(line: Line, run: Run, places: Places, team: Team) -> Side:
     if files.load(path).get("key") != record.key:
         raise DataError(f"the checkpoint below '{places.runs}' is of another run", str(path), again)
     bare = load(name, (*overrides, "net.weights=random"), data_root=places.data)  # its weights are in the checkpoint
-    return Side(recipe, predictor(bare, path, len(dataset.classes), dataset.channels, team.device))
+    return Side(recipe, load_predictor(bare, path, dataset, team.device))
 
 
 def _roots(places: Places) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -107,11 +107,15 @@ class ScheduleConfig(Section):
 class EvalConfig(Section):
     """The protocol of a score.
 
-    whole: one forward at native size. sliding: windows of `crop`, steps of int(crop x 2/3), cut at the border,
-    probabilities summed. center: central crop. volume: 3-D Dice of stacks, resized to `crop` and back.
+    whole: one forward at native size. sliding: windows of `crop` at steps of two thirds of it. center: central crop.
+    volume: 3-D Dice of stacks, resized to `crop` and back.
     select: subset that picks the best epoch; report: subset whose score is printed. absent: what a class that
     occurs nowhere contributes to the mean. every: epochs from one score to the next; the last is always scored.
     few: only the first so many images or volumes (`--quick` sets it; null: all).
+    Of windows: border: cut those at the border, or shift the last one back so that it is whole. summed: what is summed
+    where windows overlap. stride: how two thirds of `crop` are rounded.
+    padding: of an image smaller than `crop`, which stands in the middle of the mean colour. ignored: the padding is not
+    scored. class_0: it is scored as class 0 (center only).
     """
 
     protocol: Literal["whole", "sliding", "center", "volume"] = "whole"  # UniMatch "original", on VOC
@@ -121,17 +125,37 @@ class EvalConfig(Section):
     absent: Literal["zero", "left_out"] = "zero"  # UniMatch util/utils.py: union + 1e-10
     every: Count = 1  # every released trainer
     few: Count | None = None  # ours
+    border: Literal["cut", "shift"] = "cut"  # UniMatch, AugSeg; U2PL, AEL and CPS shift
+    summed: Literal["probabilities", "logits"] = "probabilities"  # UniMatch, AugSeg, AEL; U2PL and CPS sum logits
+    stride: Literal["floor", "ceil"] = "floor"  # UniMatch, AugSeg; U2PL, AEL and CPS round up
+    padding: Literal["none", "ignored", "class_0"] = "none"  # UniMatch, AugSeg; CPS ignored, U2PL and AEL class_0
+
+    added: ClassVar[dict[str, Any]] = {"border": "cut", "summed": "probabilities", "stride": "floor", "padding": "none"}
+    """Fields younger than the first stored records. At these values neither key nor record has them."""
 
     @model_validator(mode="after")
-    def _has_crop(self) -> EvalConfig:
+    def _fits_protocol(self) -> EvalConfig:
         if self.protocol != "whole" and self.crop is None:
             raise ValueError(f"protocol '{self.protocol}' needs a crop")
+        for name in ("border", "summed", "stride"):
+            if self.protocol != "sliding" and getattr(self, name) != self.added[name]:
+                raise ValueError(f"'{name}' is a setting of windows; protocol '{self.protocol}' has none")
+        if self.padding != "none" and self.protocol not in ("sliding", "center"):
+            raise ValueError(f"protocol '{self.protocol}' pads nothing; padding is for sliding and center")
+        if self.padding == "class_0" and self.protocol != "center":
+            raise ValueError("padding 'class_0' is for center; windows cut their padding off again: 'ignored'")
         return self
 
     def facts(self) -> dict[str, Any]:
-        """`few` counts where it is set."""
-        return _set(self.model_dump(mode="json"), few=None)
+        """`few` and the fields of `added` count where they are set."""
+        return _set(self.model_dump(mode="json"), few=None, **self.added)
 
+    def stated(self) -> dict[str, Any]:
+        """The protocol as a record states it: `facts`, and `few` in any case."""
+        return {**self.facts(), "few": self.few}
+
+
+_SHIFTED = {"protocol": "sliding", "border": "shift", "stride": "ceil"}
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "whole": {"protocol": "whole"},
@@ -140,8 +164,23 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "acdc/val+test": {"protocol": "volume", "crop": 256, "select": "val+test", "report": "val+test"},
     "acdc/test": {"protocol": "volume", "crop": 256, "select": "val", "report": "test"},
     "camvid/test": {"protocol": "whole", "select": "val", "report": "test"},
+    # The authors' own evaluations, where they differ from UniMatch's.
+    "u2pl/voc": {"protocol": "center", "crop": 513, "padding": "class_0", "absent": "zero"},
+    "u2pl/cityscapes": {**_SHIFTED, "crop": 769, "summed": "logits", "absent": "zero"},
+    "u2pl/cityscapes-training": {"protocol": "center", "crop": 769, "padding": "class_0", "absent": "zero"},
+    "ael/voc": {"protocol": "center", "crop": 513, "padding": "class_0", "absent": "zero"},
+    "ael/cityscapes": {**_SHIFTED, "crop": 769, "summed": "probabilities", "absent": "zero"},
+    "augseg/cityscapes": {"protocol": "sliding", "crop": 800, "absent": "zero"},
+    "cps/voc": {**_SHIFTED, "crop": 512, "summed": "logits", "padding": "ignored", "absent": "left_out"},
+    "cps/cityscapes": {**_SHIFTED, "crop": 800, "summed": "logits", "padding": "ignored", "absent": "left_out"},
 }
-"""Named protocols, for `ssbench eval --protocol NAME` and as documentation of what the recipes use."""
+"""Named protocols, for `ssbench eval --protocol NAME` and as documentation of what the recipes use.
+
+U2PL and AEL choose the best epoch by a central crop (`u2pl/cityscapes-training`), and on VOC report that score. Their
+Cityscapes numbers come from a script of their own (eval.py), run once on the chosen checkpoint. CPS scores by windows
+(furnace/engine/evaluator.py), which on VOC images, of at most 500 pixels, is one forward of the padded image.
+CutMix-Seg's score is `whole`.
+"""
 
 
 def _set(facts: dict[str, Any], **usual: Any) -> dict[str, Any]:

@@ -1,10 +1,14 @@
-"""Scores: every pixel of every image exactly once, on any number of processes, in one int64 confusion matrix."""
+"""Scores: every pixel of every image is counted exactly once, on any number of processes, in an int64 confusion matrix.
+
+The protocols are settings (`recipe.sections.EvalConfig`); those of the methods' authors have names (`PROTOCOLS`).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ssbench.data.dataset import Dataset
+from ssbench.data.dataset import IGNORE, Dataset
 from ssbench.data.loader import quiet_worker, useful_workers
-from ssbench.errors import RecipeError
+from ssbench.errors import DataError, RecipeError
 from ssbench.ops.confusion import confusion, dice_score, iou, mean_iou
 from ssbench.recipe.recipe import EvalConfig
 from ssbench.train.distributed import Team
@@ -24,19 +28,159 @@ from ssbench.views.pipelines import eval_view
 from ssbench.views.settings import ViewsConfig
 
 Predict = Callable[[Tensor], Tensor]
+"""B C H W normalised images -> B K H W logits."""
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
-Each = Callable[[Tensor, Tensor, Tensor], None]
-"""Told of an image as it was scored: x 1 3 H W, mask 1 H W, labels 1 H W."""
+"""`console.Bars.watch`: items, label, total -> the items."""
+Observe = Callable[[Tensor, Tensor, Tensor], None]
+"""Called with each image as it was scored: x 1 C H W, mask 1 H W, labels 1 H W."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score in percent, per class too. matrix: C C int64 counts; volumes: per-volume Dice in percent by class."""
+    """A finite score in percent, and that of each class (None: a class that occurs nowhere).
+
+    matrix: C C int64 counts, rows true, columns predicted. volumes: name -> Dice in percent by class.
+    """
 
     value: float
     per_class: list[float | None]
     matrix: list[list[int]] | None = None
     volumes: dict[str, list[float | None]] = field(default_factory=dict)
+
+
+def evaluate(
+    predict: Predict,
+    dataset: Dataset,
+    subset: str,
+    cfg: EvalConfig,
+    views: ViewsConfig,
+    team: Team,
+    workers: int = 0,
+    watch: Watch | None = None,
+    observe: Observe | None = None,
+) -> Score:
+    """Score `predict` on a subset under the protocol `cfg`.
+
+    The caller puts the networks in eval mode. With several processes each takes every n-th image. The releases'
+    distributed samplers repeat a few images to make the counts even; here none is counted twice.
+
+    Args:
+        observe: for more to be counted than the score. Not called for volumes.
+    Raises:
+        RecipeError: the protocol is for volumes and the data are images, or the other way round.
+        DataError: no pixel of the subset has a known label, so there is no score.
+    """
+    watch = watch or (lambda items, label, total: items)
+    volumes, ids = dataset.volumes(subset), dataset.ids(subset)[: cfg.few]
+    if (cfg.protocol == "volume") != (volumes is not None):
+        what = f"protocol '{cfg.protocol}' does not fit {dataset.name}"
+        raise RecipeError(what, "eval", "volume is for acdc; whole, sliding and center are for the others")
+    with torch.no_grad():
+        if volumes is not None:
+            few = dict(list(volumes.items())[: cfg.few])
+            score = _score_volumes(predict, dataset, few, cfg, views, team, watch)
+        else:
+            score = _score_images(predict, dataset, ids, cfg, views, team, workers, watch, observe)
+    if not math.isfinite(score.value):
+        what = f"no pixel of subset '{subset}' of {dataset.name} has a known label, so there is no score"
+        raise DataError(what, str(dataset.root), "another subset with --on or eval.report, or masks with labels")
+    return score
+
+
+def image_scores(predict: Predict, x: Tensor, cfg: EvalConfig) -> Tensor:
+    """1 K H W class scores of one image 1 C H W, whole or by windows. Only their order within a pixel has a meaning."""
+    return sliding(predict, x, cfg) if cfg.protocol == "sliding" else predict(x)
+
+
+def sliding(predict: Predict, x: Tensor, cfg: EvalConfig) -> Tensor:
+    """1 K H W sums over windows of logits or probabilities.
+
+    Most releases divide by the number of windows over each pixel. That changes no argmax, so it is left out here.
+    """
+    height, width = x.shape[-2:]
+    top, left = 0, 0
+    if cfg.padding != "none":
+        x, (top, left) = pad_around(x, _crop(cfg), 0)
+    total: Tensor | None = None
+    for window in windows(x.shape[-2], x.shape[-1], _crop(cfg), cfg.border, cfg.stride):
+        part = predict(x[..., window.rows, window.columns])
+        if cfg.summed == "probabilities":
+            part = part.softmax(1)
+        if total is None:
+            total = part.new_zeros(1, part.shape[1], *x.shape[-2:])
+        total[..., window.rows, window.columns] += part
+    assert total is not None  # noqa: S101  an image has a pixel
+    return total[..., top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
+class SlidingWindow:
+    """Where a network looks: rows and columns of the image."""
+
+    rows: slice
+    columns: slice
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return int((self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start))
+
+
+def windows(
+    height: int,
+    width: int,
+    crop: int,
+    border: Literal["cut", "shift"] = "cut",
+    stride: Literal["floor", "ceil"] = "floor",
+) -> Iterator[SlidingWindow]:
+    """The windows of `sliding`, row by row, at steps of two thirds of `crop`.
+
+    Args:
+        border: "cut": a window starts at every step inside the image and ends at its border (UniMatch, AugSeg).
+            "shift": the last window is moved back so that it is whole (U2PL and AEL eval.py, CPS evaluator.py).
+        stride: how a step of a fraction of a pixel is rounded.
+    """
+    step = 2 * crop // 3 if stride == "floor" else -(-2 * crop // 3)
+    for rows in _intervals(height, crop, step, border):
+        for columns in _intervals(width, crop, step, border):
+            yield SlidingWindow(rows, columns)
+
+
+def _intervals(side: int, crop: int, step: int, border: Literal["cut", "shift"]) -> Iterator[slice]:
+    if border == "cut":
+        yield from (slice(start, min(start + crop, side)) for start in range(0, side, step))
+        return
+    for k in range(max(0, -(-(side - crop) // step)) + 1):
+        stop = min(k * step + crop, side)
+        yield slice(max(stop - crop, 0), stop)
+
+
+def centre_crop(x: Tensor, mask: Tensor, cfg: EvalConfig) -> tuple[Tensor, Tensor]:
+    """The central part of an image 1 C H W and its mask 1 H W, `crop` pixels high and wide.
+
+    A smaller side is kept as it is, or padded. U2PL and AEL pad with the mean colour, which is 0 after normalisation,
+    and count the padding as class 0: on VOC about 29 % of their scored pixels.
+    """
+    crop = _crop(cfg)
+    if cfg.padding != "none":
+        x, _ = pad_around(x, crop, 0)
+        mask, _ = pad_around(mask, crop, 0 if cfg.padding == "class_0" else IGNORE)
+    height, width = mask.shape[-2:]
+    rows, columns = min(crop, height), min(crop, width)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    here = (..., slice(top, top + rows), slice(left, left + columns))
+    return x[here], mask[here]
+
+
+def pad_around(values: Tensor, crop: int, fill: int) -> tuple[Tensor, tuple[int, int]]:
+    """`values` ... H W in the middle of at least `crop` x `crop`, and (rows above, columns left) that were added.
+
+    Of an odd number the larger half is below or to the right, as in the releases.
+    """
+    missing = [max(crop - side, 0) for side in values.shape[-2:]]
+    top, left = (side // 2 for side in missing)
+    padded = F.pad(values, (left, missing[1] - left, top, missing[0] - top), value=fill)
+    return padded, (top, left)
 
 
 class _Images(TorchDataset[tuple[Tensor, Tensor]]):
@@ -50,67 +194,10 @@ class _Images(TorchDataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, at: int) -> tuple[Tensor, Tensor]:
         id = self.ids[at]
-        x = eval_view(self.dataset.image(id), self.views)
-        return x, torch.from_numpy(np.array(self.dataset.mask(id)))
+        return eval_view(self.dataset.image(id), self.views), torch.from_numpy(np.array(self.dataset.mask(id)))
 
 
-def evaluate(
-    predict: Predict,
-    dataset: Dataset,
-    subset: str,
-    cfg: EvalConfig,
-    views: ViewsConfig,
-    team: Team,
-    workers: int = 0,
-    watch: Watch | None = None,
-    each: Each | None = None,
-) -> Score:
-    """Score `predict` (B C H W images -> logits) on a subset under the protocol `cfg`.
-
-    The caller puts the networks in eval mode. With several processes each takes every n-th image, none twice.
-    each: for more to be counted than the score; not called for volumes.
-    """
-    watch = watch or (lambda items, label, total: items)
-    volumes, ids = dataset.volumes(subset), dataset.ids(subset)[: cfg.few]
-    if (cfg.protocol == "volume") != (volumes is not None):
-        raise RecipeError(
-            f"protocol '{cfg.protocol}' does not fit {dataset.name}",
-            "eval",
-            "volume is for acdc; whole, sliding and center are for the others",
-        )
-    with torch.no_grad():
-        if volumes is not None:
-            return _volumes(predict, dataset, dict(list(volumes.items())[: cfg.few]), cfg, views, team, watch)
-        return _images(predict, dataset, ids, cfg, views, team, workers, watch, each)
-
-
-def scores(predict: Predict, x: Tensor, cfg: EvalConfig) -> Tensor:
-    """1 C H W class scores of one image 1 3 H W, whole or by windows."""
-    return sliding(predict, x, _crop(cfg)) if cfg.protocol == "sliding" else predict(x)
-
-
-def sliding(predict: Predict, x: Tensor, crop: int) -> Tensor:
-    """Summed softmax over windows at steps of int(crop x 2/3), cut at the border, not shifted back (UniMatch)."""
-    height, width = x.shape[-2:]
-    total: Tensor | None = None
-    for top, bottom, left, right in windows(height, width, crop):
-        probs = predict(x[..., top:bottom, left:right]).softmax(1)
-        if total is None:
-            total = probs.new_zeros(1, probs.shape[1], height, width)
-        total[..., top:bottom, left:right] += probs
-    assert total is not None  # noqa: S101  an image has a pixel
-    return total
-
-
-def central(crop: int, *maps: Tensor) -> tuple[Tensor, ...]:
-    """The central `crop` x `crop` part of each map (..., H, W), or all of a smaller side."""
-    height, width = maps[0].shape[-2:]
-    rows, columns = min(crop, height), min(crop, width)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return tuple(m[..., top : top + rows, left : left + columns] for m in maps)
-
-
-def _images(
+def _score_images(
     predict: Predict,
     dataset: Dataset,
     ids: Sequence[str],
@@ -119,27 +206,28 @@ def _images(
     team: Team,
     workers: int,
     watch: Watch,
-    each: Each | None,
+    observe: Observe | None,
 ) -> Score:
     classes = len(dataset.classes)
     mine = ids[team.rank :: team.world]
     pin = team.device.type == "cuda"
+    # Few workers: one image is in flight on the device, and each worker holds a decoded image of full size.
     source, workers = _Images(dataset, mine, views), useful_workers(min(workers, 4))
     images = DataLoader(source, batch_size=1, num_workers=workers, pin_memory=pin, worker_init_fn=quiet_worker)
     matrix = torch.zeros(classes, classes, dtype=torch.int64, device=team.device)
     for x, mask in watch(images, "evaluate", len(mine)):
         x, mask = x.to(team.device, non_blocking=True), mask.to(team.device, non_blocking=True)
         if cfg.protocol == "center":
-            x, mask = central(_crop(cfg), x, mask)
-        labels = scores(predict, x, cfg).argmax(1)
+            x, mask = centre_crop(x, mask, cfg)
+        labels = image_scores(predict, x, cfg).argmax(1)
         matrix += confusion(labels, mask, classes)
-        if each is not None:
-            each(x, mask, labels)
+        if observe is not None:
+            observe(x, mask, labels)
     matrix = team.sum(matrix).cpu()
-    return Score(mean_iou(matrix, cfg.absent), _percent(iou(matrix)), matrix.tolist())
+    return Score(mean_iou(matrix, cfg.absent), _known((100 * iou(matrix)).tolist()), matrix.tolist())
 
 
-def _volumes(
+def _score_volumes(
     predict: Predict,
     dataset: Dataset,
     volumes: dict[str, tuple[str, ...]],
@@ -148,48 +236,40 @@ def _volumes(
     team: Team,
     watch: Watch,
 ) -> Score:
+    """3-D Dice by volume and class (the background apart); mean over volumes, then over classes (UniMatch on ACDC)."""
     classes, names = len(dataset.classes), list(volumes)
-    found = torch.zeros(len(names), classes - 1, dtype=torch.float64, device=team.device)
+    dice = torch.zeros(len(names), classes - 1, dtype=torch.float64, device=team.device)
     for at in watch(range(team.rank, len(names), team.world), "evaluate", len(names)):
         ids = volumes[names[at]]
         x = torch.stack([eval_view(dataset.image(id), views) for id in ids]).to(team.device, non_blocking=True)
         mask = torch.stack([torch.from_numpy(np.array(dataset.mask(id))) for id in ids])
-        predicted = volume_labels(predict, x, _crop(cfg))
-        found[at] = dice_score(predicted, mask.to(team.device, non_blocking=True), classes)
-    found = 100 * team.sum(found).cpu()
-    per_class = found.nanmean(0)
-    by_volume = {name: [_plain(v) for v in row.tolist()] for name, row in zip(names, found, strict=True)}
-    return Score(float(per_class.nanmean()), [_plain(v) for v in per_class.tolist()], volumes=by_volume)
+        labels = volume_labels(predict, x, _crop(cfg))
+        dice[at] = dice_score(labels, mask.to(team.device, non_blocking=True), classes)
+    dice = 100 * team.sum(dice).cpu()
+    per_class = dice.nanmean(0)
+    by_volume = {name: _known(row.tolist()) for name, row in zip(names, dice, strict=True)}
+    return Score(float(per_class.nanmean()), _known(per_class.tolist()), volumes=by_volume)
 
 
 def volume_labels(predict: Predict, x: Tensor, crop: int) -> Tensor:
-    """D H W labels of a stack D 1 H W: slices resized to `crop`, logits resized back, both bilinear (unimatch 4)."""
+    """D H W labels of a stack D 1 H W: slices resized to `crop`, logits resized back, both bilinear (UniMatch)."""
     small = F.interpolate(x, (crop, crop), mode="bilinear", align_corners=False)
-    logits = predict(small)
-    return F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False).argmax(1)
+    return F.interpolate(predict(small), x.shape[-2:], mode="bilinear", align_corners=False).argmax(1)
 
 
 def mean_dice(volumes: dict[str, list[float | None]], names: Iterable[str]) -> float:
-    """Mean over the named volumes, then over classes, of per-volume Dice in percent."""
+    """Mean over the named volumes, then over classes, of per-volume Dice in percent; NaN where nothing is known."""
     rows = [[float("nan") if v is None else v for v in volumes[name]] for name in names]
     return float(torch.tensor(rows, dtype=torch.float64).nanmean(0).nanmean())
 
 
 def label_image(predict: Predict, image: Image.Image, cfg: EvalConfig, views: ViewsConfig, team: Team) -> np.ndarray:
-    """H W uint8 labels of one picture under the protocol (center counts as whole: a picture wants every pixel)."""
+    """H W uint8 labels of one picture under the protocol. `center` counts as `whole`: every pixel gets a label."""
     x = eval_view(image, views)[None].to(team.device)
     with torch.no_grad():
-        volume = cfg.protocol == "volume"
-        labels = volume_labels(predict, x, _crop(cfg)) if volume else scores(predict, x, cfg).argmax(1)
+        is_volume = cfg.protocol == "volume"
+        labels = volume_labels(predict, x, _crop(cfg)) if is_volume else image_scores(predict, x, cfg).argmax(1)
     return labels[0].to(torch.uint8).cpu().numpy()
-
-
-def windows(height: int, width: int, crop: int) -> Iterator[tuple[int, int, int, int]]:
-    """(top, bottom, left, right) of each window `sliding` visits."""
-    step = int(crop * 2 / 3)
-    for top in range(0, height, step):
-        for left in range(0, width, step):
-            yield top, min(top + crop, height), left, min(left + crop, width)
 
 
 def _crop(cfg: EvalConfig) -> int:
@@ -198,9 +278,6 @@ def _crop(cfg: EvalConfig) -> int:
     return cfg.crop
 
 
-def _percent(values: Tensor) -> list[float | None]:
-    return [_plain(v) for v in (100 * values).tolist()]
-
-
-def _plain(value: float) -> float | None:
-    return None if value != value else value
+def _known(values: Iterable[float]) -> list[float | None]:
+    """NaN (a class that occurs nowhere) as None: NaN is no JSON."""
+    return [None if math.isnan(value) else value for value in values]

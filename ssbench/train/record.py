@@ -112,7 +112,7 @@ def _facts(trainer: Trainer) -> dict[str, Any]:
         "division": recipe.division,
         "quick": recipe.quick,
         "resolved": recipe.resolved(),
-        "protocol": cfg.model_dump(mode="json"),
+        "protocol": cfg.stated(),
         "metric": "dice" if cfg.protocol == "volume" else "miou",
         "classes": list(trainer.dataset.classes),
         "departures": departures,

@@ -14,7 +14,8 @@ import torch
 from ran import SMALL, Ran
 
 from ssbench import find
-from ssbench.inspect.scoring import restored
+from ssbench.data.open import open_dataset
+from ssbench.inspect.networks import load_method
 from ssbench.methods.base import Method
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.train.build import dataset_of
@@ -81,7 +82,8 @@ def test_the_table_is_what_patches_counted_one_by_one_give(
 ) -> None:
     words = ("eval", there["judged"], "--recipe", "judged.yaml", "--data-root", toy_data, "--patches")
     recipes = (load("judged.yaml", ("net.weights=random",)), load("plain.yaml", ("net.weights=random",)))
-    methods = [restored(r, there[name], 6, 3, "cpu") for r, name in zip(recipes, ("judged", "plain"), strict=True)]
+    toy, cpu, names = open_dataset("toy", toy_data), torch.device("cpu"), ("judged", "plain")
+    methods = [load_method(r, there[name], toy, cpu) for r, name in zip(recipes, names, strict=True)]
     assert methods[0] is not None
     assert methods[1] is not None
     for over in ("union", "all_classes"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ import torch
 from PIL import Image
 from ran import SMALL, Ran, process
 
-from ssbench.data.dataset import read_mask
+from ssbench.data.dataset import Dataset, read_mask
 from ssbench.data.open import open_dataset
 from ssbench.errors import UsageError
 from ssbench.files import sha256
-from ssbench.inspect.export import deployed
-from ssbench.inspect.predict import pictures
-from ssbench.inspect.scoring import predictor
+from ssbench.inspect.export import scored_network
+from ssbench.inspect.networks import load_predictor
+from ssbench.inspect.predict import find_pictures
 from ssbench.recipe.recipe import load
 from ssbench.train.build import net_maker
 
@@ -33,6 +34,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert process("prepare", "toy", cwd=home).code == 0
     assert process("run", "small.yaml", "--split", "toy/ours/1_8", cwd=home).code == 0
     return home
+
+
+def toy(home: Path) -> Dataset:
+    return open_dataset("toy", home / "data")
 
 
 def best(home: Path) -> Path:
@@ -60,14 +65,14 @@ def few(home: Path) -> str:
 @pytest.mark.filterwarnings("ignore:`torch.jit")  # readers of such files exist all the same
 @pytest.mark.parametrize("form", ["onnx", "torchscript", "pt2"])
 def test_an_exported_network_answers_as_the_checkpoint_does(form: str, trained: Path) -> None:
-    told = json.loads(exported(trained, form, "--size", "64x80").out)
-    assert (told["input"], told["output"]) == ([1, 3, 64, 80], [1, 6, 64, 80])
-    assert told["checkpoint_sha256"] == sha256(best(trained))
+    facts = json.loads(exported(trained, form, "--size", "64x80").out)
+    assert (facts["input"], facts["output"]) == ([1, 3, 64, 80], [1, 6, 64, 80])
+    assert facts["checkpoint_sha256"] == sha256(best(trained))
     recipe, x = load(str(trained / "small.yaml"), ("net.weights=random",)), torch.randn(1, 3, 64, 80)
     with torch.no_grad():
-        expected = predictor(recipe, best(trained), 6, 3, torch.device("cpu"))(x)
+        expected = load_predictor(recipe, best(trained), toy(trained), torch.device("cpu"))(x)
     assert torch.allclose(answer(trained / f"net.{form}", form, x), expected, atol=1e-4)
-    assert json.loads((trained / f"net.{form}.json").read_text())["classes"] == told["classes"]
+    assert json.loads((trained / f"net.{form}.json").read_text())["classes"] == facts["classes"]
 
 
 def answer(path: Path, form: str, x: torch.Tensor) -> torch.Tensor:
@@ -82,21 +87,21 @@ def answer(path: Path, form: str, x: torch.Tensor) -> torch.Tensor:
 def test_the_network_that_is_scored_is_the_one_exported(trained: Path) -> None:
     recipe = load(str(trained / "small.yaml"), ("net.weights=random",))
     state = torch.load(best(trained), weights_only=True)["method"]
-    found = deployed(recipe, best(trained), 6, 3).state_dict()
-    assert all(torch.equal(value, state[f"ema_net.{name}"]) for name, value in found.items())
+    exported_state = scored_network(recipe, best(trained), toy(trained)).state_dict()
+    assert all(torch.equal(value, state[f"ema_net.{name}"]) for name, value in exported_state.items())
 
 
 def test_a_released_bare_network_is_exported_too(trained: Path, tmp_path: Path) -> None:
     recipe = load(str(trained / "small.yaml"), ("net.weights=random",))
     net = net_maker(recipe, 6, 3, 5)("student")
     torch.save({"model": {f"module.{name}": value for name, value in net.state_dict().items()}}, tmp_path / "best.pth")
-    found = deployed(recipe, tmp_path / "best.pth", 6, 3).state_dict()
-    assert all(torch.equal(value, net.state_dict()[name]) for name, value in found.items())
+    exported_state = scored_network(recipe, tmp_path / "best.pth", toy(trained)).state_dict()
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in exported_state.items())
 
 
 def test_predictions_are_those_of_the_score_and_look_like_the_dataset(trained: Path) -> None:
-    done = predicted(trained, few(trained), "seen")
-    assert done.code == 0, done.err
+    ran = predicted(trained, few(trained), "seen")
+    assert ran.code == 0, ran.err
     dataset = open_dataset("toy", trained / "data")
     masks = sorted((trained / "seen" / "masks").iterdir())
     assert len(masks) == 6
@@ -114,11 +119,19 @@ def test_predictions_are_those_of_the_score_and_look_like_the_dataset(trained: P
 def test_a_folder_of_another_checkpoints_predictions_is_left_alone(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "seen"
     out.mkdir()
-    (out / "predict.json").write_text('{"recipe": "other"}')
-    said = predicted(trained, few(trained), str(out))
-    assert said.code == 2
-    assert "predictions of another checkpoint or recipe (other)" in said.err
+    (out / "predict.json").write_text('{"checkpoint": "00", "recipe": "other", "resolved": {}}')
+    ran = predicted(trained, few(trained), str(out))
+    assert ran.code == 2
+    assert "predictions of another checkpoint or recipe (other)" in ran.err
     assert [p.name for p in out.iterdir()] == ["predict.json"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"recipe": "other"}', '{"checkpoint": 1, "recipe": "a", "resolved": []}'])
+def test_a_damaged_list_of_predictions_is_one_error(trained: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "predict.json").write_text(text)
+    ran = predicted(trained, few(trained), str(tmp_path))
+    assert ran.code == 4
+    assert re.search(r"this list of predictions .*\n  where: .*predict\.json.*\n  fix:   \S", ran.err), ran.err
 
 
 def test_a_picture_that_cannot_be_read_stops_no_other(trained: Path, tmp_path: Path) -> None:
@@ -126,9 +139,9 @@ def test_a_picture_that_cannot_be_read_stops_no_other(trained: Path, tmp_path: P
     folder.mkdir()
     Image.new("RGB", (70, 50), (10, 200, 30)).save(folder / "good.jpg")
     (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    said = predicted(trained, str(folder), "mixed")
-    assert said.code == 4
-    assert "1 of 2 pictures cannot be read: bad.png" in said.err
+    ran = predicted(trained, str(folder), "mixed")
+    assert ran.code == 4
+    assert "1 of 2 pictures cannot be read: bad.png" in ran.err
     assert [p.name for p in (trained / "mixed" / "masks").iterdir()] == ["good.png"]
 
 
@@ -136,7 +149,7 @@ def test_pictures_that_would_write_one_file_are_refused(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     with pytest.raises(UsageError, match="two pictures are called 'a'"):
-        pictures(tmp_path)
+        find_pictures(tmp_path)
 
 
 @pytest.mark.parametrize(("words", "code", "message"), [
@@ -145,8 +158,8 @@ def test_pictures_that_would_write_one_file_are_refused(tmp_path: Path) -> None:
     (["predict", "small.yaml", "nowhere", "--recipe", "small.yaml", "-o", "x"], 4, "no file or folder 'nowhere'"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(words: list[str], code: int, message: str, trained: Path) -> None:
-    said = process(*words, cwd=trained)
-    assert (said.code, message in said.err) == (code, True), said.err
+    ran = process(*words, cwd=trained)
+    assert (ran.code, message in ran.err) == (code, True), ran.err
 
 
 def test_a_released_checkpoint_becomes_a_claim(trained: Path) -> None:
@@ -156,7 +169,7 @@ def test_a_released_checkpoint_becomes_a_claim(trained: Path) -> None:
     lost = process("import", "released.pth", cwd=trained)
     assert (lost.code, "which network is it?" in lost.err) == (2, True)
     words = ("released.pth", "--recipe", "small.yaml", "--split", "toy/ours/1_8", "--json")
-    told = json.loads(process("import", *words, cwd=trained).out)
+    facts = json.loads(process("import", *words, cwd=trained).out)
     scored = json.loads(process("eval", "released.pth", "--recipe", "small.yaml", "--json", cwd=trained).out)
-    assert (told["kind"], told["value"]) == ("checkpoint", f"{scored['value']:.2f}")
-    assert Path(trained / told["file"]).is_file()
+    assert (facts["kind"], facts["value"]) == ("checkpoint", f"{scored['value']:.2f}")
+    assert Path(trained / facts["file"]).is_file()

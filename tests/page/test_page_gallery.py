@@ -14,7 +14,7 @@ from PIL import Image
 from ran import Ran
 
 from ssbench.data.toy import Toy
-from ssbench.inspect.scoring import predictor
+from ssbench.inspect.networks import load_predictor
 from ssbench.jobs.job import Job, Places
 from ssbench.jobs.queue import work
 from ssbench.page.differences import galleries
@@ -57,7 +57,7 @@ def test_the_images_are_those_that_differ_most(places: Places) -> None:
     groups = collect(ResultStore(places.results), [], [], everything=True).groups
     (gallery,) = galleries(groups, places, 2, 100, "cpu")
     dataset, team, shares = Toy(places.data / "toy"), join("cpu"), dict[str, float]()
-    nets = [predictor(load(r, SMALL), checkpoint(places, r), 6, 3, team.device) for r in RECIPES]
+    nets = [load_predictor(load(r, SMALL), checkpoint(places, r), dataset, team.device) for r in RECIPES]
     recipe = load(RECIPES[0], SMALL)
     for id in dataset.ids("val"):
         base, plug = (label_image(net, dataset.image(id), recipe.eval, recipe.views, team) for net in nets)

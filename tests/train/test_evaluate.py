@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,26 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import ValidationError
 from running import ALONE
 from torch import Tensor
 
 from ssbench import keyed
 from ssbench.data.dataset import Dataset
-from ssbench.errors import RecipeError
-from ssbench.recipe.recipe import EvalConfig
+from ssbench.errors import DataError, RecipeError
+from ssbench.recipe.recipe import PROTOCOLS, EvalConfig
 from ssbench.train.distributed import Team
-from ssbench.train.evaluate import Score, central, evaluate, label_image, mean_dice, sliding, volume_labels, windows
+from ssbench.train.evaluate import (
+    Score,
+    SlidingWindow,
+    centre_crop,
+    evaluate,
+    label_image,
+    mean_dice,
+    sliding,
+    volume_labels,
+    windows,
+)
 from ssbench.views.pipelines import read_views
 from ssbench.views.tensors import layer
 
@@ -42,14 +54,14 @@ class Drawn(Dataset):
         return tuple(f"{subset}{k}" for k in range(len(self.sizes)))
 
     def image(self, id: str) -> Image.Image:
-        return Image.fromarray(np.repeat(self.told(id)[..., None] * 10, 3, axis=2))
+        return Image.fromarray(np.repeat(self.predicted(id)[..., None] * 10, 3, axis=2))
 
     def mask(self, id: str) -> Image.Image:
         drawn = keyed.rng("true", id).integers(0, 4, self._size(id)).astype(np.uint8)
         return Image.fromarray(np.where(drawn == 3, 255, drawn).astype(np.uint8))
 
-    def told(self, id: str) -> Any:
-        return keyed.rng("told", id).integers(0, 4, self._size(id)).astype(np.uint8)
+    def predicted(self, id: str) -> Any:
+        return keyed.rng("predicted", id).integers(0, 4, self._size(id)).astype(np.uint8)
 
     def _size(self, id: str) -> tuple[int, int]:
         return self.sizes[int(id[-1]) % len(self.sizes)]
@@ -80,8 +92,8 @@ def score(dataset: Dataset, cfg: EvalConfig, team: Team = ALONE) -> Score:
 def counted(pairs: list[tuple[Any, Any]]) -> list[list[int]]:
     """The confusion matrix, one pixel after another."""
     matrix = [[0] * CLASSES for _ in range(CLASSES)]
-    for true, told in pairs:
-        for t, p in zip(np.asarray(true).flat, np.asarray(told).flat, strict=True):
+    for true, predicted in pairs:
+        for t, p in zip(np.asarray(true).flat, np.asarray(predicted).flat, strict=True):
             if t != 255:
                 matrix[t][p] += 1
     return matrix
@@ -101,7 +113,7 @@ def dataset() -> Drawn:
 
 
 def everything(dataset: Drawn) -> list[tuple[Any, Any]]:
-    return [(dataset.mask(id), dataset.told(id)) for id in dataset.ids("val")]
+    return [(dataset.mask(id), dataset.predicted(id)) for id in dataset.ids("val")]
 
 
 def test_whole_images(dataset: Drawn) -> None:
@@ -142,52 +154,160 @@ def test_loader_workers_change_nothing(dataset: Drawn) -> None:
 def test_central_crop(dataset: Drawn) -> None:
     """Of a smaller image all there is."""
     pairs = []
-    for true, told in everything(dataset):
+    for true, predicted in everything(dataset):
         array = np.asarray(true)
         top, left = max(array.shape[0] - 8, 0) // 2, max(array.shape[1] - 8, 0) // 2
         where = (slice(top, top + 8), slice(left, left + 8))
-        pairs.append((array[where], told[where]))
+        pairs.append((array[where], predicted[where]))
     assert score(dataset, EvalConfig(protocol="center", crop=8)).matrix == counted(pairs)
 
 
 def test_central_part() -> None:
-    x = torch.arange(7 * 6).view(7, 6)
-    (part,) = central(3, x)
-    assert part.tolist() == x[2:5, 1:4].tolist()
-    assert central(9, x)[0].shape == (7, 6)
+    x, mask = torch.arange(42.0).view(1, 1, 7, 6), torch.arange(42).view(1, 7, 6)
+    part, cut_mask = centre_crop(x, mask, EvalConfig(protocol="center", crop=3))
+    assert part.tolist() == x[..., 2:5, 1:4].tolist()
+    assert cut_mask.tolist() == mask[:, 2:5, 1:4].tolist()
+    assert centre_crop(x, mask, EvalConfig(protocol="center", crop=9))[0].shape == (1, 1, 7, 6)
 
 
-def test_windows_of_cityscapes() -> None:
-    """card: unimatch 7: eight windows, cut at the border and not shifted back."""
-    rows, columns = ((0, 801), (534, 1024)), ((0, 801), (534, 1335), (1068, 1869), (1602, 2048))
-    assert list(windows(1024, 2048, 801)) == [(*r, *c) for r in rows for c in columns]
+@pytest.mark.parametrize(("padding", "fill"), [("class_0", 0), ("ignored", 255)])
+@pytest.mark.parametrize(("height", "width"), [(5, 8), (4, 11), (9, 3), (6, 6)])
+def test_padded_central_crop(padding: Any, fill: int, height: int, width: int) -> None:
+    """U2PL and AEL on VOC: the image stands in the middle of a crop of mean colour, or the crop in its middle."""
+    x, mask = torch.randn(1, 2, height, width), torch.randint(1, 9, (1, height, width))
+    part, cut_mask = centre_crop(x, mask, EvalConfig(protocol="center", crop=6, padding=padding))
+    tall, wide = max(height, 6), max(width, 6)
+    for row in range(6):
+        for column in range(6):
+            at = row + (tall - 6) // 2 - (tall - height) // 2, column + (wide - 6) // 2 - (wide - width) // 2
+            is_image = 0 <= at[0] < height and 0 <= at[1] < width
+            assert cut_mask[0, row, column] == (mask[(0, *at)] if is_image else fill)
+            for channel in range(2):
+                assert part[0, channel, row, column] == (x[(0, channel, *at)] if is_image else 0)
+    assert part.shape == (1, 2, 6, 6)
 
 
+def test_padding_counts_as_class_0_where_the_authors_count_it(dataset: Drawn) -> None:
+    """Every pixel of an image that the crop reaches once, and the padding as background predicted on black."""
+    pairs = []
+    for maps in everything(dataset):
+        padded = []
+        for values in map(np.asarray, maps):
+            canvas = np.zeros((16, 16), dtype=int)
+            top, left = ((16 - side) // 2 for side in values.shape)
+            canvas[top : top + values.shape[0], left : left + values.shape[1]] = values
+            padded.append(canvas)
+        pairs.append((padded[0], padded[1]))
+    assert score(dataset, EvalConfig(protocol="center", crop=16, padding="class_0")).matrix == counted(pairs)
+    ignored = score(dataset, EvalConfig(protocol="center", crop=16, padding="ignored"))
+    assert ignored.matrix == counted(everything(dataset))
+
+
+def edges(found: Iterable[SlidingWindow]) -> list[tuple[int, int, int, int]]:
+    return [(w.rows.start, w.rows.stop, w.columns.start, w.columns.stop) for w in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns"),
+    [
+        ("cityscapes/sliding-801", ((0, 801), (534, 1024)), ((0, 801), (534, 1335), (1068, 1869), (1602, 2048))),
+        ("augseg/cityscapes", ((0, 800), (533, 1024)), ((0, 800), (533, 1333), (1066, 1866), (1599, 2048))),
+        ("u2pl/cityscapes", ((0, 769), (255, 1024)), ((0, 769), (513, 1282), (1026, 1795), (1279, 2048))),
+        ("ael/cityscapes", ((0, 769), (255, 1024)), ((0, 769), (513, 1282), (1026, 1795), (1279, 2048))),
+        ("cps/cityscapes", ((0, 800), (224, 1024)), ((0, 800), (534, 1334), (1068, 1868), (1248, 2048))),
+    ],
+)
+def test_windows_of_cityscapes(name: str, rows: Any, columns: Any) -> None:
+    """Eight windows in every release; only UniMatch's and AugSeg's are cut at the border."""
+    cfg = EvalConfig(**PROTOCOLS[name])
+    assert cfg.crop is not None
+    assert edges(windows(1024, 2048, cfg.crop, cfg.border, cfg.stride)) == [(*r, *c) for r in rows for c in columns]
+
+
+@pytest.mark.parametrize("border", ["cut", "shift"])
+@pytest.mark.parametrize("stride", ["floor", "ceil"])
 @pytest.mark.parametrize(("height", "width", "crop"), [(10, 10, 4), (3, 17, 5), (8, 8, 8), (9, 4, 2), (5, 5, 20)])
-def test_windows_cover_every_pixel(height: int, width: int, crop: int) -> None:
+def test_windows_cover_every_pixel(border: Any, stride: Any, height: int, width: int, crop: int) -> None:
     seen = torch.zeros(height, width, dtype=torch.int64)
-    for top, bottom, left, right in windows(height, width, crop):
+    for top, bottom, left, right in edges(windows(height, width, crop, border, stride)):
         assert 0 < bottom - top <= crop
         assert 0 < right - left <= crop
+        if border == "shift":
+            assert (bottom - top, right - left) == (min(crop, height), min(crop, width)), "windows are whole"
         seen[top:bottom, left:right] += 1
     assert int(seen.min()) >= 1
 
 
-def test_probabilities_of_windows_are_summed() -> None:
-    """Against a loop over pixels; the prediction depends on the window, as a real network's does."""
+def looking(x: Tensor) -> Tensor:
+    """Three logits that depend on the whole window, as a real network's do."""
+    return torch.cat([x, x.mean((2, 3), keepdim=True).expand_as(x), -x], 1)
 
-    def predict(x: Tensor) -> Tensor:
-        return torch.cat([x, x.mean((2, 3), keepdim=True).expand_as(x), -x], 1)
 
+@pytest.mark.parametrize("border", ["cut", "shift"])
+@pytest.mark.parametrize("summed", ["probabilities", "logits"])
+@pytest.mark.parametrize(("stride", "step"), [("floor", 2), ("ceil", 3)])
+def test_scores_of_windows_are_summed(border: Any, summed: Any, stride: Any, step: int) -> None:
+    """Against a loop over pixels, for windows of 4 at steps of 8/3."""
     x = torch.randn(1, 1, 7, 9, generator=torch.Generator().manual_seed(0))
     expected = torch.zeros(1, 3, 7, 9)
-    for top in range(0, 7, 2):  # int(4 * 2 / 3)
-        for left in range(0, 9, 2):
-            probs = predict(x[..., top : top + 4, left : left + 4]).softmax(1)
-            for row in range(probs.shape[2]):
-                for column in range(probs.shape[3]):
-                    expected[0, :, top + row, left + column] += probs[0, :, row, column]
-    assert torch.allclose(sliding(predict, x, 4), expected)
+    for top in starts(7, 4, step, border):
+        for left in starts(9, 4, step, border):
+            part = looking(x[..., top : top + 4, left : left + 4])
+            part = part.softmax(1) if summed == "probabilities" else part
+            for row in range(part.shape[2]):
+                for column in range(part.shape[3]):
+                    expected[0, :, top + row, left + column] += part[0, :, row, column]
+    cfg = EvalConfig(protocol="sliding", crop=4, border=border, summed=summed, stride=stride)
+    assert torch.allclose(sliding(looking, x, cfg), expected)
+
+
+def starts(side: int, crop: int, step: int, border: str) -> list[int]:
+    """Where windows begin, found by walking: on until the image ends, or until a window reaches its border."""
+    found, at = [], 0
+    while at < side:
+        if border == "shift" and at + crop >= side:
+            found.append(side - crop)
+            break
+        found.append(at)
+        at += step
+    return found
+
+
+def test_a_small_image_is_padded_for_cps() -> None:
+    """One forward of the image in the middle of a window of mean colour; the padding is cut off again."""
+    x = torch.randn(1, 1, 5, 8, generator=torch.Generator().manual_seed(0))
+    cfg = EvalConfig(**{**PROTOCOLS["cps/voc"], "crop": 8})
+    padded = torch.zeros(1, 1, 8, 8)
+    padded[..., 1:6, :] = x
+    assert torch.equal(sliding(looking, x, cfg), looking(padded)[..., 1:6, :])
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"protocol": "whole", "border": "shift"}, "'border' is a setting of windows"),
+        ({"protocol": "center", "crop": 8, "summed": "logits"}, "'summed' is a setting of windows"),
+        ({"protocol": "volume", "crop": 8, "stride": "ceil"}, "'stride' is a setting of windows"),
+        ({"protocol": "whole", "padding": "ignored"}, "pads nothing"),
+        ({"protocol": "sliding", "crop": 8, "padding": "class_0"}, "is for center"),
+    ],
+)
+def test_settings_that_would_mean_nothing_are_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        EvalConfig(**settings)
+
+
+def test_younger_settings_stay_out_of_keys_and_records() -> None:
+    assert not set(EvalConfig.added) & (set(EvalConfig().facts()) | set(EvalConfig().stated()))
+    cfg = EvalConfig(**PROTOCOLS["u2pl/cityscapes"])
+    assert {name: cfg.facts().get(name) for name in EvalConfig.added} == {
+        "border": "shift", "summed": "logits", "stride": "ceil", "padding": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_named_protocol_is_one(name: str) -> None:
+    EvalConfig(**PROTOCOLS[name])
 
 
 def test_sliding_scores_every_pixel(dataset: Drawn) -> None:
@@ -201,10 +321,10 @@ def test_volumes() -> None:
     expected: dict[str, list[float | None]] = {}
     for name, ids in dataset.volumes("val").items():
         x = torch.stack([layer(dataset.image(id).convert("L"))[None].float() / 255 for id in ids])
-        told = volume_labels(read_smooth, x, 8)
+        predicted = volume_labels(read_smooth, x, 8)
         both, size = [0] * CLASSES, [0] * CLASSES
         for k, id in enumerate(ids):
-            for t, p in zip(np.asarray(dataset.mask(id)).flat, told[k].flatten().tolist(), strict=True):
+            for t, p in zip(np.asarray(dataset.mask(id)).flat, predicted[k].flatten().tolist(), strict=True):
                 if t == 255:
                     continue
                 size[t] += 1
@@ -258,8 +378,17 @@ def test_a_picture_of_labels(dataset: Drawn) -> None:
     for cfg in (EvalConfig(), EvalConfig(protocol="sliding", crop=4), EvalConfig(protocol="center", crop=4)):
         labels = label_image(read, dataset.image(id), cfg, VIEWS, ALONE)
         assert labels.dtype == np.uint8
-        assert np.array_equal(labels, dataset.told(id))
+        assert np.array_equal(labels, dataset.predicted(id))
 
 
 def test_scores_of_nothing_are_no_number() -> None:
     assert math.isnan(mean_dice({"a": [None, None]}, ["a"]))
+
+
+def test_a_subset_without_a_known_label_has_no_score(dataset: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither NaN nor zero: an error, so that no such number reaches a record."""
+    unknown = Image.fromarray(np.full((4, 4), 255, dtype=np.uint8))
+    monkeypatch.setattr(Drawn, "mask", lambda self, id: unknown)
+    monkeypatch.setattr(Drawn, "sizes", ((4, 4),))
+    with pytest.raises(DataError, match="no pixel of subset 'val' of drawn has a known label"):
+        score(dataset, EvalConfig(absent="left_out"))

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from ssbench.errors import DataError, SsbenchError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
     Model = TypeVar("Model", bound=BaseModel)
 
@@ -147,13 +147,20 @@ def as_model(
     try:
         return model.model_validate(value)
     except ValidationError as problem:
-        first = problem.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        of = f", field '{field}'" if field else ""
-        raise error(f"this {kind} is damaged{of}: {message[:1].lower()}{message[1:]}", where, fix) from None
+        raise model_error(problem, where, kind, fix, error) from None
     except RecursionError:
         raise error(f"this {kind} is nested too deep", where, fix) from None
+
+
+def model_error(
+    problem: ValidationError, where: str, kind: str, fix: str, error: type[SsbenchError] = DataError
+) -> SsbenchError:
+    """pydantic's first complaint as an error of three parts that names the field."""
+    first = problem.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    of = f", field '{field}'" if field else ""
+    return error(f"this {kind} is damaged{of}: {message[:1].lower()}{message[1:]}", where, fix)
 
 
 LOCK = "lock"

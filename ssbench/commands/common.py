@@ -14,8 +14,9 @@ from ssbench.errors import DataError
 
 if TYPE_CHECKING:
     from ssbench.prepare.prepare import Progress
-    from ssbench.tables.cell import Filled, Format
+    from ssbench.tables.cell import Filled
     from ssbench.tables.claims import Claim
+    from ssbench.tables.render import Format
 
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Prepared data (default: $SSBENCH_DATA or ./data).")]
 Runs = Annotated[Path | None, typer.Option("--runs", help="Run folders (default: $SSBENCH_RUNS or ./runs).")]
@@ -91,11 +92,11 @@ def print_grid(
 
 def print_table(filled: Filled, how: Format = "rich", claims: Sequence[Claim] | None = None) -> None:
     """A paper's table on stdout; with colour, and folded to its width, at a terminal."""
+    from ssbench.tables.render import render, renderable
+
     if how != "rich" or not sys.stdout.isatty():
-        print(filled.render(how, claims=claims), end="")
+        print(render(filled, how, claims=claims), end="")
         return
     from rich.console import Console
-
-    from ssbench.tables.render import renderable
 
     Console().print(renderable(filled, claims))

@@ -40,6 +40,8 @@ def demo(
     from ssbench.jobs.targets import target_jobs
     from ssbench.prepare.prepare import prepare
     from ssbench.results.store import ResultStore
+    from ssbench.tables.fill import fill
+    from ssbench.tables.render import long_rows
     from ssbench.tables.spec import PaperTable
 
     began, seeds = time.monotonic(), seed or [0]
@@ -52,12 +54,12 @@ def demo(
     if failed := [outcome for outcome in outcomes if outcome.error]:
         raise RunsFailed(f"{len(failed)} of {len(outcomes)} runs failed", str(out), "the errors stand above")
     say("3/3 table and picture")
-    filled = PaperTable.read(TABLE).fill(ResultStore(places.results))
+    filled = fill(PaperTable.read(TABLE), ResultStore(places.results))
     picture = out / "predictions.png"
     _draw_predictions(places, seeds[0], picture)
     if json:
         seconds = round(time.monotonic() - began, 1)
-        print_json({"table": TABLE, "cells": filled.long(), "picture": str(picture), "seconds": seconds})
+        print_json({"table": TABLE, "cells": long_rows(filled), "picture": str(picture), "seconds": seconds})
         return
     print_table(filled)
     print(f"\npredictions: {picture}")

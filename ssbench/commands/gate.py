@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +10,12 @@ import typer
 from ssbench import paths
 from ssbench.commands.common import Json, Results, print_json, print_rows
 from ssbench.errors import DataError, GateError, UsageError
-from ssbench.results.gate import ALPHA, SPREAD
-from ssbench.results.throughput import SLOWER
+from ssbench.results.statistics import ALPHA, SLOWER, SPREAD
 
 if TYPE_CHECKING:
-    from ssbench.results.baseline import Entry, Place
-    from ssbench.results.gate import Gate
-    from ssbench.results.throughput import Pace
+    from ssbench.results.baseline import BaselineRun, ScoredRun
+    from ssbench.results.gate import ScoreGate, SpeedGate
+    from ssbench.results.store import Place
 
 
 FIX = "ssbench gate --against results --results FOLDER_OF_NEW_ONES"
@@ -51,28 +49,26 @@ def gate(
 ) -> None:
     """Compare --results with stored ones within what seeds scatter; exit code 5 when something is worse or missing."""
     from ssbench.results import baseline
+    from ssbench.results.gate import compare_scores, compare_speeds
 
-    fresh, names = paths.results_root(results), targets or []
+    new_root, names = paths.results_root(results), targets or []
     if save is not None:
-        baseline.save(_select(fresh, names, split or []).entries, save)
+        baseline.save(_stored(new_root, names, split or [])[0], save)
         return
     if against is None:
         raise UsageError("gate needs stored results", "--against", FIX)
-    if against.resolve() == fresh.resolve():
+    if against.resolve() == new_root.resolve():
         raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
-    stored = _select(against, names, split or [])
-    places = {entry.place for entry in stored.entries}
-    new = baseline.entries(fresh, places=places) if fresh.exists() else []
-    outcome: Gate | Pace
+    stored, not_stored = _stored(against, names, split or [])
+    new = baseline.read_runs(new_root, {run.place for run in stored}) if new_root.exists() else []
+    outcome: ScoreGate | SpeedGate
     if throughput:
-        from ssbench.results.throughput import compare_pace
-
-        outcome = compare_pace(stored.entries, new, slower)
+        outcome = compare_speeds(stored, new, slower)
     else:
-        from ssbench.results.gate import compare
-
-        outcome = compare(stored.entries, new, alpha=alpha, spread=spread, exact=exact,
-                          seen=stored.every, not_stored=stored.lacking)  # fmt: skip
+        neighbours = _neighbours(against, stored)
+        outcome = compare_scores(
+            stored, new, alpha=alpha, spread=spread, exact=exact, neighbours=neighbours, not_stored=not_stored
+        )
     _print(outcome, " ".join(names) or str(against), junit, json)
     if outcome.failures:
         what, fix = (
@@ -82,70 +78,62 @@ def gate(
         raise GateError(what, "; ".join(outcome.failures[:8]), fix)
 
 
-@dataclass(frozen=True)
-class _Selection:
-    """Stored results to compare with.
-
-    entries: those of the tables, recipes and splits asked for. lacking: cells of these tables without any result.
-    every: all results of the source; the spread between seeds is learnt from all of them.
-    """
-
-    entries: list[Entry]
-    lacking: tuple[Place, ...]
-    every: list[Entry]
-
-
-def _select(source: Path, targets: list[str], splits: list[str]) -> _Selection:
-    """The results in `source` of these tables, recipes and splits (an empty list: all). DataError where it has none."""
-    from ssbench.results.baseline import entries
+def _stored(source: Path, targets: list[str], splits: list[str]) -> tuple[list[BaselineRun], tuple[Place, ...]]:
+    """Results in `source` of these tables, recipes and splits; the cells of the tables it has nothing of."""
+    from ssbench.results.baseline import read_runs
 
     places = _places(targets, source)
-    every = entries(source)
-    chosen = [
-        entry
-        for entry in every
-        if (places is None or entry.place in places or (entry.recipe, "") in places)
-        and entry.split in (splits or [entry.split])
-    ]
-    if not chosen:
+    runs = [run for run in read_runs(source, places) if not splits or run.split in splits]
+    if not runs:
         what = f"no stored result of {', '.join(targets) or 'anything'}" + (" on these splits" if splits else "")
         raise DataError(what, str(source), "run it there first: ssbench run TABLE --results FOLDER")
-    stored = {entry.place for entry in chosen}
-    lacking = (place for place in places or {} if place[1] and place not in stored)
-    return _Selection(chosen, tuple(place for place in lacking if place[1] in (splits or [place[1]])), every)
+    stored = {run.place for run in runs}
+    lacking = (place for place in places or () if place[1] and place not in stored)
+    return runs, tuple(place for place in lacking if not splits or place[1] in splits)
+
+
+def _neighbours(source: Path, stored: list[BaselineRun]) -> list[ScoredRun]:
+    """What else `source` has of the same datasets, to tell how seeds scatter; damaged records are passed over."""
+    from ssbench.results.baseline import read_runs, scored
+    from ssbench.results.store import ResultStore
+
+    datasets = {run.split.partition("/")[0] for run in stored}
+    if source.is_dir():
+        return [scored(record) for record in ResultStore(source).records(datasets) if record.main]
+    return [scored(run) for run in read_runs(source) if run.split.partition("/")[0] in datasets]
 
 
 def _places(targets: list[str], source: Path) -> dict[Place, None] | None:
     """(stored name, split) of every cell of the tables; a recipe has "" for all of its splits; None: everything."""
     from ssbench.recipe.recipe import find_recipe, is_table_name
     from ssbench.results.store import ResultStore
+    from ssbench.tables.fill import fill
     from ssbench.tables.spec import PaperTable
 
     places: dict[Place, None] = {}
     for target in targets:
         if is_table_name(target.rpartition("/")[2].removesuffix(".yaml")):
-            cells = PaperTable.read(target).fill(ResultStore(source)).wanted()
+            cells = fill(PaperTable.read(target), ResultStore(source)).runnable()
             places |= {(cell.stored or "", cell.split or ""): None for cell in cells}
         else:
             places[find_recipe(target).name, ""] = None
     return places if targets else None
 
 
-def _print(outcome: Gate | Pace, suite: str, junit: Path | None, json: bool) -> None:
-    """Write JUnit XML if asked for; print JSON, or a line a cell on stdout and a summary on stderr."""
+def _print(outcome: ScoreGate | SpeedGate, suite: str, junit: Path | None, json: bool) -> None:
+    """As XML where asked; as JSON, or a line a cell on stdout and what holds for all of them on stderr."""
     from ssbench.console import say
     from ssbench.files import write_bytes
-    from ssbench.results.gate_words import gate_rows, gate_summary, pace_rows
-    from ssbench.results.junit import document_of
-    from ssbench.results.throughput import Pace
+    from ssbench.results.gate import SpeedGate
+    from ssbench.results.junit import document_of, gate_rows, gate_summary
 
+    is_speed = isinstance(outcome, SpeedGate)
     if junit is not None:
-        write_bytes(junit, document_of(outcome, f"{suite} {'images/s' if isinstance(outcome, Pace) else 'scores'}"))
+        write_bytes(junit, document_of(outcome, f"{suite} {'images/s' if is_speed else 'scores'}"))
     if json:
         print_json(outcome.as_json())
-    elif isinstance(outcome, Pace):
-        print_rows("throughput", *pace_rows(outcome))
-    else:
-        print_rows("gate", *gate_rows(outcome))
+        return
+    print_rows("throughput" if is_speed else "gate", *gate_rows(outcome))
+    if not isinstance(outcome, SpeedGate):
         for line in gate_summary(outcome):
             say(line)

@@ -14,10 +14,10 @@ from ssbench.commands.common import DataRoot, Json, Results, print_grid, print_j
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ssbench.tables.matrix import Matrix, State
+    from ssbench.certify.matrix import PairState, PluginMatrix
 
 CatalogueKind = Literal["datasets", "splits", "methods", "plugins", "recipes", "tables", "runs"]
-STYLES: dict[State, str] = {"published": "bold green", "works": "green", "impossible": "dim"}
+STYLES: dict[PairState, str] = {"published": "bold green", "works": "green", "impossible": "dim"}
 
 
 def list_(
@@ -126,7 +126,7 @@ def _runs(results: Path) -> list[dict[str, Any]]:
 
 def _show_matrix(also: Sequence[str], json: bool) -> None:
     """Print which methods can host which plug-ins: a grid at a terminal, one line a pair elsewhere, or JSON."""
-    from ssbench.tables.matrix import matrix
+    from ssbench.certify.matrix import matrix
 
     pairs = matrix(also)
     elsewhere = [{"method": m, "plugin": p, "tables": list(tables)} for (m, p), tables in pairs.elsewhere.items()]
@@ -143,7 +143,7 @@ def _show_matrix(also: Sequence[str], json: bool) -> None:
         print(f"published, but not here yet: {names}", file=sys.stderr)
 
 
-def _print_matrix(matrix: Matrix) -> None:
+def _print_matrix(matrix: PluginMatrix) -> None:
     """Methods down, plug-ins across; a letter in a cell is a note below."""
     letters: dict[str, str] = {}
     rows = []

@@ -76,16 +76,17 @@ def _names(name: str | None, every: bool) -> Sequence[str]:
 def filled_table(name: str, results: Path, runs: Path) -> Filled:
     """The table `name` from the records under `results`; runs that hold their folder under `runs` are at work."""
     from ssbench.results.store import ResultStore
+    from ssbench.tables.fill import fill
     from ssbench.tables.spec import PaperTable
 
     table = PaperTable.read(name)
-    return table.fill(ResultStore(results), running=_running(table, runs))
+    return fill(table, ResultStore(results), running=_running(table, runs))
 
 
 def _write(names: Sequence[str], results: Path, out: Path, how: Format) -> None:
     """Files, and a line on stderr for each that is new or has changed."""
     from ssbench.results.store import ResultStore
-    from ssbench.tables.export import write_tables
+    from ssbench.tables.render import write_tables
 
     written = [path for path, fresh in write_tables(names, ResultStore(results), out, how) if fresh]
     for path in written:
@@ -95,18 +96,20 @@ def _write(names: Sequence[str], results: Path, out: Path, how: Format) -> None:
 
 def _object(filled: Filled, claims: Sequence[Claim] | None) -> dict[str, Any]:
     from ssbench.tables.claims import claim_rows
+    from ssbench.tables.render import long_rows
 
     table = filled.table
-    fields = {"table": table.name, "title": table.title, "paper": table.paper, "cells": filled.long()}
+    fields = {"table": table.name, "title": table.title, "paper": table.paper, "cells": long_rows(filled)}
     return fields if claims is None else fields | {"claims": claim_rows(filled, claims)}
 
 
 def _print_long(tables: Sequence[Filled], claims: Sequence[Claim] | None) -> None:
     """CSV with one row a cell (the columns of the contract, then why a number is what it is) or a claim."""
     from ssbench.tables.claims import claim_rows
+    from ssbench.tables.render import long_rows
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    rows = [row for f in tables for row in (f.long() if claims is None else claim_rows(f, claims))]
+    rows = [row for f in tables for row in (long_rows(f) if claims is None else claim_rows(f, claims))]
     fields = LONG if claims is None else tuple(rows[0]) if rows else ()
     writer.writerow(fields)
     for row in rows:
@@ -120,8 +123,9 @@ def _flat(value: object) -> object:
 def _running(table: PaperTable, root: Path) -> frozenset[tuple[str, str]]:
     """(stored name, split) of cells whose run some process holds now."""
     from ssbench.files import is_locked
+    from ssbench.tables.cell import cells_of
 
-    places = {(cell.stored, cell.split) for cell in table.cells() if cell.stored and cell.split}
+    places = {(cell.stored, cell.split) for cell in cells_of(table) if cell.stored and cell.split}
     return frozenset(
         (recipe, split)
         for recipe, split in places

@@ -31,7 +31,8 @@ from ssbench.errors import DataError
 from ssbench.files import as_model, read_model, sha256, write_json
 from ssbench.paths import PACKAGE
 from ssbench.recipe.recipe import Recipe
-from ssbench.results.store import Record, settings_digest
+from ssbench.results.record import Record
+from ssbench.results.store import settings_digest
 
 NEWEST = 3
 """So many of the last records of a recipe on a split tell its speed."""

@@ -22,7 +22,8 @@ from ssbench.jobs.progress import read_progress
 from ssbench.jobs.targets import RunName, TargetRuns, target_runs
 from ssbench.prepare.prepare import known, plan_of
 from ssbench.recipe.recipe import Recipe, load
-from ssbench.results.store import Record, ResultStore, settings_digest
+from ssbench.results.record import Record
+from ssbench.results.store import ResultStore, settings_digest
 from ssbench.splits.manifest import Partition, manifest, published_digest
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from ssbench.recipe.recipe import Division, is_table_name, load
 from ssbench.results.store import ResultStore
 from ssbench.splits.manifest import Partition
 from ssbench.tables.cell import Cell, Filled
+from ssbench.tables.fill import fill
 from ssbench.tables.printed import printed_scores
 from ssbench.tables.spec import PaperTable
 
@@ -45,7 +46,7 @@ def target_runs(targets: Sequence[str], splits: Sequence[str], places: Places) -
     runs, store = TargetRuns(), ResultStore(places.results)
     for target in targets:
         if _is_table(target):
-            _add_table(PaperTable.read(target).fill(store), splits, runs)
+            _add_table(fill(PaperTable.read(target), store), splits, runs)
             continue
         chosen = splits or list(printed_scores(load(target, data_root=places.data).name))
         if not chosen:
@@ -102,7 +103,7 @@ def _is_table(target: str) -> bool:
 
 def _add_table(filled: Filled, splits: Sequence[str], runs: TargetRuns) -> None:
     """Add the runs behind a table, each with every cell it fills."""
-    table, asked = filled.table.name, {(cell.stored, cell.split) for cell in filled.wanted()}
+    table, asked = filled.table.name, {(cell.stored, cell.split) for cell in filled.runnable()}
     for cell in filled.cells.values():
         name = _run_name(cell)
         if splits and cell.split not in splits:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ssbench.results.store import Record, ResultStore, settings_digest
+from ssbench.results.record import Record
+from ssbench.results.store import ResultStore, settings_digest
 from ssbench.tables.cell import Cell, Filled
 from ssbench.tables.claims import Claim, claims_for
 

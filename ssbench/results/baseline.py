@@ -5,102 +5,129 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from ssbench.errors import DataError
-from ssbench.files import write_text
-from ssbench.results.store import ResultStore
+from ssbench.files import as_model, read_json, write_text
+from ssbench.results.record import Count, Percent, Record, Text, read_whole
+from ssbench.results.store import Place, ResultStore
 
-Place = tuple[str, str]
-"""(stored name, split) of a cell."""
-NUMBERS = ("scores", "per_class", "confusion", "volumes")
+COMPARED = ("scores", "per_class", "confusion", "volumes")
 """What of a record is compared bit for bit."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class BaselineRun(BaseModel):
     """What a gate reads of one run.
 
     score: of the best epoch, percent, None where the run failed. settings: fingerprint of the resolved recipe. machine:
     kind of hardware, with the threads of a CPU; packages: their versions; numbers: digest of all that was scored.
     """
 
-    recipe: str
-    split: str
-    seed: int
-    method: str
-    metric: str
-    status: str
-    reason: str
-    score: float | None
-    settings: str
-    device: str
-    machine: str
-    packages: str
-    numbers: str
-    images_per_s: float | None
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    recipe: Text
+    split: Text
+    seed: Count
+    method: Text
+    metric: Text
+    status: Text
+    reason: Annotated[str, Field(max_length=100_000)]
+    score: Percent | None
+    settings: Text
+    device: Text
+    machine: Text
+    packages: Text
+    numbers: Text
+    images_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 
     @property
     def place(self) -> Place:
         """Its cell."""
         return self.recipe, self.split
 
+    @property
+    def done_score(self) -> float | None:
+        """Its score, None unless it is done."""
+        return self.score if self.status == "done" else None
 
-def entries(source: Path, places: Collection[Place] | None = None) -> list[Entry]:
-    """The runs in `source`, of these cells only (default: all), as their recipes stand: one for each seed.
 
-    DataError when the file or folder is not there, or is neither.
+class _BaselineFile(BaseModel):
+    entries: list[BaselineRun]
+
+
+class ScoredRun(NamedTuple):
+    """What tells how seeds scatter. score: percent, None where the run failed."""
+
+    place: Place
+    metric: str
+    settings: str
+    seed: int
+    score: float | None
+
+
+def scored(run: BaselineRun | Record) -> ScoredRun:
+    """What of a run tells how seeds scatter."""
+    if isinstance(run, BaselineRun):
+        return ScoredRun(run.place, run.metric, run.settings, run.seed, run.done_score)
+    best = run.best if run.status == "done" else None
+    return ScoredRun((run.recipe, run.split), run.metric, run.settings, run.seed, best)
+
+
+def read_runs(source: Path, places: Collection[Place] | None = None) -> list[BaselineRun]:
+    """The runs in `source` as their recipes stand, one for each seed; of these places only, where some are given.
+
+    An empty split stands for every split of the recipe. DataError when `source` is not there, is neither a folder nor
+    such a file, or holds a damaged record among those asked for: a gate that passed over it would pass without it.
     """
     if source.is_dir():
-        store = ResultStore(source)
-        records = store.records() if places is None else (r for place in sorted(places) for r in store.runs(*place))
-        return [_entry(record.full()) for record in records if record.main]
+        store = ResultStore(source, strict=True)
+        records = store.records() if places is None else store.select(sorted(places))
+        try:
+            return [_run_of(record.full()) for record in records if record.main]
+        except DataError as error:
+            raise DataError(f"a gate cannot pass over it: {error.what}", error.where, error.fix) from None
     if not source.is_file():
         raise DataError("no results to compare with", str(source), "give a results folder, or a file of gate --save")
-    found = _of_file(source)
-    return found if places is None else [entry for entry in found if entry.place in places]
+    runs = _of_file(source)
+    return runs if places is None else [r for r in runs if r.place in places or (r.recipe, "") in places]
 
 
-def save(found: Iterable[Entry], path: Path) -> None:
-    """Write entries to one file, one a line, for `entries`."""
-    lines = ",\n".join("  " + json.dumps(asdict(entry), ensure_ascii=False) for entry in found)
+def save(runs: Iterable[BaselineRun], path: Path) -> None:
+    """Write runs to one file, one a line, for `read_runs`."""
+    lines = ",\n".join("  " + json.dumps(run.model_dump(), ensure_ascii=False) for run in runs)
     write_text(path, f'{{\n "gate_baseline": 1,\n "entries": [\n{lines}\n ]\n}}\n')
 
 
-def _of_file(path: Path) -> list[Entry]:
-    fix = "ssbench gate --save FILE writes such a file from a results folder"
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        if "entries" not in said:
-            return [_entry(said)]
-        names = {field.name for field in fields(Entry)}
-        return [Entry(**{name: one[name] for name in names}) for one in said["entries"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"neither a record nor a file of records: {type(error).__name__} {error}"
-        raise DataError(what, str(path), fix) from None
+def _of_file(path: Path) -> list[BaselineRun]:
+    kind, fix = "file of results", "ssbench gate --save FILE writes such a file from a results folder"
+    value = read_json(path, kind, fix)
+    if isinstance(value, dict) and "entries" not in value:  # a single record
+        return [_run_of(read_whole(path))]
+    return as_model(value, _BaselineFile, str(path), kind, fix).entries
 
 
-def _entry(full: Mapping[str, Any]) -> Entry:
-    hardware, scores = full.get("hardware") or {}, full.get("scores") or {}
+def _run_of(record: Mapping[str, Any]) -> BaselineRun:
+    hardware, scores = record.get("hardware") or {}, record.get("scores") or {}
     device = str(hardware.get("device", ""))
     threads = f", threads: {hardware.get('threads')}" if device == "cpu" else ""
-    return Entry(
-        recipe=full["recipe"],
-        split=full["split"],
-        seed=int(full["seed"]),
-        method=full["method"],
-        metric=full["metric"],
-        status=full["status"],
-        reason=str(full.get("reason") or ""),
+    return BaselineRun(
+        recipe=record["recipe"],
+        split=record["split"],
+        seed=record["seed"],
+        method=record["method"],
+        metric=record["metric"],
+        status=record["status"],
+        reason=record.get("reason") or "",
         score=(scores.get("best") or {}).get("report"),
-        settings=full.get("settings") or "",
+        settings=record.get("settings") or "",
         device=device,
         machine=f"{hardware.get('name', 'unknown')}{threads}",
-        packages=_digest(full.get("packages")),
-        numbers=_digest([full.get(name) for name in NUMBERS]),
-        images_per_s=(full.get("throughput") or {}).get("images_per_s"),
+        packages=_digest(record.get("packages")),
+        numbers=_digest([record.get(name) for name in COMPARED]),
+        images_per_s=(record.get("throughput") or {}).get("images_per_s"),
     )
 
 

@@ -1,4 +1,7 @@
-"""The cells of a table: which run fills each. `fill` looks them up in the store; a filled table is a `Filled`."""
+"""The data of a filled table: `Cell`, `Gain`, `Verdict`, `Filled`; and the empty cells of a `PaperTable`.
+
+`fill.fill` makes a `Filled`; layout, render, html and latex show one.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,22 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from ssbench.errors import UsageError
-from ssbench.tables.spec import UNSTATED, Column, PaperTable, Part, Row, Spec
+from ssbench.tables.spec import UNSTATED, PaperTable, RowPart, TableColumn, TableRow
 
-if TYPE_CHECKING:
-    from ssbench.tables.claims import Claim
-    from ssbench.tables.verdict import Verdict
-
-State = Literal["quoted", "not printed", "not yet", "not run", "running", "measured", "failed"]
+CellState = Literal["quoted", "not printed", "not yet", "not run", "running", "measured", "failed"]
+NO_RUN: tuple[CellState, ...] = ("quoted", "not printed", "not yet")
 SCORED = ("miou", "dice", "iou")  # what a run's record holds; other metrics need an analysis of their own
-NO_RUN: tuple[State, ...] = ("quoted", "not printed", "not yet")
-Format = Literal["rich", "md", "csv", "latex", "html"]
 SHORT_NETS = {"resnet50": "r50", "resnet101": "r101", "xception65": "xc65", "vit_b16": "vitb16"}
 CUSTOM, OPEN = "own split list", "open division"
 MIXED, CHANGED = "seeds ran under different settings", "the recipe has changed since"
+CellKey = tuple[str, str]
+"""(row id, column id)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Cell:
     dash: bool
     printed_on: str | None = None
     scored: str | None = None
-    state: State = "not yet"
+    state: CellState = "not yet"
     scores: tuple[tuple[int, float], ...] = ()
     lasts: tuple[float, ...] = ()
     marks: tuple[str, ...] = ()
@@ -88,7 +86,7 @@ class Cell:
         return statistics.stdev(s for _, s in self.scores) if self.n > 1 else None
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def remarks(self) -> tuple[str, ...]:
         """Everything a measured number must be shown with: `marks` and `apart`, each once."""
         return tuple(dict.fromkeys((*self.marks, *self.apart)))
 
@@ -113,12 +111,36 @@ class Gain:
         return statistics.stdev(self.pairs) / math.sqrt(len(self.pairs)) if len(self.pairs) > 1 else None
 
 
+VerdictWord = Literal["reproduced", "within noise", "short", "better", "not compared"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a measured mean stands to its printed number; `verdict` holds the rule.
+
+    by: measured minus printed, percent. noise: how far they may lie apart at 95 %. spread: standard deviation of a
+    seed. source: where the prior of the spread is from. All but the word are empty where nothing is compared.
+    """
+
+    word: VerdictWord
+    by: float = math.nan
+    noise: float = math.nan
+    spread: float = math.nan
+    source: str = ""
+
+    @property
+    def text(self) -> str:
+        """The word; with the difference where it matters."""
+        return f"{self.word} by {abs(self.by):.2f}" if self.word in ("short", "better") else self.word
+
+
 @dataclass(frozen=True)
 class Filled:
-    """A table with its cells filled."""
+    """A table with its cells filled. verdicts: of the cells that are measured and printed."""
 
     table: PaperTable
-    cells: Mapping[tuple[str, str], Cell]
+    cells: Mapping[CellKey, Cell]
+    verdicts: Mapping[CellKey, Verdict]
 
     def gain(self, row: str, column: str, over_row: str, over_column: str) -> Gain:
         """Cell (row, column) minus cell (over_row, over_column), each seed paired with itself.
@@ -130,20 +152,13 @@ class Filled:
             return Gain(None, ())
         printed = None if ours.printed is None or base.printed is None else ours.printed - base.printed
         alike = (ours.split, ours.marks, ours.protocol) == (base.split, base.marks, base.protocol)
-        theirs = dict(base.scores) if alike else {}
-        return Gain(printed, tuple(score - theirs[seed] for seed, score in ours.scores if seed in theirs))
+        base_scores = dict(base.scores) if alike else {}
+        return Gain(printed, tuple(score - base_scores[seed] for seed, score in ours.scores if seed in base_scores))
 
-    @cached_property
-    def verdicts(self) -> Mapping[tuple[str, str], Verdict]:
-        """How each measured cell that has a printed number stands to it; see `verdict`."""
-        from ssbench.tables.verdict import judge
-
-        return judge(self.cells)
-
-    def wanted(self, roles: str = "BPA") -> list[Cell]:
+    def runnable(self, roles: str = "BPA") -> list[Cell]:
         """The runs behind the table that we have a recipe for: one cell of each (stored name, split), in its order.
 
-        roles: letters of `Spec.role`; cells without a role (a table of no paper) are always wanted.
+        roles: letters of `CellFields.role`; cells without a role (a table of no paper) always count.
         """
         runs: dict[tuple[str | None, str | None], Cell] = {}
         for cell in self.cells.values():
@@ -151,39 +166,12 @@ class Filled:
                 runs.setdefault((cell.stored, cell.split), cell)
         return list(runs.values())
 
-    def render(self, how: Format = "rich", width: int | None = None, claims: Sequence[Claim] | None = None) -> str:
-        """The paper's layout as text, the same bytes for the same store.
-
-        width: folds the terminal table. claims: of `claims.all_claims`, shown below the rows they are about (not in
-        CSV, where each is a line of `claims.claim_rows`, and not in LaTeX).
-        """
-        from ssbench.tables.html import document as html
-        from ssbench.tables.latex import document as latex
-        from ssbench.tables.render import csv_text, markdown, terminal
-
-        makers: dict[str, Callable[[], str]] = {
-            "rich": lambda: terminal(self, width, claims),
-            "md": lambda: markdown(self, claims),
-            "csv": lambda: csv_text(self),
-            "latex": lambda: latex(self),
-            "html": lambda: html(self, claims),
-        }
-        if how not in makers:
-            raise UsageError(f"no table format '{how}'", "--format", f"one of {', '.join(makers)}")
-        return makers[how]()
-
-    def long(self) -> list[dict[str, Any]]:
-        """One dict a cell, in the order of the table; numbers rounded to four digits, None where there is none."""
-        from ssbench.tables.render import long_rows
-
-        return long_rows(self)
-
 
 def stored_name(recipe: str, overrides: Iterable[str] = ()) -> str:
     """The folder of a recipe's results, as `Recipe.stored_name` gives it for these `--set` arguments."""
     name = f"custom/{Path(recipe).stem}" if recipe.endswith((".yaml", ".yml")) else recipe
-    if given := "\n".join(overrides):
-        name += f"+{hashlib.sha256(given.encode()).hexdigest()[:6]}"
+    if lines := "\n".join(overrides):
+        name += f"+{hashlib.sha256(lines.encode()).hexdigest()[:6]}"
     return name
 
 
@@ -208,45 +196,34 @@ def cells_of(table: PaperTable) -> list[Cell]:
         _cell(table, row, part, column, None if part.printed is None else i)
         for row in table.rows
         for part in row.pieces
-        for i, column in enumerate(table.over(part))
-        if part.printed is None or i < len(part.printed)
+        for i, column in enumerate(table.covered(part))
     ]
 
 
-def _cell(table: PaperTable, row: Row, part: Part, column: Column, index: int | None) -> Cell:
-    got, given = _merged(table.defaults, column, row, part)
-    split, family = got.pop("split", None), got.pop("family", None)
+def _cell(table: PaperTable, row: TableRow, part: RowPart, column: TableColumn, index: int | None) -> Cell:
+    fields = table.fields(column, row, part)
+    overrides = sorted(fields.pop("overrides").items())
+    split, family = fields.get("split"), fields.get("family")
     if split and family:
         split = None if family == UNSTATED else f"{family}/{split.rpartition('/')[2]}"
-    identity: dict[str, Any] = {name: got.get(name) for name in ("method", "plugin", "backbone", "crop")} | {
-        "split": split
-    }
-    metric = got.get("metric") or table.metric
-    recipe = got.get("recipe") or suggest_recipe(table.paper, **identity) if metric in SCORED else None
+    run: dict[str, Any] = {name: fields.get(name) for name in ("method", "plugin", "backbone", "crop")}
+    run["split"] = split
+    metric = fields.get("metric") or table.metric
+    recipe = fields.get("recipe") or suggest_recipe(table.paper, **run) if metric in SCORED else None
     if recipe and recipe.endswith((".yaml", ".yml")):
         recipe = str(table.folder / recipe)
     printed = None if index is None or part.printed is None else part.printed[index]
     return Cell(
         row=row.id,
         column=column.id,
-        role=got.get("role"),
+        role=fields.get("role"),
         recipe=recipe,
-        overrides=tuple(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in sorted(given.items())),
+        overrides=tuple(f"{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in overrides),
         metric=metric,
         class_name=column.class_name,
         printed=printed,
         dash=table.paper is not None and index is not None and printed is None,
-        printed_on=got.get("printed_on") if printed is not None else None,
-        scored=got.get("scored") if printed is not None else None,
-        **identity,
+        printed_on=fields.get("printed_on") if printed is not None else None,
+        scored=fields.get("scored") if printed is not None else None,
+        **run,
     )
-
-
-def _merged(*specs: Spec) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields as the narrowest place gives them, and `set` of all places together."""
-    out: dict[str, Any] = {}
-    given: dict[str, Any] = {}
-    for spec in specs:
-        out |= {name: getattr(spec, name) for name in Spec.model_fields if name in spec.model_fields_set}
-        given |= spec.overrides
-    return out, given

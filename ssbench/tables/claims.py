@@ -18,60 +18,59 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
 from ssbench.errors import DataError, RecipeError, nearest
-from ssbench.files import write_json
+from ssbench.files import read_model, write_json
 from ssbench.paths import shipped
 from ssbench.recipe.marks import read
+from ssbench.results.record import Count, Percent, Text
+from ssbench.tables.cell import Cell, Filled
 from ssbench.tables.spec import Metric, Printed
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-    from ssbench.tables.cell import Cell, Filled
-
-Kind = Literal["paper", "own paper", "readme", "log", "checkpoint"]
-KINDS: tuple[Kind, ...] = ("paper", "own paper", "readme", "log", "checkpoint")
-_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
+ClaimKind = Literal["paper", "own paper", "readme", "log", "checkpoint"]
+KINDS: tuple[ClaimKind, ...] = get_args(ClaimKind)
+Curve = tuple[tuple[Count, Percent], ...]
+"""(epoch from 0, score in percent), ..."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One published score. value, and the scores of `curve` ((epoch from 0, score), ...), are percent.
+    """One published score. value, and the scores of `curve`, are percent.
 
     method, plugin: our names. split: `dataset/family/part`. backbone, crop (pixels): None where the source is silent.
     kind: who says it ("checkpoint": a released one, scored here). source: where it stands. note: what a reader must
     know before comparing, or "".
     """
 
-    method: str
-    plugin: str | None
-    split: str
-    backbone: str | None
-    crop: int | None
-    metric: str
-    value: Decimal
-    kind: Kind
-    source: str
-    note: str = ""
-    curve: tuple[tuple[int, float], ...] | None = None
+    method: Text
+    plugin: Text | None
+    split: Text
+    backbone: Text | None
+    crop: Count | None
+    metric: Text
+    value: Annotated[Decimal, Field(ge=-100, le=100, max_digits=20)]
+    kind: ClaimKind
+    source: Text
+    note: Text = ""
+    curve: Curve | None = None
 
 
-_ONE = TypeAdapter(Claim)
+class _ClaimFile(RootModel[Claim]):
+    """An imported claim."""
 
 
-class Group(BaseModel):
+class ClaimGroup(BaseModel):
     """Claims of one source in a shipped file; `Claim` says what the fields are.
 
     parts: of the split family, blank-separated; values: one a part. runs: log file -> "part epoch:score ...".
     """
 
-    model_config = _STRICT
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    kind: Kind
+    kind: ClaimKind
     source: str
     family: str = Field(pattern=r"^[^/]+/[^/]+$")
     backbone: str | None = None
@@ -84,90 +83,89 @@ class Group(BaseModel):
     runs: dict[str, str] = {}
 
     @model_validator(mode="after")
-    def _one_value_a_part(self) -> Group:
+    def _one_value_a_part(self) -> ClaimGroup:
         if len(self.parts.split()) != len(self.values or []):
             raise ValueError(f"{len(self.values or [])} values for the parts '{self.parts}'")
         return self
 
     def claims(self, method: str) -> Iterator[Claim]:
         """One claim a number or log, in the order of the file."""
+
+        def claim(part: str, value: Decimal, source: str, curve: Curve | None) -> Claim:
+            split = f"{self.family}/{part}"
+            return Claim(method, self.plugin, split, self.backbone, self.crop, self.metric, value, self.kind, source,
+                         self.note, curve)  # fmt: skip
+
         for part, value in zip(self.parts.split(), self.values or [], strict=True):
             if value is not None:
-                yield self._claim(method, part, value, self.source, None)
+                yield claim(part, value, self.source, None)
         for file, line in self.runs.items():
             part, *points = line.split()
-            known = [point.split(":") for point in points]
-            curve = tuple((int(epoch), float(score)) for epoch, score in known)
-            yield self._claim(method, part, max(Decimal(s) for _, s in known), f"{self.source}: {file}", curve)
-
-    def _claim(
-        self, method: str, part: str, value: Decimal, source: str, curve: tuple[tuple[int, float], ...] | None
-    ) -> Claim:
-        return Claim(method, self.plugin, f"{self.family}/{part}", self.backbone, self.crop, self.metric, value,
-                     self.kind, source, self.note, curve)  # fmt: skip
+            scores = [(int(epoch), Decimal(score)) for epoch, score in (point.split(":") for point in points)]
+            curve = tuple((epoch, float(score)) for epoch, score in scores)
+            yield claim(part, max(score for _, score in scores), f"{self.source}: {file}", curve)
 
 
-class Groups(BaseModel):
+class _ShippedClaims(BaseModel):
     """A shipped file: everything claimed about one method."""
 
-    model_config = _STRICT
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     method: str
-    claims: list[Group]
+    claims: list[ClaimGroup]
 
 
-def claims_for(cell: Cell, claims: Path | Sequence[Claim]) -> tuple[Claim, ...]:
-    """Every claim about a cell: the number its table prints first, then the others by kind.
+def claims_for(cell: Cell, claims: Sequence[Claim]) -> tuple[Claim, ...]:
+    """Every claim about a cell among `claims`: the number its table prints first, then the others by kind.
 
     A claim is about a cell when method, plug-in, backbone, split and metric are the same; its crop may differ (papers
-    state one crop for methods that have their own), so whoever shows it must show that too.
-
-    Args:
-        claims: the root of the results, or what `all_claims` gave for it (for many cells).
+    state one crop for methods that have their own), so whoever shows it must show that too. Nobody but the tables
+    claims the IoU of a single class.
     """
-    known = all_claims(claims) if isinstance(claims, Path) else claims
-    wanted = (cell.method, cell.plugin, cell.backbone, cell.split, cell.metric)
-    found = [c for c in known if (c.method, c.plugin, c.backbone, c.split, c.metric) == wanted]
-    if cell.class_name is not None:
-        found = []  # nobody but the tables claims a single class
-    found.sort(key=lambda c: KINDS.index(c.kind))
+    run = (cell.method, cell.plugin, cell.backbone, cell.split, cell.metric)
+    about = [c for c in claims if (c.method, c.plugin, c.backbone, c.split, c.metric) == run and not cell.class_name]
+    about.sort(key=lambda claim: KINDS.index(claim.kind))
     if cell.printed is None or not cell.split or not cell.method:
-        return tuple(found)
-    own = Claim(cell.method, cell.plugin, cell.split, cell.backbone, cell.crop, cell.metric, cell.printed, "paper",
-                "this table")  # fmt: skip
-    return (own, *found)
+        return tuple(about)
+    printed = Claim(cell.method, cell.plugin, cell.split, cell.backbone, cell.crop, cell.metric, cell.printed, "paper",
+                    "this table")  # fmt: skip
+    return (printed, *about)
 
 
 def claim_rows(filled: Filled, claims: Sequence[Claim]) -> list[dict[str, Any]]:
     """One dict a claim about a cell of the table, the printed number included, cell by cell."""
     rows, columns = {r.id: r for r in filled.table.rows}, {c.id: c for c in filled.table.columns}
-    return [
-        {
+    order = ("split", "method", "plugin", "backbone", "crop", "metric", "kind", "value", "source", "note")
+    out = []
+    for cell in filled.cells.values():
+        column = columns[cell.column]
+        place = {
             "table": filled.table.name,
             "row": rows[cell.row].label,
-            "column": " ".join(w for w in (columns[cell.column].group, columns[cell.column].label) if w),
-            "split": claim.split,
-            "method": claim.method,
-            "plugin": claim.plugin,
-            "backbone": claim.backbone,
-            "crop": claim.crop,
-            "metric": claim.metric,
-            "kind": claim.kind,
-            "value": str(claim.value),
-            "source": claim.source,
-            "note": claim.note,
+            "column": " ".join(word for word in (column.group, column.label) if word),
         }
-        for cell in filled.cells.values()
-        for claim in claims_for(cell, claims)
-    ]
+        for claim in claims_for(cell, claims):
+            about = vars(claim) | {"value": str(claim.value)}
+            out.append(place | {name: about[name] for name in order})
+    return out
 
 
-def all_claims(root: Path) -> tuple[Claim, ...]:
-    """Shipped claims, then the imported ones under `root`, each in the order of file names.
+def all_claims(root: Path, damaged: dict[Path, DataError] | None = None) -> tuple[Claim, ...]:
+    """Shipped claims, then the imported ones under `root` (the results), each in the order of file names.
 
-    DataError names an imported file that is not one, RecipeError the line of a shipped one.
+    Args:
+        damaged: takes the error of each imported file that is no claim, which is passed over; without it the first is
+            raised.
     """
-    return (*shipped_claims(), *(read_claim(path) for path in sorted((root / "claims").glob("*.json"))))
+    imported: list[Claim] = []
+    for path in sorted((root / "claims").glob("*.json")):
+        try:
+            imported.append(read_claim(path))
+        except DataError as error:
+            if damaged is None:
+                raise
+            damaged[path] = error
+    return (*shipped_claims(), *imported)
 
 
 @cache
@@ -181,39 +179,30 @@ def read_shipped(path: Path) -> list[Claim]:
     """The claims of one YAML file. RecipeError with file and line for anything that cannot be."""
     marked = read(path, f"recipes/claims/{path.name}")
     try:
-        groups = Groups.model_validate(marked.data)
-        return [claim for group in groups.claims for claim in group.claims(groups.method)]
+        about_method = _ShippedClaims.model_validate(marked.data)
+        return [claim for group in about_method.claims for claim in group.claims(about_method.method)]
     except ValidationError as error:
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise RecipeError(_complaint(first), str(marked.at(first["loc"])), "mend the line") from None
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        if first["type"] == "extra_forbidden":
+            field = str(first["loc"][-1])
+            what = f"claims have no field '{field}'; {nearest(field, list(ClaimGroup.model_fields))}"
+        raise RecipeError(what, str(marked.at(first["loc"])), "mend the line") from None
     except (ValueError, ArithmeticError) as error:
         raise RecipeError(f"a run is 'part epoch:score ...': {error}", str(marked.at(())), "mend it") from None
 
 
 def write_claim(root: Path, claim: Claim) -> Path:
     """Keep a claim under `root` (the results); one of the same identity, kind and source is replaced."""
-    fields = asdict(claim) | {"value": str(claim.value)}
-    identity = json.dumps([v for k, v in fields.items() if k not in ("value", "note", "curve")])
+    stored = asdict(claim) | {"value": str(claim.value)}
+    identity = json.dumps([v for k, v in stored.items() if k not in ("value", "note", "curve")])
     words = (claim.method, claim.plugin, claim.split.replace("/", "-"), claim.backbone, claim.kind.replace(" ", "-"))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     path = root / "claims" / ("_".join(word for word in (*words, digest) if word) + ".json")
-    write_json(path, fields)
+    write_json(path, stored)
     return path
 
 
 def read_claim(path: Path) -> Claim:
     """An imported claim. DataError when the file is not one."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return _ONE.validate_python(fields)
-    except (OSError, ValueError) as error:
-        what = _complaint(error.errors()[0]) if isinstance(error, ValidationError) else str(error)
-        fix = f"mv {path} {path}.broken, then import it again"
-        raise DataError(f"not a claim: {what}", str(path), fix) from None
-
-
-def _complaint(error: ErrorDetails) -> str:
-    """A field and what is wrong with it."""
-    if error["type"] == "extra_forbidden":
-        return f"claims have no field '{error['loc'][-1]}'; {nearest(str(error['loc'][-1]), list(Group.model_fields))}"
-    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}".removeprefix(": ")
+    return read_model(path, _ClaimFile, "claim", f"mv {path} {path}.broken, then import it again").root

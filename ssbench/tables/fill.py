@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from ssbench.recipe.recipe import recipe_names
-from ssbench.results.store import Record, ResultStore
-from ssbench.tables.cell import CHANGED, CUSTOM, MIXED, OPEN, Cell, Filled, State, cells_of
+from ssbench.results.record import Record
+from ssbench.results.store import ResultStore
+from ssbench.tables.cell import CHANGED, CUSTOM, MIXED, OPEN, Cell, CellKey, CellState, Filled, cells_of
 from ssbench.tables.spec import PaperTable
+from ssbench.tables.verdict import judge
 
 SCORINGS = {
     "whole": "on whole images",
@@ -40,33 +42,35 @@ def fill(
         running: (stored name, split) of runs at work now.
         settings: stored name -> `store.settings_digest` of the recipe as it stands; results under others are marked.
     """
-    known = {*recipe_names()}
+    recipes = {*recipe_names()}
     runs: dict[tuple[str, str], list[Record]] = {}
-    filled: dict[tuple[str, str], Cell] = {}
+    cells: dict[CellKey, Cell] = {}
     for cell in cells_of(table):
         place = (cell.stored or "", cell.split or "")
         if all(place) and place not in runs:
             runs[place] = store.runs(*place)
-        found = _measured(cell, runs.get(place, []), division, (settings or {}).get(place[0]))
-        filled[cell.row, cell.column] = replace(found, state=_state(found, place in running, known))
-    return Filled(table, filled)
+        measured = _measured(cell, runs.get(place, []), division, (settings or {}).get(place[0]))
+        cells[cell.row, cell.column] = replace(measured, state=_state(measured, place in running, recipes))
+    return Filled(table, cells, judge(cells))
 
 
 def _measured(cell: Cell, runs: list[Record], division: str, digest: str | None) -> Cell:
     """The cell with the scores, marks and reasons that `runs` give it."""
     left_out: Counter[str] = Counter()
-    counted: list[Record] = []
+    done: list[Record] = []
     for run in runs:
         reason = _left_out(cell, run, division)
         if reason:
             left_out[reason] += 1
         elif run.status == "done":
-            counted.append(run)
-    kept = _best_kind(counted)
-    left_out.update(_kind(r) for r in counted if _kind(r) != _kind(kept[0]))
+            done.append(run)
+    # Runs of one kind count: on published lists in the closed division, else open ones, else on the user's own lists.
+    kind = next((k for k in ("", OPEN, CUSTOM) if any(_kind(run) == k for run in done)), "")
+    kept = [run for run in done if _kind(run) == kind]
+    left_out.update(_kind(run) for run in done if _kind(run) != kind)
     seeds = {r.seed: r for r in sorted(kept, key=lambda r: (r.settings == digest, r.finished, r.main, r.path.name))}
     left_out["earlier run of the same seed"] += len(kept) - len(seeds)
-    chosen = [seeds[s] for s in sorted(seeds)]
+    chosen = [seeds[seed] for seed in sorted(seeds)]
     failed = [r for r in runs if r.status != "done" and r.seed not in seeds and not _left_out(cell, r, division)]
     return replace(
         cell,
@@ -76,7 +80,7 @@ def _measured(cell: Cell, runs: list[Record], division: str, digest: str | None)
         apart=_apart(cell, chosen),
         protocol=chosen[-1].protocol if chosen else "",
         why="; ".join(f"seed {r.seed}: {r.reason or r.status}" for r in failed),
-        left_out=tuple(sorted((k, v) for k, v in left_out.items() if v)),
+        left_out=tuple(sorted((reason, n) for reason, n in left_out.items() if n)),
     )
 
 
@@ -86,54 +90,47 @@ def _left_out(cell: Cell, run: Record, division: str) -> str:
         return "quick run"
     if run.division != division and run.division != "closed":
         return OPEN
-    wanted = "miou" if cell.metric == "iou" else cell.metric
-    return "" if run.metric == wanted else f"scored by {run.metric}"
+    metric = "miou" if cell.metric == "iou" else cell.metric
+    return "" if run.metric == metric else f"scored by {run.metric}"
 
 
 def _kind(run: Record) -> str:
+    """What sets a run apart from the closed division on published lists; "" for nothing."""
     return CUSTOM if run.custom_split else OPEN if run.division == "open" else ""
 
 
-def _best_kind(runs: list[Record]) -> list[Record]:
-    """The runs on published lists in the closed division, else the open ones, else those on the user's own lists."""
-    for kind in ("", OPEN, CUSTOM):
-        if kept := [r for r in runs if _kind(r) == kind]:
-            return kept
-    return []
-
-
 def _marks(chosen: list[Record], digest: str | None) -> tuple[str, ...]:
-    found = {_kind(r) for r in chosen} - {""}
-    if any(r.custom_split and r.division == "open" for r in chosen):
-        found.add(OPEN)
-    if len({r.settings for r in chosen}) > 1:
-        found.add(MIXED)
-    if digest and any(r.settings != digest for r in chosen):
-        found.add(CHANGED)
-    return tuple(m for m in (CUSTOM, OPEN, MIXED, CHANGED) if m in found)
+    """What the mean of these runs must not be shown without."""
+    holds = {
+        CUSTOM: any(r.custom_split for r in chosen),
+        OPEN: any(r.division == "open" for r in chosen),
+        MIXED: len({r.settings for r in chosen}) > 1,
+        CHANGED: bool(digest) and any(r.settings != digest for r in chosen),
+    }
+    return tuple(mark for mark, is_true in holds.items() if is_true)
 
 
 def _apart(cell: Cell, chosen: list[Record]) -> tuple[str, ...]:
     """Why the mean of these runs must not be set against the printed number: other lists, another protocol."""
     if cell.printed is None or not chosen:
         return ()
-    found = [CUSTOM] if any(r.custom_split for r in chosen) else []
+    reasons = [CUSTOM] if any(r.custom_split for r in chosen) else []
     if cell.printed_on and cell.split and cell.printed_on != cell.split.rpartition("/")[0]:
-        found.append(f"the printed number is on the lists {cell.printed_on}")
+        reasons.append(f"the printed number is on the lists {cell.printed_on}")
     others = {r.protocol for r in chosen} - {cell.scored, ""} if cell.scored else set()
-    found += [f"scored {SCORINGS.get(o, o)}, the printed number {SCORINGS[str(cell.scored)]}" for o in sorted(others)]
-    return tuple(found)
+    reasons += [f"scored {SCORINGS.get(o, o)}, the printed number {SCORINGS[str(cell.scored)]}" for o in sorted(others)]
+    return tuple(reasons)
 
 
 def _score(cell: Cell, run: Record, which: Literal["best", "last"]) -> float | None:
     """The reported score of a run, or the IoU of the column's class."""
     if cell.class_name is None:
         return run.best if which == "best" else run.last
-    full = run.full()
-    names = [_plain(name) for name in full.get("classes") or []]
-    values = (full.get("per_class") or {}).get(which) or []
-    wanted = _plain(cell.class_name)
-    return values[names.index(wanted)] if wanted in names and len(values) == len(names) else None
+    record = run.full()
+    names = [_plain(name) for name in record.get("classes") or []]
+    values = (record.get("per_class") or {}).get(which) or []
+    name = _plain(cell.class_name)
+    return values[names.index(name)] if name in names and len(values) == len(names) else None
 
 
 def _plain(name: str) -> str:
@@ -141,7 +138,7 @@ def _plain(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 
 
-def _state(cell: Cell, running: bool, known: set[str]) -> State:
+def _state(cell: Cell, running: bool, recipes: set[str]) -> CellState:
     if cell.role == "Q":
         return "quoted"
     if cell.scores:
@@ -152,5 +149,5 @@ def _state(cell: Cell, running: bool, known: set[str]) -> State:
         return "failed"
     if cell.dash:
         return "not printed"
-    exists = cell.recipe is not None and (cell.recipe in known or Path(cell.recipe).is_file())
-    return "not run" if exists else "not yet"
+    has_recipe = cell.recipe is not None and (cell.recipe in recipes or Path(cell.recipe).is_file())
+    return "not run" if has_recipe else "not yet"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ssbench.tables.cell import Filled
 from ssbench.tables.claims import Claim
-from ssbench.tables.layout import Line, column_groups, footer, heading, legend, lines
+from ssbench.tables.layout import BodyLine, column_groups, footer, heading, legend, lines
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -28,9 +28,9 @@ FIGURE = """\
 {% for title, body in blocks %}<tbody>
 {% if title %}<tr><th scope="rowgroup" colspan="{{ columns | length + 2 }}">{{ title }}</th></tr>
 {% endif %}{% for line in body %}<tr class="{{ line.kind }}"><th scope="row">{{ line.label.strip() }}</th>
-{%- for entry in line.entries %}<td{% if entry.state %} data-state="{{ entry.state }}"{% endif %}>
-{%- for text, mark, rest in entry.pieces %}{% if not loop.first %}<br>{% endif %}
-{%- if mark == "bold" %}<strong>{{ text }}</strong>{% elif mark %}<u>{{ text }}</u>{% else %}{{ text }}{% endif %}
+{%- for cell in line.cells %}<td{% if cell.state %} data-state="{{ cell.state }}"{% endif %}>
+{%- for text, font, rest in cell.pieces %}{% if not loop.first %}<br>{% endif %}
+{%- if font == "bold" %}<strong>{{ text }}</strong>{% elif font %}<u>{{ text }}</u>{% else %}{{ text }}{% endif %}
 {{- rest }}{% endfor %}</td>{% endfor %}<td>{{ line.state }}</td></tr>
 {% endfor %}</tbody>
 {% endfor %}</table>
@@ -92,17 +92,17 @@ def figure(filled: Filled, claims: Sequence[Claim] | None = None) -> str:
     )
 
 
-def _blocks(body: list[Line]) -> list[tuple[str, list[Line]]]:
+def _blocks(body: list[BodyLine]) -> list[tuple[str, list[BodyLine]]]:
     """(group heading, its lines), in order."""
-    out: list[tuple[str, list[Line]]] = []
+    out: list[tuple[str, list[BodyLine]]] = []
     for is_group, members in groupby(body, key=lambda line: line.kind == "group"):
-        found = list(members)
+        group = list(members)
         if is_group:
-            out += [(line.label, []) for line in found]
+            out += [(line.label, []) for line in group]
         elif out:
-            out[-1][1].extend(found)
+            out[-1][1].extend(group)
         else:
-            out.append(("", found))
+            out.append(("", group))
     return out
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 from ssbench.tables.cell import Filled
-from ssbench.tables.layout import DASH, Entry, Line, column_groups, footer, legend, lines
-from ssbench.tables.ranks import Mark
+from ssbench.tables.layout import DASH, BodyLine, CellText, column_groups, footer, legend, lines
 from ssbench.tables.spec import PaperTable
 
 SPECIAL = {
@@ -27,12 +26,12 @@ def document(filled: Filled) -> str:
     table, width = filled.table, len(filled.table.columns) + 1
     body = [_line(line, width, first=not i) for i, line in enumerate(lines(filled))]
     name = table.name.replace("/", "-")
-    told = f" {escape(legend(filled))}." if any(c.scores for c in filled.cells.values()) else ""
+    explained = f" {escape(legend(filled))}." if any(c.scores for c in filled.cells.values()) else ""
     out = [
         f"% {escape(table.name)}; needs \\usepackage{{booktabs}}",
         r"\begin{table}",
         r"\centering",
-        f"\\caption{{{escape(table.title)}.{told}}}",
+        f"\\caption{{{escape(table.title)}.{explained}}}",
         f"\\label{{tab:{name}}}",
         f"\\begin{{tabular}}{{l{'r' * (width - 1)}}}",
         r"\toprule",
@@ -56,32 +55,28 @@ def escape(text: str) -> str:
 
 def _headings(table: PaperTable) -> list[str]:
     """The column headings, below their groups where there are any."""
-    out, at = [], 2
+    out, first = [], 2  # column 1 holds the row labels
     if groups := column_groups(table):
         spans = [f"\\multicolumn{{{n}}}{{c}}{{{escape(name)}}}" for name, n in groups]
         out.append(f" & {' & '.join(spans)} \\\\")
         rules = []
         for name, n in groups:
-            rules += [f"\\cmidrule(lr){{{at}-{at + n - 1}}}"] if name else []
-            at += n
+            rules += [f"\\cmidrule(lr){{{first}-{first + n - 1}}}"] if name else []
+            first += n
         out.append(" ".join(rules))
     return [*out, f" & {' & '.join(escape(c.label) for c in table.columns)} \\\\"]
 
 
-def _line(line: Line, width: int, first: bool) -> str:
+def _line(line: BodyLine, width: int, first: bool) -> str:
     if line.kind == "group":
         rule = "" if first else "\\midrule\n"
         return f"{rule}\\multicolumn{{{width}}}{{l}}{{\\textit{{{escape(line.label)}}}}} \\\\"
     indent = r"\quad " if line.label.startswith(" ") else ""
-    return f"{indent}{escape(line.label.strip())} & {' & '.join(map(_entry, line.entries))} \\\\"
+    return f"{indent}{escape(line.label.strip())} & {' & '.join(map(_cell, line.cells))} \\\\"
 
 
-def _entry(entry: Entry) -> str:
-    if entry.text == DASH:
+def _cell(cell: CellText) -> str:
+    if cell.text == DASH:
         return "--"
-    return " $|$ ".join(f"{_set(escape(text), mark)}{escape(rest)}" for text, mark, rest in entry.pieces)
-
-
-def _set(text: str, mark: Mark) -> str:
-    command = {"bold": "textbf", "underline": "underline", "": ""}[mark]
-    return f"\\{command}{{{text}}}" if command else text
+    commands = {"bold": r"\textbf{%s}", "underline": r"\underline{%s}", "": "%s"}
+    return " $|$ ".join(commands[font] % escape(text) + escape(rest) for text, font, rest in cell.pieces)

@@ -1,27 +1,39 @@
-"""A filled table line by line, as every format shows it: group headings, rows, gains, claims, footnotes."""
+"""A filled table line by line, as every format shows it: group headings, rows, gains, claims, footnotes.
+
+Also worked out here, once for all formats: which numbers are bold or underlined, and the state of a row in words.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count, groupby
+from typing import Literal
 
 from ssbench.tables import verdict as verdicts
-from ssbench.tables.cell import Cell, Filled, Gain
+from ssbench.tables.cell import CUSTOM, NO_RUN, Cell, CellKey, Filled, Gain
 from ssbench.tables.claims import KINDS, Claim, claims_for
-from ssbench.tables.ranks import Mark, Marks, emphasis
-from ssbench.tables.spec import Column, PaperTable, Row
-from ssbench.tables.states import row_state
+from ssbench.tables.spec import PaperTable, TableColumn, TableRow
 
-SIGNS = "†‡§¶"
+FOOTNOTE_SIGNS = "†‡§¶"
 DASH = "-"
+SILENT = ("not run", *NO_RUN)  # states that a cell with a printed number does not show itself
+Font = Literal["", "bold", "underline"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class CellFonts:
+    """How the two numbers of a cell are set."""
+
+    printed: Font = ""
+    measured: Font = ""
+
+
+@dataclass(frozen=True)
+class CellText:
     """One place of the body: the printed number, the measured one, and what stands there when both are missing.
 
     rest: what follows the measured mean and is never in bold: deviation, seeds, signs, difference.
@@ -31,7 +43,7 @@ class Entry:
     measured: str = ""
     rest: str = ""
     blank: str = ""
-    marks: Marks = Marks()
+    fonts: CellFonts = CellFonts()
     state: str = ""
 
     @property
@@ -40,37 +52,32 @@ class Entry:
         return " | ".join(t for t in (self.printed, self.measured + self.rest) if t) or self.blank
 
     @property
-    def pieces(self) -> list[tuple[str, Mark, str]]:
+    def pieces(self) -> list[tuple[str, Font, str]]:
         """(number, how it is set, what follows it) of what stands here."""
-        both = ((self.printed, self.marks.printed, ""), (self.measured, self.marks.measured, self.rest))
+        both = ((self.printed, self.fonts.printed, ""), (self.measured, self.fonts.measured, self.rest))
         return [piece for piece in both if piece[0]] or [(self.blank, "", "")]
 
 
 @dataclass(frozen=True)
-class Line:
+class BodyLine:
     """One line of the body: a heading over rows ("group"), a "row", the gains of a row ("gain"), or "claim"s."""
 
     kind: str
     label: str
-    entries: tuple[Entry, ...] = ()
+    cells: tuple[CellText, ...] = ()
     state: str = ""
 
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The entries as plain text."""
-        return tuple(entry.text for entry in self.entries)
 
-
-def lines(filled: Filled, claims: Sequence[Claim] | None = None) -> Iterator[Line]:
+def lines(filled: Filled, claims: Sequence[Claim] | None = None) -> Iterator[BodyLine]:
     """The body of the table; below each row its gains, and its claims where they are given."""
-    table, group, signs, marks = filled.table, None, _signs(filled), emphasis(filled)
+    table, group, signs, fonts = filled.table, None, _footnote_signs(filled), emphasis(filled)
     for row in table.rows:
         if row.group != group:
             group = row.group
-            yield Line("group", group or "")
+            yield BodyLine("group", group or "")
         cells = [filled.cells.get((row.id, c.id)) for c in table.columns]
-        entries = tuple(_entry(filled, cell, signs, marks) for cell in cells)
-        yield Line("row", label(row), entries, row_state(filled, [c for c in cells if c is not None]))
+        texts = tuple(_cell_text(filled, cell, signs, fonts) for cell in cells)
+        yield BodyLine("row", _row_label(row), texts, row_state(filled, [c for c in cells if c is not None]))
         yield from _gain_lines(filled, row)
         yield from _claim_lines(cells, claims or ())
     if table.mean_gains:
@@ -91,15 +98,9 @@ def legend(filled: Filled, between: str = " | ") -> str:
     return "measured mean ± sd (seeds); Δ: gains, paired by seed, ± standard error"
 
 
-def label(row: Row) -> str:
-    """A row's name with venue and footnote letters."""
-    venue = f" [{row.venue}]" if row.venue else ""
-    return row.label + venue + "".join(f" {note})" for note in row.notes)
-
-
-def head(column: Column, sep: str = " ") -> str:
+def column_label(column: TableColumn) -> str:
     """A column's name with the heading above it."""
-    return f"{column.group}{sep}{column.label}" if column.group else column.label
+    return f"{column.group} {column.label}" if column.group else column.label
 
 
 def column_groups(table: PaperTable) -> list[tuple[str, int]]:
@@ -113,58 +114,143 @@ def footer(filled: Filled, claims: Sequence[Claim] | None = None) -> list[str]:
     table, cells = filled.table, filled.cells.values()
     out = [table.caption.strip()] if table.caption.strip() else []
     out += [f"{letter}) {text.strip()}" for letter, text in table.notes.items()]
-    out += [f"{sign} {mark}" for mark, sign in _signs(filled).items()]
-    out += _verdict_legend(filled)
-    labels = {r.id: r.label for r in table.rows} | {c.id: head(c) for c in table.columns}
+    out += [f"{sign} {remark}" for remark, sign in _footnote_signs(filled).items()]
+    words = Counter(verdict.word for verdict in filled.verdicts.values())
+    if counted := ", ".join(f"{verdicts.SIGNS[w]} {words[w]} {w}".strip() for w in verdicts.WORDS if words[w]):
+        out.append(f"against the printed numbers, 95 % by the spread between seeds: {counted}")
+    labels = {r.id: r.label for r in table.rows} | {c.id: column_label(c) for c in table.columns}
     out += [f"failed: {labels[c.row]}, {labels[c.column]}: {c.why}" for c in cells if c.why]
-    left = Counter[str]()
-    for place in {(c.stored, c.split, c.metric): c for c in cells}.values():
-        left.update(dict(place.left_out))
-    if left:
-        out.append("not counted: " + ", ".join(f"{n} x {reason}" for reason, n in sorted(left.items())))
-    return out + _sources([c for cell in cells for c in _others(cell, claims or ())])
+    left_out = Counter[str]()
+    for cell in {(c.stored, c.split, c.metric): c for c in cells}.values():
+        left_out.update(dict(cell.left_out))
+    if left_out:
+        out.append("not counted: " + ", ".join(f"{n} x {reason}" for reason, n in sorted(left_out.items())))
+    return out + _claim_sources([claim for cell in cells for claim in _foreign_claims(cell, claims or ())])
 
 
-def _verdict_legend(filled: Filled) -> list[str]:
-    found = Counter(v.word for v in filled.verdicts.values())
-    counted = ", ".join(f"{verdicts.SIGNS[w]} {found[w]} {w}".strip() for w in verdicts.WORDS if found[w])
-    return [f"against the printed numbers, 95 % by the spread between seeds: {counted}"] if counted else []
+def emphasis(filled: Filled) -> dict[CellKey, CellFonts]:
+    """Bold and underlined numbers by the paper's own rule (`spec.EmphasisRule`), printed and measured ones apart.
+
+    Ranked are numbers of one metric, measured ones only among those on lists of one family; equal numbers rank
+    equally; a number alone in its field is not set apart.
+    """
+    printed = {key: float(c.printed) for key, c in filled.cells.items() if c.printed is not None}
+    measured = {key: round(c.mean, 2) for key, c in filled.cells.items() if c.mean is not None}
+    first, second = _fonts(filled, printed, by_family=False), _fonts(filled, measured, by_family=True)
+    return {key: CellFonts(first.get(key, ""), second.get(key, "")) for key in filled.cells}
 
 
-def _signs(filled: Filled) -> dict[str, str]:
-    """Mark -> sign, for the marks that occur, always in the same order: †, ‡, §, ¶, ††, ..."""
-    found = sorted({m for c in filled.cells.values() for m in c.said})
-    signs = (sign * times for times in count(1) for sign in SIGNS)
-    return dict(zip(found, signs, strict=False))
+def _fonts(filled: Filled, numbers: Mapping[CellKey, float], by_family: bool) -> dict[CellKey, Font]:
+    rule = filled.table.emphasis
+    fonts: dict[CellKey, Font] = {}
+    for keys in _ranked_fields(filled, numbers, by_family):
+        ranks = sorted({numbers[key] for key in keys}, reverse=True)
+        if rule.bold == "best" and len(keys) > 1:
+            fonts |= {key: "bold" for key in keys if numbers[key] == ranks[0]}
+        if rule.underline == "second" and len(ranks) > 1:
+            fonts |= {key: "underline" for key in keys if numbers[key] == ranks[1]}
+    if rule.bold == "plugin":
+        fonts |= {key: "bold" for key in numbers if filled.cells[key].plugin}
+    return fonts
 
 
-def _entry(
-    filled: Filled, cell: Cell | None, signs: Mapping[str, str], marks: Mapping[tuple[str, str], Marks]
-) -> Entry:
+def _ranked_fields(filled: Filled, keys: Iterable[CellKey], by_family: bool) -> Iterable[list[CellKey]]:
+    """The cells whose numbers are ranked against each other; `by_family`: apart by split family."""
+    rows = {r.id: r for r in filled.table.rows}
+    columns = {c.id: c for c in filled.table.columns}
+    fields: dict[Hashable, list[CellKey]] = defaultdict(list)
+    for key in keys:
+        cell, row, column = filled.cells[key], rows[key[0]], columns[key[1]]
+        field = {
+            "row": row.id,
+            "block": (row.group, column.group),
+            "group": (column.id, row.group),
+            "column": column.id,
+        }[filled.table.emphasis.within]
+        family = (cell.split or "").rpartition("/")[0], CUSTOM in cell.marks
+        fields[cell.metric, field, family if by_family else None].append(key)
+    return fields.values()
+
+
+def row_state(filled: Filled, cells: Sequence[Cell]) -> str:
+    """What the cells of a row are: "3 reproduced, 1 short by 1.20, 4 not run". Dashes do not count.
+
+    Every cell's state can be told from it and the cell: where cells without a measured number are of two states, the
+    columns of the rarer one are named.
+    """
+    by_word: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.state != "not printed":
+            verdict = filled.verdicts.get((cell.row, cell.column))
+            by_word.setdefault(verdict.word if verdict else cell.state, []).append(cell)
+    if len(by_word) == 1:
+        return "".join(_worst(filled, word, members) for word, members in by_word.items())
+    shown = [word for word in by_word if word not in SILENT]
+    silent = sorted((word for word in by_word if word in SILENT), key=lambda word: len(by_word[word]))
+    named = [f"{_columns_of(filled.table, by_word[word])} {word}" for word in silent[:-1]]
+    counted = [f"{len(by_word[word])} {_worst(filled, word, by_word[word])}" for word in [*shown, *silent[-1:]]]
+    return ", ".join([*named, *counted])
+
+
+def _worst(filled: Filled, word: str, cells: list[Cell]) -> str:
+    """The word; for "short" and "better" with the largest difference."""
+    if word not in ("short", "better"):
+        return word
+    by = max(abs(filled.verdicts[c.row, c.column].by) for c in cells)
+    return f"{word} by {'up to ' if len(cells) > 1 else ''}{by:.2f}"
+
+
+def _columns_of(table: PaperTable, cells: list[Cell]) -> str:
+    """The columns of some cells; a group by its heading alone where all of it is meant."""
+    ids, names = {c.column for c in cells}, []
+    for group, members in groupby(table.columns, key=lambda column: column.group):
+        columns = list(members)
+        labels = [c.label for c in columns if c.id in ids]
+        if labels:
+            names.append(group if group and len(labels) == len(columns) else f"{group or ''} {', '.join(labels)}")
+    return ", ".join(name.strip() for name in names)
+
+
+def _row_label(row: TableRow) -> str:
+    """A row's name with venue and footnote letters."""
+    venue = f" [{row.venue}]" if row.venue else ""
+    return row.label + venue + "".join(f" {note})" for note in row.notes)
+
+
+def _footnote_signs(filled: Filled) -> dict[str, str]:
+    """Remark -> sign, for the remarks that occur, always in the same order: †, ‡, §, ¶, ††, ..."""
+    remarks = sorted({remark for cell in filled.cells.values() for remark in cell.remarks})
+    signs = (sign * times for times in count(1) for sign in FOOTNOTE_SIGNS)
+    return dict(zip(remarks, signs, strict=False))
+
+
+def _cell_text(
+    filled: Filled, cell: Cell | None, signs: Mapping[str, str], fonts: Mapping[CellKey, CellFonts]
+) -> CellText:
     """A cell's numbers; a state where neither stands."""
     if cell is None:
-        return Entry(blank=DASH)
-    where = (cell.row, cell.column)
+        return CellText(blank=DASH)
+    key = (cell.row, cell.column)
     printed = f"{cell.printed:{'+' if cell.metric == 'miou_gain' else ''}}" if cell.printed is not None else ""
     blank = DASH if cell.dash or cell.state == "quoted" else cell.state
     if cell.mean is None:
         waiting = cell.state if cell.state in ("running", "failed") else ""
-        return Entry(printed, waiting, "", blank, Marks(marks[where].printed), cell.state)
-    rest = _spread(cell.sd, cell.n) + "".join(signs[m] for m in cell.said)
+        return CellText(printed, waiting, "", blank, CellFonts(fonts[key].printed), cell.state)
+    rest = _spread(cell.sd, cell.n) + "".join(signs[remark] for remark in cell.remarks)
     if cell.difference is not None:
-        rest += f", {cell.difference:+.2f} {verdicts.SIGNS[filled.verdicts[where].word]}".rstrip()
-    return Entry(printed, f"{cell.mean:.2f}", rest, blank, marks[where], cell.state)
+        rest += f", {cell.difference:+.2f} {verdicts.SIGNS[filled.verdicts[key].word]}".rstrip()
+    return CellText(printed, f"{cell.mean:.2f}", rest, blank, fonts[key], cell.state)
 
 
 def _spread(sd: float | None, n: int) -> str:
     return f" ({n})" if sd is None else f" ± {sd:.2f} ({n})"
 
 
-def _plain_line(text: str, texts: Sequence[str], kind: str = "gain") -> Line:
-    return Line(kind, text, tuple(Entry(blank=t) for t in texts))
+def _plain_line(label: str, texts: Sequence[str], kind: str = "gain") -> BodyLine:
+    return BodyLine(kind, label, tuple(CellText(blank=t) for t in texts))
 
 
-def _gain_lines(filled: Filled, row: Row) -> Iterator[Line]:
+def _gain_lines(filled: Filled, row: TableRow) -> Iterator[BodyLine]:
     """Gains over another row, then gains over other columns; none where there is nothing to show."""
     columns = filled.table.columns
     if over := next((r for r in filled.table.rows if r.id == row.gain_over), None):
@@ -173,12 +259,10 @@ def _gain_lines(filled: Filled, row: Row) -> Iterator[Line]:
             yield _plain_line(f"  Δ over {over.label}", texts)
     texts = [_gain_text(filled.gain(row.id, c.id, row.id, c.gain_over)) if c.gain_over else "" for c in columns]
     if any(texts):
-        yield _plain_line("  Δ over " + _over_columns(filled.table), texts)
-
-
-def _over_columns(table: PaperTable) -> str:
-    names = {c.id: c.label for c in table.columns}
-    return ", ".join(dict.fromkeys(names[c.gain_over] for c in table.columns if c.gain_over))
+        names = {c.id: c.label for c in columns}
+        yield _plain_line(
+            "  Δ over " + ", ".join(dict.fromkeys(names[c.gain_over] for c in columns if c.gain_over)), texts
+        )
 
 
 def _gain_text(gain: Gain) -> str:
@@ -189,7 +273,7 @@ def _gain_text(gain: Gain) -> str:
     return f"{printed} | {measured}" if printed else measured
 
 
-def _mean_gain(filled: Filled, column: Column) -> str:
+def _mean_gain(filled: Filled, column: TableColumn) -> str:
     """Mean over rows of a column's gains; the measured one only where every row has it."""
     if not column.gain_over:
         return ""
@@ -201,34 +285,31 @@ def _mean_gain(filled: Filled, column: Column) -> str:
     return text
 
 
-def _others(cell: Cell | None, claims: Sequence[Claim]) -> list[Claim]:
+def _foreign_claims(cell: Cell | None, claims: Sequence[Claim]) -> list[Claim]:
     """Claims about a cell besides the number its table prints."""
-    found = claims_for(cell, claims) if cell is not None and claims else ()
-    return [c for c in found if c.source != "this table"]
+    about = claims_for(cell, claims) if cell is not None and claims else ()
+    return [claim for claim in about if claim.source != "this table"]
 
 
-def _claim_lines(cells: Sequence[Cell | None], claims: Sequence[Claim]) -> Iterator[Line]:
+def _claim_lines(cells: Sequence[Cell | None], claims: Sequence[Claim]) -> Iterator[BodyLine]:
     """One line a kind of claim."""
-    told = [_others(cell, claims) for cell in cells]
+    by_cell = [(cell, _foreign_claims(cell, claims)) for cell in cells]
     for kind in KINDS:
-        texts = [
-            ", ".join(_claimed(c, cell) for c in found if c.kind == kind)
-            for cell, found in zip(cells, told, strict=True)
-        ]
+        texts = [", ".join(_claim_text(c, cell) for c in about if c.kind == kind) for cell, about in by_cell]
         if any(texts):
             yield _plain_line(f"  {'another paper' if kind == 'paper' else kind}", texts, "claim")
 
 
-def _claimed(claim: Claim, cell: Cell | None) -> str:
+def _claim_text(claim: Claim, cell: Cell | None) -> str:
     """The value, with its crop where the cell has another one."""
-    other = cell is not None and None not in (cell.crop, claim.crop) and claim.crop != cell.crop
-    return f"{claim.value} at {claim.crop}" if other else str(claim.value)
+    differs = cell is not None and None not in (cell.crop, claim.crop) and claim.crop != cell.crop
+    return f"{claim.value} at {claim.crop}" if differs else str(claim.value)
 
 
-def _sources(claims: Sequence[Claim]) -> list[str]:
+def _claim_sources(claims: Sequence[Claim]) -> list[str]:
     """One line a kind: where its claims stand, and what their sources say."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
+    by_kind: dict[str, dict[str, None]] = defaultdict(dict)
     for claim in claims:
         source = claim.source.partition(": ")[0] if claim.kind == "log" else claim.source
-        found[claim.kind][f"{source} ({claim.note})" if claim.note else source] = None
-    return [f"{kind}: {'; '.join(found[kind])}" for kind in KINDS if kind in found]
+        by_kind[claim.kind][f"{source} ({claim.note})" if claim.note else source] = None
+    return [f"{kind}: {'; '.join(by_kind[kind])}" for kind in KINDS if kind in by_kind]

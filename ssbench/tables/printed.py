@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ssbench.paths import shipped
-from ssbench.tables.cell import Cell
+from ssbench.tables.cell import Cell, cells_of
 from ssbench.tables.spec import PaperTable, table_names
 
 
@@ -36,4 +36,4 @@ def _text(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _cells(table: str) -> tuple[Cell, ...]:
-    return tuple(PaperTable.read(table).cells())
+    return tuple(cells_of(PaperTable.read(table)))

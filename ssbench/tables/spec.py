@@ -1,20 +1,20 @@
 """A paper's table as data: rows, columns, printed numbers, and which recipe, split and settings fill each cell.
 
-A table is one YAML file, `recipes/<paper>/table<N>.yaml`, in the paper's own order of rows and columns. What a cell
-stands for is the sum of four places, the narrower winning: `defaults`, its column, its row, the part of the row that
-covers the column. The fields that may stand in any of them are those of `Spec`.
+A table is one YAML file, `recipes/<paper>/table<N>.yaml`, in the paper's own order of rows and columns. The fields of
+`CellFields` may stand in four places: `defaults`, a column, a row, and the part of a row that covers the column. A cell
+takes each field from the last of these four that states it.
 
-Printed numbers are written as the paper writes them, `printed: 45.77 72.0 -`, and keep their digits; "-" is a dash, and
-so is a column no part covers. Improvements are not stored: `gain_over` names the row (or column) they are taken over,
-and they are computed again.
+Printed numbers are written as the paper writes them, `printed: 45.77 72.0 -`, and keep their digits. "-" is a dash, and
+so is a column that no part covers. Gains are not stored: `gain_over` names the row or column they are taken over, and
+they are computed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -23,41 +23,37 @@ from ssbench.paths import shipped
 from ssbench.recipe.marks import Keys, Marked, read
 from ssbench.recipe.recipe import is_table_name
 
-if TYPE_CHECKING:
-    from ssbench.results.store import ResultStore
-    from ssbench.tables.cell import Cell, Filled
-
 Role = Literal["B", "P", "A", "C", "Q"]
 Metric = Literal["miou", "dice", "iou", "box_accuracy", "pixel_accuracy", "patch_share", "miou_gain"]
 Scoring = Literal["whole", "sliding", "center", "volume"]
 UNSTATED = "not stated"
 
 
-def _numbers(value: object) -> object:
+def _decimals(value: object) -> object:
     """ "45.77 72.0 -" or a list, as decimals; None for a dash."""
     if isinstance(value, float):
         raise ValueError(f"write a single number in quotes, '{value}', so that its digits are kept")
     words = value.split() if isinstance(value, str) else value
-    return [_number(w) for w in words] if isinstance(words, list) else words
+    return [_decimal(word) for word in words] if isinstance(words, list) else words
 
 
-def _number(word: object) -> Decimal | None:
+def _decimal(word: object) -> Decimal | None:
     try:
         return None if word in (None, "-") else Decimal(str(word))
     except InvalidOperation:
         raise ValueError(f"'{word}' is no number (a dash is '-')") from None
 
 
-Printed = Annotated[list[Decimal | None] | None, BeforeValidator(_numbers)]
+Printed = Annotated[list[Decimal | None] | None, BeforeValidator(_decimals)]
 
 
-class Spec(BaseModel):
+class CellFields(BaseModel):
     """What identifies the run behind a cell.
 
     role: B baseline, P baseline + plug-in, A ablation, C context (a method of ours, here only quoted), Q quoted only.
     method, plugin: our names; null where we have none. backbone, crop (pixels): as the paper states them.
-    recipe: `paper/name`, or a path from this table's folder; null for the name `cells.suggest_recipe` gives.
-    split: `dataset/family/part`. family: `dataset/family` that replaces the split's own, since lists of one name
+    recipe: `paper/name`, or a path from this table's folder; null for the name `cell.suggest_recipe` gives.
+    split: `dataset/family/part`. family: `dataset/family` that replaces the split's own, because lists of one name
     differ, or "not stated". set: recipe fields (`plugin.k: 5`) by which this cell's run departs from the recipe.
     printed_on: `dataset/family` the printed number was obtained on, where a run here takes other lists. scored: how the
     printed number was scored, where that is known (`sections.EvalConfig`).
@@ -79,7 +75,7 @@ class Spec(BaseModel):
     overrides: dict[str, bool | int | float | str] = Field(default={}, alias="set")
 
 
-class Column(Spec):
+class TableColumn(CellFields):
     """One column. group: the heading above it; class_name: it shows this class's IoU; gain_over: another column."""
 
     id: str
@@ -89,7 +85,7 @@ class Column(Spec):
     gain_over: str | None = None
 
 
-class Part(Spec):
+class RowPart(CellFields):
     """Some columns of a row: `over` is a column group or a list of column ids (default: all).
 
     printed: one number a column; left out where the paper prints none but the run is wanted.
@@ -99,7 +95,7 @@ class Part(Spec):
     printed: Printed = None
 
 
-class Row(Part):
+class TableRow(RowPart):
     """One line of the paper. Either it is one part itself, or it has `parts`. notes: keys of the table's notes."""
 
     id: str
@@ -108,16 +104,16 @@ class Row(Part):
     group: str | None = None
     gain_over: str | None = None
     notes: list[str] = []
-    parts: list[Part] = []
+    parts: list[RowPart] = []
 
     @property
-    def pieces(self) -> Sequence[Part]:
+    def pieces(self) -> Sequence[RowPart]:
         """The parts, or the row itself when it is a single one."""
         return self.parts or (self,)
 
 
-class Emphasis(BaseModel):
-    """What a paper sets in bold and underlines; `ranks.emphasis` works it out again for printed and measured numbers.
+class EmphasisRule(BaseModel):
+    """What a paper sets in bold and underlines; `layout.emphasis` applies it to printed and measured numbers.
 
     bold: the best number, every number of a row with a plug-in, or none. underline: the second best, or none.
     within: what is ranked against what: the numbers of a column, those of a column under one row heading, those of a
@@ -134,7 +130,7 @@ class Emphasis(BaseModel):
 
 
 class PaperTable(BaseModel):
-    """One table; `read` it, `fill` it from a store of results.
+    """One table as its YAML file states it; `fill.fill` adds what a store of results has.
 
     paper: null for a table that belongs to no paper. mean_gains: the paper prints column gains as a mean over rows.
     notes: footnotes by letter; rows refer to them, and those no row names are about the whole table.
@@ -148,10 +144,10 @@ class PaperTable(BaseModel):
     metric: Metric
     caption: str = ""
     mean_gains: bool = False
-    emphasis: Emphasis = Emphasis()
-    defaults: Spec = Spec()
-    columns: list[Column] = Field(min_length=1)
-    rows: list[Row] = Field(min_length=1)
+    emphasis: EmphasisRule = EmphasisRule()
+    defaults: CellFields = CellFields()
+    columns: list[TableColumn] = Field(min_length=1)
+    rows: list[TableRow] = Field(min_length=1)
     notes: dict[str, str] = {}
     name: str = Field(default="", exclude=True)
     folder: Path = Field(default=Path(), exclude=True)
@@ -172,7 +168,7 @@ class PaperTable(BaseModel):
             raise RecipeError(what, str(marked.at(keys)), "mend the line")
         return table.model_copy(update={"name": f"{path.resolve().parent.name}/{path.stem}", "folder": path.parent})
 
-    def over(self, part: Part) -> list[Column]:
+    def covered(self, part: RowPart) -> list[TableColumn]:
         """The columns a part covers, in the table's order."""
         if part.over is None:
             return self.columns
@@ -180,24 +176,15 @@ class PaperTable(BaseModel):
             return [c for c in self.columns if c.group == part.over]
         return [c for c in self.columns if c.id in part.over]
 
-    def cells(self) -> list[Cell]:
-        """Every cell that a part covers, row by row."""
-        from ssbench.tables.cell import cells_of
-
-        return cells_of(self)
-
-    def fill(
-        self,
-        store: ResultStore,
-        *,
-        running: frozenset[tuple[str, str]] = frozenset(),
-        division: Literal["closed", "open"] = "closed",
-        settings: Mapping[str, str] | None = None,
-    ) -> Filled:
-        """The cells with what the store has for them; see `fill.fill`."""
-        from ssbench.tables.fill import fill
-
-        return fill(self, store, running=running, division=division, settings=settings)
+    def fields(self, column: TableColumn, row: TableRow, part: RowPart) -> dict[str, Any]:
+        """The stated fields of `CellFields` for one cell; "overrides" are those of all four places together."""
+        sources = (self.defaults, column, row, part)
+        fields: dict[str, Any] = {}
+        for source in sources:
+            fields |= {
+                name: getattr(source, name) for name in CellFields.model_fields if name in source.model_fields_set
+            }
+        return fields | {"overrides": {name: value for s in sources for name, value in s.overrides.items()}}
 
 
 def table_names() -> list[str]:
@@ -207,6 +194,7 @@ def table_names() -> list[str]:
 
 
 def _order(path: Path) -> tuple[str, bool, int, str]:
+    """Sort key: table10 stands after table9."""
     digits = "".join(c for c in path.stem if c.isdigit())
     return path.parent.name, path.stem.startswith("supp"), int(digits or 0), path.stem
 
@@ -229,8 +217,8 @@ def _refused(error: ValidationError, marked: Marked) -> RecipeError:
         keys = keys[:-1]
     where, last = str(marked.at(keys)), str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
-        known = {*PaperTable.model_fields, *Row.model_fields, *Column.model_fields, *Emphasis.model_fields, "set"}
-        known -= {"overrides", "name", "folder"}
+        models: tuple[type[BaseModel], ...] = (PaperTable, TableRow, TableColumn, EmphasisRule)
+        known = {"set", *(field for model in models for field in model.model_fields)} - {"overrides", "name", "folder"}
         return RecipeError(f"a table has no field '{last}'; {nearest(last, sorted(known))}", where, "mend the line")
     if first["type"] == "missing":
         return RecipeError(f"'{last}' is missing", where, f"add '{last}:'")
@@ -247,10 +235,11 @@ def _flaws(table: PaperTable) -> Iterator[tuple[Keys, str]]:
             if note not in table.notes:
                 yield ("rows", i, "notes"), f"no note '{note}'; {nearest(note, list(table.notes))}"
         yield from _row_flaws(table, row, ("rows", i))
-    yield from _role_flaws(table)
+    for i, row in enumerate(table.rows):
+        yield from _role_flaws(table, row, ("rows", i))
 
 
-def _id_flaws(field: str, items: Sequence[Row | Column]) -> Iterator[tuple[Keys, str]]:
+def _id_flaws(field: str, items: Sequence[TableRow | TableColumn]) -> Iterator[tuple[Keys, str]]:
     ids = [item.id for item in items]
     for i, item in enumerate(items):
         if item.id in ids[:i]:
@@ -259,13 +248,13 @@ def _id_flaws(field: str, items: Sequence[Row | Column]) -> Iterator[tuple[Keys,
             yield (field, i, "gain_over"), f"gain_over names no other of the {field}: '{item.gain_over}'; known: {ids}"
 
 
-def _row_flaws(table: PaperTable, row: Row, at: Keys) -> Iterator[tuple[Keys, str]]:
+def _row_flaws(table: PaperTable, row: TableRow, at: Keys) -> Iterator[tuple[Keys, str]]:
     if row.parts and (row.over is not None or row.printed is not None):
         yield (*at, "parts"), f"row '{row.id}' has both `parts` and its own `over` or `printed`"
     taken: set[str] = set()
     for j, part in enumerate(row.pieces):
         here = (*at, "parts", j) if row.parts else at
-        covered = [c.id for c in table.over(part)]
+        covered = [c.id for c in table.covered(part)]
         if not covered or (isinstance(part.over, list) and len(covered) != len(part.over)):
             ids = [c.id for c in table.columns]
             yield (*here, "over"), f"over: {part.over!r} is no column group and no list of column ids ({ids})"
@@ -276,10 +265,9 @@ def _row_flaws(table: PaperTable, row: Row, at: Keys) -> Iterator[tuple[Keys, st
         taken |= set(covered)
 
 
-def _role_flaws(table: PaperTable) -> Iterator[tuple[Keys, str]]:
-    at = {row.id: ("rows", i) for i, row in enumerate(table.rows)}
-    for cell in table.cells():
-        if cell.role == "Q" and (cell.method or cell.plugin):
-            yield at[cell.row], f"row '{cell.row}' is quoted only (role Q), so it has no method and no plug-in"
-        if table.paper and cell.role is None:
-            yield at[cell.row], f"row '{cell.row}' has no role (B, P, A, C or Q)"
+def _role_flaws(table: PaperTable, row: TableRow, at: Keys) -> Iterator[tuple[Keys, str]]:
+    for fields in (table.fields(c, row, part) for part in row.pieces for c in table.covered(part)):
+        if fields.get("role") == "Q" and (fields.get("method") or fields.get("plugin")):
+            yield at, f"row '{row.id}' is quoted only (role Q), so it has no method and no plug-in"
+        if table.paper and fields.get("role") is None:
+            yield at, f"row '{row.id}' has no role (B, P, A, C or Q)"

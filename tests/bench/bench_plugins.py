@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from steps import Setting, Side, costs, markdown, told
 
-from ssbench.tables.matrix import matrix
+from ssbench.certify.matrix import matrix
 
 
 def main() -> None:

@@ -18,6 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ssbench.results import store as stores
 from ssbench.results.store import ResultStore
+from ssbench.tables.cell import cells_of
+from ssbench.tables.fill import fill
+from ssbench.tables.render import render
 from ssbench.tables.spec import PaperTable
 
 TABLE = "mpmc/table1"
@@ -55,7 +58,7 @@ def main() -> None:
     """Make the records, then time reading all, filling and printing one table, and the data frame."""
     with tempfile.TemporaryDirectory() as folder:
         store = ResultStore(Path(folder))
-        places = sorted({(c.stored, c.split) for c in PaperTable.read(TABLE).cells() if c.stored and c.split})
+        places = sorted({(c.stored, c.split) for c in cells_of(PaperTable.read(TABLE)) if c.stored and c.split})
         for i in range(RUNS):
             recipe, split = places[i % len(places)]
             path = store.folder(str(recipe), str(split)) / f"seed{i // len(places)}.json"
@@ -64,7 +67,9 @@ def main() -> None:
         size = sum(f.stat().st_size for f in Path(folder).rglob("*.json")) / RUNS / 1024
         print(f"{RUNS} records of {size:.0f} KiB on {len(places)} cells of {TABLE}, {os.cpu_count()} cores")
         print(f"read all records        {best_of(3, lambda: list(store.records())):.2f} s")
-        print(f"read, fill and print    {best_of(3, lambda: PaperTable.read(TABLE).fill(store).render('rich')):.2f} s")
+        print(
+            f"read, fill and print    {best_of(3, lambda: render(fill(PaperTable.read(TABLE), store), 'rich')):.2f} s"
+        )
         print(f"data frame of all       {best_of(3, store.find):.2f} s")
 
 

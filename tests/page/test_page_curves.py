@@ -13,6 +13,7 @@ from ssbench.page.charts import Bars, Dots, Lines
 from ssbench.page.runs import Group, Line, Run
 from ssbench.results.store import ResultStore
 from ssbench.tables.claims import Claim
+from ssbench.tables.fill import fill
 from ssbench.tables.spec import PaperTable
 
 Write = Callable[..., Path]
@@ -143,7 +144,7 @@ def test_gains_are_paired_by_seed_and_stand_beside_the_printed_ones(
         store.add(record("toypaper/base", A, seed, best))
     for seed, best in ((1, 73.0), (2, 90.0)):
         store.add(record("toypaper/plug", A, seed, best, plugin="x"))
-    filled = PaperTable.read(str(table_file())).fill(store)
+    filled = fill(PaperTable.read(str(table_file())), store)
     chart = curves.gains_chart(runs_of(store, [filled]).groups)
     assert isinstance(chart, Bars)
     assert chart.rows == (f"{A}: UniMatch + X (1 seed)",)

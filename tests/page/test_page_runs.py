@@ -7,6 +7,7 @@ from page_made import A, B, Make, runs_of
 
 from ssbench.page.runs import Group
 from ssbench.results.store import ResultStore
+from ssbench.tables.fill import fill
 from ssbench.tables.spec import PaperTable
 
 Write = Callable[..., Path]
@@ -21,7 +22,7 @@ def test_a_table_says_what_is_compared(store: ResultStore, record: Make, table_f
         for split in (A, B):
             settings = {"optim": {"lr": 0.1 if plugin else 0.2}, "plugin": plugin}
             store.add(record(recipe, split, plugin=plugin, resolved=settings))
-    filled = PaperTable.read(str(table_file())).fill(store)
+    filled = fill(PaperTable.read(str(table_file())), store)
     found = runs_of(store, [filled])
     assert shape(found.groups) == [["UniMatch", "UniMatch + X"]] * 2
     assert [(a.recipe, b.recipe) for g in found.groups for a, b in g.pairs()] == [
@@ -45,7 +46,7 @@ def test_only_the_runs_behind_the_tables_unless_everything_is_asked_for(
 ) -> None:
     store.add(record("toypaper/base", A))
     store.add(record("mine/a", A, resolved={"optim": {"lr": 0.3}}))
-    filled = PaperTable.read(str(table_file())).fill(store)
+    filled = fill(PaperTable.read(str(table_file())), store)
     assert [line.recipe for line in runs_of(store, [filled], everything=False).lines] == ["toypaper/base"]
     assert [line.recipe for line in runs_of(store, [filled]).lines] == ["toypaper/base", "mine/a"]
 
@@ -54,7 +55,7 @@ def test_runs_with_settings_of_their_own_are_named_by_them(store: ResultStore, r
     store.add(record("toypaper/base", A))
     changed = {"departures": ["crop of 97", "set optim.lr=0.1", "set schedule.epochs=4"], "resolved": {"optim": 1}}
     store.add(record("toypaper/base+abc123", A, **changed))
-    filled = PaperTable.read(str(table_file())).fill(store)
+    filled = fill(PaperTable.read(str(table_file())), store)
     labels = [line.label for line in runs_of(store, [filled]).lines]
     assert labels == ["UniMatch", "UniMatch with optim.lr=0.1, schedule.epochs=4"]
 

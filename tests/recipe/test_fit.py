@@ -9,12 +9,12 @@ from typing import Any, Literal
 import pytest
 
 from ssbench import find
+from ssbench.certify.matrix import matrix, published
 from ssbench.errors import RecipeError
 from ssbench.methods.base import Method, MethodConfig
 from ssbench.methods.hosting import Fit, Part, choices, fit, refused, yaml
 from ssbench.plugins.base import Plugin, PluginConfig
 from ssbench.recipe.recipe import load
-from ssbench.tables.matrix import matrix, published
 
 
 class Host(Method):

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssbench.results.baseline import Entry
-from ssbench.results.gate import Gate, compare
-from ssbench.results.statistics import Own, Spread, spread_of
-from ssbench.results.throughput import compare_pace
+from ssbench.results.baseline import BaselineRun
+from ssbench.results.gate import ScoreGate, compare_scores, compare_speeds
+from ssbench.results.statistics import SeedNoise, SeedScatter, fitted_noise
 
 
-def entry(recipe: str, seed: int, score: float | None, split: str = "toy/ours/1_16", **fields: Any) -> Entry:
+def entry(recipe: str, seed: int, score: float | None, split: str = "toy/ours/1_16", **fields: Any) -> BaselineRun:
     facts: dict[str, Any] = {
         **{"method": recipe.partition("_")[0], "metric": "miou", "status": "failed" if score is None else "done"},
         **{"reason": "the loss is not finite" if score is None else "", "settings": "s", "device": "cpu"},
@@ -26,22 +25,22 @@ def entry(recipe: str, seed: int, score: float | None, split: str = "toy/ours/1_
             "images_per_s": 40.0,
         },
     }
-    return Entry(recipe=recipe, split=split, seed=seed, score=score, **{**facts, **fields})
+    return BaselineRun(recipe=recipe, split=split, seed=seed, score=score, **{**facts, **fields})
 
 
-def entries(told: dict[str, list[float]], **fields: Any) -> list[Entry]:
+def entries(told: dict[str, list[float]], **fields: Any) -> list[BaselineRun]:
     return [
         entry(recipe, seed, score, **fields) for recipe, scores in told.items() for seed, score in enumerate(scores)
     ]
 
 
-def verdicts(gate: Gate) -> dict[str, str]:
+def verdicts(gate: ScoreGate) -> dict[str, str]:
     return {cell.recipe: cell.verdict for cell in gate.cells}
 
 
 def test_one_cell_with_one_seed_each() -> None:
     """Assumed s0 = 1 with 4 degrees of freedom: sqrt(2) t(0.95, 4) = 1.414 x 2.132 = 3.015; found at 80 %: + 1.331."""
-    gate = compare(entries({"a": [70.0]}), entries({"a": [67.0]}))
+    gate = compare_scores(entries({"a": [70.0]}), entries({"a": [67.0]}))
     test = gate.cells[0].test
     assert test is not None
     assert (test.level, test.name, test.cells, test.drop) == ("cell", "a toy/ours/1_16", 1, 3.0)
@@ -49,14 +48,14 @@ def test_one_cell_with_one_seed_each() -> None:
     assert verdicts(gate) == {"a": "within"}
     assert gate.groups == ()
     assert gate.failures == []
-    assert compare(entries({"a": [70.0]}), entries({"a": [66.98]})).failures == ["a toy/ours/1_16 (worse)"]
-    assert verdicts(compare(entries({"a": [70.0]}), entries({"a": [73.02]}))) == {"a": "better"}
-    assert verdicts(compare(entries({"a": [70.0]}), entries({"a": [69.6]}), spread=0.1)) == {"a": "worse"}
+    assert compare_scores(entries({"a": [70.0]}), entries({"a": [66.98]})).failures == ["a toy/ours/1_16 (worse)"]
+    assert verdicts(compare_scores(entries({"a": [70.0]}), entries({"a": [73.02]}))) == {"a": "better"}
+    assert verdicts(compare_scores(entries({"a": [70.0]}), entries({"a": [69.6]}), spread=0.1)) == {"a": "worse"}
 
 
 def test_more_cells_make_each_harder_to_fail() -> None:
     """Two cells of two methods: two levels (cells, dataset), so each cell is tested at 0.05 / 2 / 2."""
-    gate = compare(entries({"a": [70.0], "b": [70.0]}), entries({"a": [69.0], "b": [70.0]}))
+    gate = compare_scores(entries({"a": [70.0], "b": [70.0]}), entries({"a": [69.0], "b": [70.0]}))
     assert gate.cells[0].test is not None
     assert gate.cells[0].test.tolerance == pytest.approx(math.sqrt(2) * stats.t.ppf(1 - 0.0125, 4))
     assert [(t.level, t.name, t.cells, t.drop) for t in gate.groups] == [("dataset", "toy (miou)", 2, 0.5)]
@@ -64,83 +63,83 @@ def test_more_cells_make_each_harder_to_fail() -> None:
 
 def test_a_mean_of_cells_by_hand() -> None:
     """Both v = 2 with k = 4: weights 1/2, variance 2 x 1/4 x 2 x 4/2 = 2, squares' sum 2 x 1 x 2/0.5 = 8: df 1."""
-    gate = compare(entries({"a": [70.0], "b": [70.0]}), entries({"a": [69.0], "b": [70.0]}))
+    gate = compare_scores(entries({"a": [70.0], "b": [70.0]}), entries({"a": [69.0], "b": [70.0]}))
     assert gate.groups[0].tolerance == pytest.approx(math.sqrt(2) * stats.t.ppf(1 - 0.025, 1))
 
 
 def test_methods_are_tested_where_they_are_some_of_the_cells() -> None:
     told = {"a_1": [70.0], "a_2": [71.0], "b_1": [72.0], "c_1": [70.0]}
-    gate = compare(entries(told), entries(told))
+    gate = compare_scores(entries(told), entries(told))
     assert [(t.level, t.name) for t in gate.groups] == [("method", "a on toy (miou)"), ("dataset", "toy (miou)")]
-    only = compare(entries({"a_1": [70.0], "a_2": [71.0]}), entries({"a_1": [70.0], "a_2": [71.0]}))
+    only = compare_scores(entries({"a_1": [70.0], "a_2": [71.0]}), entries({"a_1": [70.0], "a_2": [71.0]}))
     assert [t.level for t in only.groups] == ["dataset"]
 
 
 def test_datasets_and_metrics_have_their_own_spread() -> None:
     stored = entries({"a": [70.0, 72.0, 74.0, 76.0, 78.0]}) + entries({"b": [80.0]}, split="acdc/x/1", metric="dice")
-    gate = compare(stored, stored)
-    assert gate.spreads["toy", "miou"] == Spread(math.sqrt(10), 4, 1)  # pooled: 40 / 4
-    assert gate.spreads["acdc", "dice"] == Spread(1.0, 4, 0)
+    gate = compare_scores(stored, stored)
+    assert gate.spreads["toy", "miou"] == SeedNoise(math.sqrt(10), 4, 1)  # pooled: 40 / 4
+    assert gate.spreads["acdc", "dice"] == SeedNoise(1.0, 4, 0)
 
 
 def test_a_cell_s_variance_lies_between_its_own_and_its_neighbours() -> None:
     """(4 x 2^2 + 1) / (4 + 2) = 17 / 6."""
-    assert Spread(2.0, 4, 5).variance(Own.of([70.0, 70.5, 71.2])) == (pytest.approx((16 + 0.7266667) / 6), 6)
-    assert Spread(2.0, 4, 5).variance(Own.of([70.0])) == (4.0, 4)
-    assert Own.of([1.0, 2.0, 3.0]) == Own(2.0, 2)
+    assert SeedNoise(2.0, 4, 5).variance(SeedScatter.of([70.0, 70.5, 71.2])) == (pytest.approx((16 + 0.7266667) / 6), 6)
+    assert SeedNoise(2.0, 4, 5).variance(SeedScatter.of([70.0])) == (4.0, 4)
+    assert SeedScatter.of([1.0, 2.0, 3.0]) == SeedScatter(2.0, 2)
 
 
 def test_the_fit_finds_how_alike_cells_are() -> None:
     """Variances drawn as s0^2 d0 / chi^2(d0), seeds from them: d0 = 6 and s0 = 1.5 come back from 4000 cells."""
     rng = np.random.default_rng(0)
     true = np.sqrt(1.5**2 * 6 / rng.chisquare(6, 4000))
-    found = spread_of([Own.of(list(rng.normal(70, sd, 3))) for sd in true], 1.0)
+    found = fitted_noise([SeedScatter.of(list(rng.normal(70, sd, 3))) for sd in true], 1.0)
     assert found.freedom == pytest.approx(6, rel=0.3)
     assert found.sd == pytest.approx(1.5, rel=0.05)
-    alike = spread_of([Own.of(list(rng.normal(70, 0.5, 3))) for _ in range(4000)], 1.0)
+    alike = fitted_noise([SeedScatter.of(list(rng.normal(70, 0.5, 3))) for _ in range(4000)], 1.0)
     assert alike.freedom > 20
     assert alike.sd == pytest.approx(0.5, rel=0.05)
 
 
 def test_equal_numbers_are_identical_wherever_they_come_from() -> None:
     stored = entries({"a": [70.0, 71.0]})
-    assert verdicts(compare(stored, stored[:1])) == {"a": "identical"}
-    assert verdicts(compare(stored, [entry("a", 0, 70.0, machine="other")])) == {"a": "identical"}
-    assert verdicts(compare(stored, [stored[0], entry("a", 2, 70.5)])) == {"a": "within"}
+    assert verdicts(compare_scores(stored, stored[:1])) == {"a": "identical"}
+    assert verdicts(compare_scores(stored, [entry("a", 0, 70.0, machine="other")])) == {"a": "identical"}
+    assert verdicts(compare_scores(stored, [stored[0], entry("a", 2, 70.5)])) == {"a": "within"}
 
 
 def test_other_numbers_on_the_same_machine_are_told_and_fail_when_asked() -> None:
     stored, near = entries({"a": [70.0]}), [entry("a", 0, 69.9)]
     told = "other numbers on the same kind of machine with the same packages"
-    assert [(c.verdict, c.note) for c in compare(stored, near).cells] == [("within", told)]
-    assert compare(stored, near, exact=True).failures == ["a toy/ours/1_16 (changed)"]
+    assert [(c.verdict, c.note) for c in compare_scores(stored, near).cells] == [("within", told)]
+    assert compare_scores(stored, near, exact=True).failures == ["a toy/ours/1_16 (changed)"]
     for elsewhere in ({"machine": "other"}, {"packages": "other"}, {"device": "cuda"}):
-        assert not compare(stored, [entry("a", 0, 69.9, **elsewhere)], exact=True).failures
-    edited = compare(stored, [entry("a", 0, 69.9, settings="t")], exact=True)
+        assert not compare_scores(stored, [entry("a", 0, 69.9, **elsewhere)], exact=True).failures
+    edited = compare_scores(stored, [entry("a", 0, 69.9, settings="t")], exact=True)
     assert [(c.verdict, c.note) for c in edited.cells] == [("within", "the recipe has changed since")]
 
 
 def test_what_is_missing_or_failed_fails() -> None:
     stored = entries({"a": [70.0, 71.0], "b": [70.0, 71.0], "c": [70.0], "d": [70.0]})
     new = [entry("a", 0, 70.0), entry("a", 1, 71.0), entry("b", 0, 70.0), entry("c", 0, None)]
-    gate = compare(stored, new)
+    gate = compare_scores(stored, new)
     assert verdicts(gate) == {"a": "identical", "b": "missing", "c": "failed", "d": "missing"}
     notes = {cell.recipe: cell.note for cell in gate.cells}
     assert notes["b"] == "no new result of seed 1"
     assert notes["c"] == "seed 0: the loss is not finite"
     assert len(gate.failures) == 3
-    assert verdicts(compare(stored[:2], [entry("a", 0, 70.0)])) == {
+    assert verdicts(compare_scores(stored[:2], [entry("a", 0, 70.0)])) == {
         "a": "identical"
     }  # nobody has seed 1: not asked for
 
 
 def test_seeds_under_two_settings_tell_nothing_of_the_spread() -> None:
     mixed = [entry("a", seed, 60.0 + 5 * seed, settings=str(seed)) for seed in range(6)]
-    assert compare(mixed, mixed).spreads["toy", "miou"] == Spread(1.0, 4, 0)
+    assert compare_scores(mixed, mixed).spreads["toy", "miou"] == SeedNoise(1.0, 4, 0)
 
 
 def test_json_of_a_gate() -> None:
-    said = compare(entries({"a": [70.0], "b": [70.0]}), entries({"a": [50.0], "b": [50.0]})).as_json()
+    said = compare_scores(entries({"a": [70.0], "b": [70.0]}), entries({"a": [50.0], "b": [50.0]})).as_json()
     assert set(said) == {"gate", "passed", "alpha", "spreads", "cells", "groups", "not_stored"}
     assert said["passed"] is False
     assert said["cells"][0]["drop"] == 20.0
@@ -159,7 +158,7 @@ def test_throughput_is_compared_on_the_same_machine_alone() -> None:
         entry("b", 0, 70.0, images_per_s=8.0),
         entry("d", 0, 70.0, images_per_s=1.0),
     ]
-    pace = compare_pace(stored, new, slower=0.25)
+    pace = compare_speeds(stored, new, slower=0.25)
     told = {(c.recipe, c.split): (c.verdict, c.stored, c.records) for c in pace.cells}
     assert told["a", "toy/ours/1_16"] == ("slower", 50.0, 3)  # 37 < 37.5
     assert told["b", "toy/ours/1_16"] == ("within", 10.0, 1)  # of another split
@@ -167,6 +166,6 @@ def test_throughput_is_compared_on_the_same_machine_alone() -> None:
     assert told["c", "toy/ours/1_16"] == ("missing", None, 0)
     assert told["d", "toy/ours/1_16"] == ("no record for this machine", None, 0)
     assert pace.failures == ["a toy/ours/1_16 (slower)", "b toy/ours/1_4 (missing)", "c toy/ours/1_16 (missing)"]
-    assert compare_pace(stored, new, slower=0.5).cells[0].verdict == "within"
-    assert compare_pace(stored, [entry("a", 0, 70.0, images_per_s=67.0)]).cells[0].verdict == "faster"
+    assert compare_speeds(stored, new, slower=0.5).cells[0].verdict == "within"
+    assert compare_speeds(stored, [entry("a", 0, 70.0, images_per_s=67.0)]).cells[0].verdict == "faster"
     assert pace.as_json()["cells"][0]["ratio"] == pytest.approx(0.74)

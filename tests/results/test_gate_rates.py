@@ -5,19 +5,21 @@ The spreads are those of the project's own toy tables: 21 cells of three seeds e
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ssbench.results.baseline import Entry
-from ssbench.results.gate import Gate, compare
+from ssbench.results.baseline import BaselineRun
+from ssbench.results.gate import ScoreGate, compare_scores
 
 TOY = np.array([
     1.98, 4.61, 1.69, 4.25, 2.25, 2.57, 1.12, 2.71, 1.14, 1.67, 1.71, 5.36, 1.75, 2.0, 2.89, 0.44, 0.18, 2.43, 2.7,
     2.83, 0.84,
 ])  # fmt: skip
 CELLS = 21
-Nights = list[Gate]
+Nights = list[ScoreGate]
 
 
 def nights(
@@ -29,15 +31,18 @@ def nights(
     for _ in range(count):
         stored = 70 + rng.normal(size=(CELLS, old)) * TOY[:, None]
         new = 70 + rng.normal(size=(CELLS, seeds)) * TOY[:, None] - np.broadcast_to(drop, CELLS)[:, None]
-        made.append(compare(entries(stored), entries(new), alpha=alpha))
+        made.append(compare_scores(entries(stored), entries(new), alpha=alpha))
     return made
 
 
-def entries(scores: NDArray[np.float64]) -> list[Entry]:
+def entries(scores: NDArray[np.float64]) -> list[BaselineRun]:
     """Cells of seven methods, three each."""
-    same = ("s", "cpu", "m", "p")
+    same: dict[str, Any] = {
+        **{"split": "toy/ours/1_16", "metric": "miou", "status": "done", "reason": "", "images_per_s": None},
+        **{"settings": "s", "device": "cpu", "machine": "m", "packages": "p"},
+    }
     return [
-        Entry(f"r{at}", "toy/ours/1_16", seed, f"m{at // 3}", "miou", "done", "", float(score), *same, f"{score}", None)
+        BaselineRun(recipe=f"r{at}", seed=seed, method=f"m{at // 3}", score=float(score), numbers=f"{score}", **same)
         for at, row in enumerate(scores)
         for seed, score in enumerate(row)
     ]

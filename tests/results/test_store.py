@@ -82,19 +82,86 @@ def test_other_runs_never_take_the_plain_name(store: ResultStore, record: Make, 
     assert len(store.runs("p/r", SPLIT)) == 2
 
 
-def test_a_broken_file_is_named_and_left_alone(store: ResultStore, record: Make) -> None:
-    path = store.add(record("p/r", SPLIT))
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DataError, match="not a result record") as error:
-        list(store.records())
-    assert error.value.where == str(path)
+def test_a_damaged_record_is_named_passed_over_and_left_alone(store: ResultStore, record: Make) -> None:
+    path, other = store.add(record("p/r", SPLIT)), store.add(record("p/r", SPLIT, 1))
+    torn = path.read_bytes()[:-40]
+    for data, what in ((torn, "invalid JSON"), (b"[1]", "object"), (b'{"key": "k"}', "'recipe'"), (b"\xff", "JSON")):
+        path.write_bytes(data)
+        assert [r.path for r in store.records()] == [other]
+        assert what in store.damaged[path].what
+        assert store.damaged[path].where == str(path)
+        with pytest.raises(DataError, match="this record is damaged"):
+            ResultStore(store.root, strict=True).runs("p/r", SPLIT)
     assert store.add(record("p/r", SPLIT)).name != "seed0.json"
-    path.write_text("[1]")
-    with pytest.raises(DataError, match="no object"):
-        store.runs("p/r", SPLIT)
-    path.write_text('{"key": "k"}')
-    with pytest.raises(DataError, match="KeyError 'recipe'"):
-        store.runs("p/r", SPLIT)
+    assert path.read_bytes() == b"\xff"
+
+
+def test_a_damaged_keyed_record_makes_room_and_is_kept(store: ResultStore, record: Make) -> None:
+    path = store.add(record("p/r", SPLIT, key="d" * 16, quick=True))
+    path.write_text("torn")
+    assert store.add(record("p/r", SPLIT, key="d" * 16, quick=True)) == path
+    assert path.with_name(f"{path.name}.broken").read_text() == "torn"
+    assert [r.quick for r in store.runs("p/r", SPLIT)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("scores", {"best": {"report": "70"}}),
+        ("scores", {"best": {"report": [70.0]}}),
+        ("scores", {"last": {"report": 1e300}}),
+        ("scores", [70.0]),
+        ("seed", "0"),
+        ("seed", -1),
+        ("seed", 10**400),
+        ("quick", 0),
+        ("recipe", "x" * 2000),
+        ("recipe", None),
+        ("plugin", [["s4mc"]]),
+        ("settings", {}),
+    ],
+)
+def test_a_field_of_another_kind_is_damage(store: ResultStore, record: Make, field: str, value: object) -> None:
+    path = store.add(record("p/r", SPLIT))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    assert store.runs("p/r", SPLIT) == []
+    assert f"field '{field}" in store.damaged[path].what
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_score_that_is_no_number_is_damage(store: ResultStore, record: Make, number: str) -> None:
+    path = store.add(record("p/r", SPLIT, best=73.25))
+    path.write_text(path.read_text().replace("73.25", number))
+    assert store.runs("p/r", SPLIT) == []
+    assert path in store.damaged
+
+
+def test_damage_behind_the_head_is_found_when_the_whole_is_read(store: ResultStore, record: Make) -> None:
+    path = store.add(record("p/r", SPLIT))
+    path.write_text(path.read_text().replace('"per_class": {"best": [90.0', '"per_class": {"best": ["90"'))
+    (light,) = store.runs("p/r", SPLIT)
+    assert store.whole(light) is None
+    assert "field 'per_class.best.0" in store.damaged[path].what
+
+
+def test_unknown_fields_are_kept(store: ResultStore, record: Make) -> None:
+    path = store.add(record("p/r", SPLIT, later={"version": [1, 2]}))
+    (light,) = store.runs("p/r", SPLIT)
+    assert store.whole(light) == json.loads(path.read_text())
+    assert light.full()["later"] == {"version": [1, 2]}
+
+
+def test_only_what_is_selected_is_read(store: ResultStore, record: Make) -> None:
+    for recipe, split in (("p/r", SPLIT), ("p/r", "toy/ours/1_16"), ("p/r+abc", SPLIT), ("q/r", SPLIT)):
+        store.add(record(recipe, split))
+    torn = store.add(record("q/s", "toy/ours/1_16"))
+    torn.write_text("torn")
+    places = [("p/r", SPLIT), ("p/r", SPLIT), ("no/such", SPLIT), ("no/such", "")]
+    assert [(r.recipe, r.split) for r in store.select(places)] == [("p/r", SPLIT)]
+    assert [r.split for r in store.select([("p/r", "")])] == ["toy/ours/1_16", SPLIT]
+    assert store.damaged == {}
+    assert [r.recipe for r in store.records(["toy"])] == ["p/r"]
+    assert list(store.damaged) == [torn]
 
 
 @pytest.mark.parametrize(("recipe", "split"), [("../x", SPLIT), ("/abs", SPLIT), ("", SPLIT), ("p/r", "a b/../c")])
@@ -109,22 +176,18 @@ def test_splits_that_share_a_folder_name_are_told_apart(store: ResultStore, reco
     assert [r.seed for r in store.runs("p/r", "voc/blender-u2pl/1_16")] == [1]
 
 
-def test_records_and_find(store: ResultStore, record: Make) -> None:
+def test_records_are_in_the_order_of_their_paths(store: ResultStore, record: Make) -> None:
     for seed in (1, 0):
         store.add(record("p/deep/r", SPLIT, seed))
         store.add(record("q/r", "voc/classic/1_8", seed))
     (store.root / "q" / "notes.json").write_text("not a record")
     assert [(r.recipe, r.seed) for r in store.records()] == [("p/deep/r", 0), ("p/deep/r", 1), ("q/r", 0), ("q/r", 1)]
-    frame = store.find("p/*")
-    assert list(frame["seed"]) == [0, 1]
-    assert list(store.find(split="voc/classic/1_8")["recipe"]) == ["q/r", "q/r"]
-    assert list(store.find("none")) == list(frame.columns)
 
 
 def test_an_absent_store_is_empty(tmp_path: Path) -> None:
     store = ResultStore(tmp_path / "nothing")
     assert list(store.records()) == store.runs("p/r", SPLIT) == []
-    assert len(store.find()) == 0
+    assert list(store.select([("p/r", SPLIT)])) == []
 
 
 def test_settings_digest() -> None:

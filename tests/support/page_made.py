@@ -15,6 +15,7 @@ from ssbench.page.runs import Runs, collect
 from ssbench.results.store import ResultStore
 from ssbench.tables.cell import Filled
 from ssbench.tables.claims import Claim, all_claims, write_claim
+from ssbench.tables.fill import fill
 from ssbench.tables.spec import PaperTable
 
 A, B = "voc/classic/1_16", "voc/classic/1_8"
@@ -48,7 +49,7 @@ def made_report(store: ResultStore, make: Make, table_file: Callable[..., Path])
     """What the command collects from that store for its table, with a gallery of one picture and one without."""
     add_runs(store, make)
     table = PaperTable.read(str(table_file(("label: UniMatch + X", f"label: UniMatch + X {NASTY}"))))
-    filled = table.fill(store)
+    filled = fill(table, store)
     return Report((filled,), ("mpmc/table1",), runs_of(store, [filled]), galleries())
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from ssbench.results.store import ResultStore
 from ssbench.tables.cell import Filled
-from ssbench.tables.spec import PaperTable, Row, table_names
+from ssbench.tables.fill import fill
+from ssbench.tables.spec import PaperTable, TableRow, table_names
 
 PAPERS = ("ipixmatch", "mpmc", "s4mc", "upc", "wpl")
 TEXTS = Path(__file__).resolve().parents[3] / "shared" / "papers"
@@ -62,7 +63,7 @@ def table(name: str) -> PaperTable:
 
 @cache
 def empty(name: str) -> Filled:
-    return table(name).fill(ResultStore(Path("no-such-folder")))
+    return fill(table(name), ResultStore(Path("no-such-folder")))
 
 
 def paper_tables() -> list[str]:
@@ -91,7 +92,7 @@ def gain_line(line: str) -> bool:
     return line.startswith(("(", "Gain", "Improvement", "Average"))
 
 
-def printed(name: str, row: Row) -> list[str]:
+def printed(name: str, row: TableRow) -> list[str]:
     """A row as the paper shows it, "-" where it has no number."""
     cells = empty(name).cells
     got = [cells.get((row.id, c.id)) for c in table(name).columns]

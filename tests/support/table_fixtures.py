@@ -11,6 +11,7 @@ import pytest
 
 from ssbench.results.store import ResultStore
 from ssbench.tables.cell import Filled
+from ssbench.tables.fill import fill
 from ssbench.tables.spec import PaperTable
 
 Record = dict[str, Any]
@@ -104,4 +105,4 @@ def filled(table_file: Callable[..., Path], store: ResultStore) -> Filled:
         store.add(make("toypaper/base", "voc/classic/1_16", seed, best))
         store.add(make("toypaper/plug", "voc/classic/1_16", seed, best + 1))
     store.add(make("toypaper/plug", "voc/classic/1_8", 0, status="failed", reason="loss is not finite", scores={}))
-    return PaperTable.read(str(table_file())).fill(store)
+    return fill(PaperTable.read(str(table_file())), store)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ssbench.results.store import ResultStore
-from ssbench.tables.cell import Format
-from ssbench.tables.export import ENDINGS, file_name, write_tables
+from ssbench.tables.fill import fill
+from ssbench.tables.render import ENDINGS, Format, render, write_tables
 from ssbench.tables.spec import table_names
 
 Make = Callable[..., dict[str, Any]]
@@ -24,7 +24,7 @@ def test_the_committed_tables_are_those_of_the_committed_results(tmp_path: Path)
         committed = folder / path.name
         assert committed.is_file(), f"{committed} is missing: {COMMAND}"
         assert committed.read_bytes() == path.read_bytes(), f"{committed} is out of date: {COMMAND}"
-    assert {p.name for p in folder.iterdir()} == {file_name(name) for name in table_names()}, COMMAND
+    assert {p.name for p in folder.iterdir()} == {f"{name.replace('/', '-')}.md" for name in table_names()}, COMMAND
 
 
 def test_only_what_has_changed_is_written(tmp_path: Path, store: ResultStore, record: Make) -> None:
@@ -46,4 +46,4 @@ def test_every_format_is_what_render_gives(tmp_path: Path, store: ResultStore, h
 
     ((path, _),) = write_tables(["wpl/supp_table1"], store, tmp_path, how)
     assert path.name == f"wpl-supp_table1.{ENDINGS[how]}"
-    assert path.read_text() == PaperTable.read("wpl/supp_table1").fill(store).render(how)
+    assert path.read_text() == render(fill(PaperTable.read("wpl/supp_table1"), store), how)

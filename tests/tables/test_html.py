@@ -9,7 +9,9 @@ import pytest
 
 from ssbench.results.store import ResultStore
 from ssbench.tables.claims import shipped_claims
+from ssbench.tables.fill import fill
 from ssbench.tables.html import figure
+from ssbench.tables.render import render
 from ssbench.tables.spec import PaperTable, table_names
 
 Make = Callable[..., dict[str, Any]]
@@ -47,7 +49,7 @@ class Tree(HTMLParser):
 
 
 def page(name: str) -> str:
-    return PaperTable.read(name).fill(ResultStore(Path("no-such-folder"))).render("html", claims=shipped_claims())
+    return render(fill(PaperTable.read(name), ResultStore(Path("no-such-folder"))), "html", claims=shipped_claims())
 
 
 @pytest.mark.parametrize("name", table_names())
@@ -71,7 +73,7 @@ def test_every_table_can_be_walked(name: str) -> None:
 def test_headings_numbers_and_marks(table_file: Write, store: ResultStore, record: Make) -> None:
     store.add(record("toypaper/base", A, 0, 70.1))
     store.add(record("toypaper/plug", A, 0, 71.1))
-    text = figure(PaperTable.read(str(table_file())).fill(store))
+    text = figure(fill(PaperTable.read(str(table_file())), store))
     assert '<th scope="colgroup" colspan="2">Classic</th>' in text
     assert '<th scope="rowgroup" colspan="5">quoted</th>' in text
     assert (
@@ -83,7 +85,7 @@ def test_headings_numbers_and_marks(table_file: Write, store: ResultStore, recor
 
 def test_a_name_cannot_bring_in_markup(table_file: Write, store: ResultStore) -> None:
     path = table_file(("label: Other", "label: '<img src=x onerror=alert(1)>'"), ("n: a note", "n: '<b>'"))
-    text = PaperTable.read(str(path)).fill(store).render("html")
+    text = render(fill(PaperTable.read(str(path)), store), "html")
     assert "<img" not in text
     assert "<b>" not in text
     assert "&lt;img src=x" in text

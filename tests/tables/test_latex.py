@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from ssbench.results.store import ResultStore
 from ssbench.tables.cell import Filled
+from ssbench.tables.fill import fill
 from ssbench.tables.latex import SPECIAL, escape
+from ssbench.tables.render import render
 from ssbench.tables.spec import PaperTable, table_names
 
 Make = Callable[..., dict[str, Any]]
@@ -38,19 +40,19 @@ Other & 60.0 & 61.0 & -- \\
 
 
 def test_the_layout_of_the_paper(filled: Filled) -> None:
-    assert BODY in filled.render("latex")
+    assert BODY in render(filled, "latex")
 
 
 def test_what_a_run_says_of_its_failure_cannot_break_the_table(
     table_file: Write, store: ResultStore, record: Make
 ) -> None:
     store.add(record("toypaper/base", A, 0, status="failed", reason="5% of {memory} left & no_more", scores={}))
-    text = PaperTable.read(str(table_file())).fill(store).render("latex")
+    text = render(fill(PaperTable.read(str(table_file())), store), "latex")
     assert r"seed 0: 5\% of \{memory\} left \& no\_more" in text
 
 
 def test_where_nothing_is_measured_only_the_paper_speaks(table_file: Write, store: ResultStore) -> None:
-    text = PaperTable.read(str(table_file())).fill(store).render("latex")
+    text = render(fill(PaperTable.read(str(table_file())), store), "latex")
     assert r"\caption{a small table.}" in text
     assert "measured" not in text
 
@@ -62,7 +64,7 @@ def unescaped(text: str) -> Counter[str]:
 @pytest.mark.parametrize("name", table_names())
 def test_every_table_is_well_formed(name: str) -> None:
     """Braces, math and environments close; every row has as many cells as the tabular has columns; all is ASCII."""
-    text = PaperTable.read(name).fill(ResultStore(Path("no-such-folder"))).render("latex")
+    text = render(fill(PaperTable.read(name), ResultStore(Path("no-such-folder"))), "latex")
     text.encode("ascii")
     found = unescaped(text)
     assert found["{"] == found["}"]
@@ -104,7 +106,7 @@ def test_tex_takes_it(filled: Filled, tmp_path: Path) -> None:
     if engine is None:
         pytest.skip("no LaTeX engine on the path")
     page = (
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}" + filled.render("latex") + "\\end{document}"
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}" + render(filled, "latex") + "\\end{document}"
     )
     (tmp_path / "page.tex").write_text(page)
     flags = [] if engine == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ssbench.results.store import ResultStore
-from ssbench.tables.ranks import Mark, emphasis
+from ssbench.tables.fill import fill
+from ssbench.tables.layout import Font, emphasis
 from ssbench.tables.spec import PaperTable
 
 Make = Callable[..., dict[str, Any]]
@@ -16,9 +17,9 @@ A, B = "voc/classic/1_16", "voc/classic/1_8"
 # The table of conftest: group R50: base 70.0 71.50 -, plug 71.2 72.00 73.1; group quoted: other 60.0 61.0.
 
 
-def marked(table_file: Write, store: ResultStore, rule: str, *swaps: tuple[str, str]) -> dict[str, Mark]:
+def marked(table_file: Write, store: ResultStore, rule: str, *swaps: tuple[str, str]) -> dict[str, Font]:
     path = table_file(("metric: miou\n", f"metric: miou\nemphasis: {rule}\n"), *swaps)
-    marks = emphasis(PaperTable.read(str(path)).fill(store))
+    marks = emphasis(fill(PaperTable.read(str(path)), store))
     return {f"{row} {column}": m.printed for (row, column), m in marks.items() if m.printed}
 
 
@@ -34,7 +35,7 @@ def marked(table_file: Write, store: ResultStore, rule: str, *swaps: tuple[str, 
         ("{bold: none}", {}),
     ],
 )  # fmt: skip
-def test_rules(table_file: Write, store: ResultStore, rule: str, found: dict[str, Mark]) -> None:
+def test_rules(table_file: Write, store: ResultStore, rule: str, found: dict[str, Font]) -> None:
     assert marked(table_file, store, rule) == found
 
 
@@ -50,7 +51,7 @@ def test_measured_numbers_are_ranked_among_themselves(table_file: Write, store: 
     store.add(record("toypaper/plug", A, 0, 74.0))
     store.add(record("toypaper/base", B, 0, 75.0))
     store.add(record("toypaper/plug", B, 0, 76.0, custom_split=True, key="f" * 16))
-    marks = emphasis(PaperTable.read(str(table_file())).fill(store))
+    marks = emphasis(fill(PaperTable.read(str(table_file())), store))
     assert (marks["base", "a"].measured, marks["plug", "a"].measured) == ("bold", "")
     assert (marks["base", "a"].printed, marks["plug", "a"].printed) == ("", "bold")
     assert (marks["base", "b"].measured, marks["plug", "b"].measured) == ("", "")  # on different lists

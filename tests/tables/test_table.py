@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssbench.errors import RecipeError
-from ssbench.tables.cell import stored_name, suggest_recipe
+from ssbench.tables.cell import cells_of, stored_name, suggest_recipe
 from ssbench.tables.spec import PaperTable, table_names
 
 Write = Callable[..., Path]
@@ -16,7 +16,7 @@ Write = Callable[..., Path]
 def test_a_table_is_read_with_its_digits(table_file: Write) -> None:
     table = PaperTable.read(str(table_file()))
     assert table.name == "toypaper/table1"
-    printed = {(c.row, c.column): c.printed for c in table.cells()}
+    printed = {(c.row, c.column): c.printed for c in cells_of(table)}
     assert str(printed["base", "b"]) == "71.50"
     assert printed["base", "c"] is None
     assert ("other", "c") not in printed
@@ -93,7 +93,7 @@ def test_narrower_places_win_and_settings_add_up(table_file: Write) -> None:
          "set: {plugin.ras: false}, parts: [{over: [a, b], printed: 71.2 72.00}, {over: [c], crop: 321,"
          " family: voc/blender-cps, set: {optim.lr: 0.01}}]"),
     )  # fmt: skip
-    cells = {(c.row, c.column): c for c in PaperTable.read(str(path)).cells()}
+    cells = {(c.row, c.column): c for c in cells_of(PaperTable.read(str(path)))}
     assert cells["plug", "a"].overrides == ("plugin.ras=false",)
     assert cells["plug", "b"].overrides == ("plugin.k=5", "plugin.ras=false")
     assert (cells["plug", "b"].crop, cells["plug", "c"].crop, cells["plug", "a"].crop) == (513, 321, None)

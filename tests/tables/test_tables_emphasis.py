@@ -8,10 +8,10 @@ import pytest
 from papers import REGIONS, empty, gain_line, paper_tables, plain, printed, region, table, tokens
 from test_tables_rows import APART, PACKED, PANELS
 
-from ssbench.tables.ranks import Mark, emphasis
+from ssbench.tables.layout import Font, emphasis
 
 # Numbers that the rule sets in bold or underlines, and the text does not: (table, row, printed) -> the rule's mark.
-UNMARKED: dict[tuple[str, str, str], Mark] = {
+UNMARKED: dict[tuple[str, str, str], Font] = {
     ("ipixmatch/table3", "s321-ipixmatch", "74.5"): "bold",
     ("ipixmatch/table3", "s513-ipixmatch", "75.7"): "bold",
     ("ipixmatch/table3", "s513-ipixmatch", "77.2"): "bold",
@@ -23,13 +23,13 @@ UNMARKED: dict[tuple[str, str, str], Mark] = {
 PLAIN = re.compile(r"(<b>|\*\*)?(<u>)?([+-]?\d+\.\d+)")
 
 
-def in_text(line: str) -> list[tuple[str, Mark]]:
+def in_text(line: str) -> list[tuple[str, Font]]:
     """(number, how the text marks it) of a line, without its gains."""
     line = re.sub(r"/\d+\.\d+|↑ ?\d+\.\d+", "", line.partition("\t")[2] or line)
     return [(number, "bold" if b else "underline" if u else "") for b, u, number in PLAIN.findall(line)]
 
 
-def by_rule(name: str, row: str) -> list[tuple[str, Mark]]:
+def by_rule(name: str, row: str) -> list[tuple[str, Font]]:
     marks, cells = emphasis(empty(name)), empty(name).cells
     places = [(row, c.id) for c in table(name).columns]
     return [(str(cells[p].printed), marks[p].printed) for p in places if p in cells and cells[p].printed is not None]

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scipy import stats
 
+from ssbench.results.statistics import PRIOR, SeedNoise, student_quantile
 from ssbench.results.store import ResultStore
 from ssbench.tables.cell import MIXED, Cell
+from ssbench.tables.fill import fill
+from ssbench.tables.render import long_rows
 from ssbench.tables.spec import PaperTable
-from ssbench.tables.verdict import PRIOR, SPREADS, T95, judge, quantile, verdict
+from ssbench.tables.verdict import SPREADS, judge, verdict
 
 Make = Callable[..., dict[str, Any]]
 Write = Callable[..., Path]
@@ -31,11 +33,16 @@ def cell(scores: list[float], printed: str = "70.0", column: str = "a", **fields
     return Cell(**{**made, **fields})
 
 
+def noise(s0: float) -> SeedNoise:
+    """A prior spread of a table without other cells."""
+    return SeedNoise(s0, PRIOR, 0)
+
+
 def test_a_case_by_hand() -> None:
-    """Seeds 69, 70, 71 and s0 = 0.5: s^2 = (4 x 0.25 + 2) / 6 = 0.5, t(6) = 2.447, noise = 2.447 sqrt(0.5 x 4/3)."""
-    got = verdict(cell([69.0, 70.0, 71.0], "72.0"), 0.5, "here")
+    """Seeds 69, 70, 71 and s0 = 0.5: s^2 = (4 x 0.25 + 2) / 6 = 0.5, t(6) = 2.4469, noise = 2.4469 sqrt(0.5 x 4/3)."""
+    got = verdict(cell([69.0, 70.0, 71.0], "72.0"), noise(0.5))
     assert got.spread == pytest.approx(math.sqrt(0.5))
-    assert got.noise == pytest.approx(2.447 * math.sqrt(0.5 * 4 / 3))
+    assert got.noise == pytest.approx(2.4469119 * math.sqrt(0.5 * 4 / 3))
     assert (got.word, got.by, got.text) == ("short", -2.0, "short by 2.00")
 
 
@@ -53,14 +60,14 @@ def test_a_case_by_hand() -> None:
 )
 def test_words_in_their_order(score: float, word: str, text: str) -> None:
     """One seed: noise = 2.776 x 0.36 x sqrt 2 = 1.41."""
-    got = verdict(cell([score]), SPREADS["miou"], "")
-    assert got.noise == pytest.approx(2.776 * 0.36 * math.sqrt(2))
+    got = verdict(cell([score]), noise(SPREADS["miou"]))
+    assert got.noise == pytest.approx(2.7764451 * 0.36 * math.sqrt(2))
     assert (got.word, got.text) == (word, text)
 
 
 def test_what_must_not_be_compared_is_not() -> None:
     for fields in ({"apart": ("other lists",)}, {"marks": (MIXED,)}):
-        got = verdict(cell([60.0], **fields), 0.4, "")
+        got = verdict(cell([60.0], **fields), noise(0.4))
         assert (got.word, got.text) == ("not compared", "not compared")
         assert math.isnan(got.by)
     cells = {("r", "a"): cell([]), ("r", "b"): cell([70.0]), ("r", "c"): replace(cell([70.0]), printed=None)}
@@ -83,12 +90,8 @@ def test_the_prior_is_pooled_over_the_other_cells_of_the_dataset() -> None:
 
 
 def test_quantiles_are_those_of_student() -> None:
-    assert [quantile(k) for k in range(1, len(T95) + 1)] == [
-        pytest.approx(stats.t.ppf(0.975, k), abs=6e-4) for k in range(1, len(T95) + 1)
-    ]
-    assert [quantile(k) for k in (31, 40, 100, 10_000)] == [
-        pytest.approx(stats.t.ppf(0.975, k), abs=2e-3) for k in (31, 40, 100, 10_000)
-    ]
+    """The published two-sided 95 % quantiles of 1, 4 and 30 degrees of freedom."""
+    assert [round(student_quantile(0.975, k), 3) for k in (1, 4, 30)] == [12.706, 2.776, 2.042]
 
 
 def draws(n: int, shift: float, sd: Callable[[random.Random], float], seed: int) -> dict[str, float]:
@@ -97,7 +100,7 @@ def draws(n: int, shift: float, sd: Callable[[random.Random], float], seed: int)
     for _ in range(DRAWS):
         spread = sd(rng)
         seeds = [rng.gauss(70.0 - shift, spread) for _ in range(n)]
-        found[verdict(cell(seeds, f"{rng.gauss(70.0, spread):.2f}"), 0.4, "").word] += 1
+        found[verdict(cell(seeds, f"{rng.gauss(70.0, spread):.2f}"), noise(0.4)).word] += 1
     return {word: count / DRAWS for word, count in found.items()}
 
 
@@ -134,10 +137,10 @@ def test_verdicts_of_a_filled_table(table_file: Write, store: ResultStore, recor
     for seed, best in enumerate((69.9, 70.1, 70.3)):
         store.add(record("toypaper/base", "voc/classic/1_16", seed, best))
     store.add(record("toypaper/plug", "voc/classic/1_8", 0, 68.0))
-    filled = PaperTable.read(str(table_file())).fill(store)
+    filled = fill(PaperTable.read(str(table_file())), store)
     assert {where: v.text for where, v in filled.verdicts.items()} == {
         ("base", "a"): "reproduced", ("plug", "b"): "short by 4.00"}  # fmt: skip
-    rows = {(r["row_id"], r["column_id"]): r for r in filled.long()}
+    rows = {(r["row_id"], r["column_id"]): r for r in long_rows(filled)}
     assert rows["plug", "b"]["verdict"] == "short by 4.00"
-    assert rows["plug", "b"]["noise"] == pytest.approx(2.776 * 0.36 * math.sqrt(2), abs=1e-4)
+    assert rows["plug", "b"]["noise"] == pytest.approx(2.7764 * 0.36 * math.sqrt(2), abs=1e-4)
     assert rows["plug", "a"]["verdict"] is None

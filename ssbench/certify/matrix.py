@@ -14,14 +14,15 @@ from pydantic import ValidationError
 from ssbench import find
 from ssbench.errors import SsbenchError
 from ssbench.methods.hosting import Fit, fit, yaml
+from ssbench.tables.cell import cells_of
 from ssbench.tables.spec import PaperTable, table_names
 
-State = Literal["published", "works", "impossible"]
+PairState = Literal["published", "works", "impossible"]
 Tables = Mapping[tuple[str, str], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Pair:
+class PluginPair:
     """One pair. published: a paper's table holds it (`tables`); works: the method calls the hooks the plug-in uses.
 
     fit: the settings it takes, or the reason why it is impossible. ours: both are part of ssbench, whose contract tests
@@ -30,7 +31,7 @@ class Pair:
 
     method: str
     plugin: str
-    state: State
+    state: PairState
     fit: Fit
     tables: tuple[str, ...] = ()
     ours: bool = True
@@ -40,8 +41,10 @@ class Pair:
         """What a person should know of it, in one line; "" for nothing."""
         if self.fit.reason:
             return self.fit.reason
-        wanted = [("method", self.fit.method), ("plugin", self.fit.plugin)]
-        needs = [f"with {section}.{yaml(name, value)}" for section, some in wanted for name, value in some.items()]
+        sections = [("method", self.fit.method), ("plugin", self.fit.plugin)]
+        needs = [
+            f"with {section}.{yaml(name, value)}" for section, fields in sections for name, value in fields.items()
+        ]
         never = [f"not with method.{setting}" for setting in self.fit.never] if not self.fit.method else []
         own = [] if self.ours else [f"not in the suite's tests: ssbench certify {self.plugin}"]
         return ", ".join([*needs, *never, *own])
@@ -61,39 +64,38 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class PluginMatrix:
     """All pairs, method by method. elsewhere: pairs of the tables whose method or plug-in is not here."""
 
     methods: tuple[str, ...]
     plugins: tuple[str, ...]
-    pairs: Mapping[tuple[str, str], Pair]
+    pairs: Mapping[tuple[str, str], PluginPair]
     elsewhere: Tables = field(default_factory=dict)
 
 
-def matrix(also: Sequence[str] = ()) -> Matrix:
+def matrix(also: Sequence[str] = ()) -> PluginMatrix:
     """The pairs of every method and plug-in: ours, those of installed packages, and files of the user's (`also`)."""
     methods, plugins = find.names("method"), (*find.names("plugin"), *also)
     hosts = {name: _loaded("method", name) for name in methods}
     guests = {name: _loaded("plugin", name) for name in plugins}
-    known = published()
+    tables = published()
     pairs = {
-        (host, guest): _pair(host, guest, hosts[host], guests[guest], known.get((host, guest), ()))
+        (host, guest): _pair(host, guest, hosts[host], guests[guest], tables.get((host, guest), ()))
         for host in methods
         for guest in plugins
     }
-    return Matrix(methods, plugins, pairs, {pair: at for pair, at in known.items() if pair not in pairs})
+    return PluginMatrix(methods, plugins, pairs, {pair: names for pair, names in tables.items() if pair not in pairs})
 
 
 def published() -> Tables:
     """(method, plug-in) -> the papers' tables with a re-runnable row of it: comparisons (P) and ablations (A)."""
-    found: dict[tuple[str, str], list[str]] = {}
+    tables: dict[tuple[str, str], dict[str, None]] = {}  # inner dict: a set that keeps its order
     for name in table_names():
         table = PaperTable.read(name)
-        for cell in table.cells() if table.paper else ():
+        for cell in cells_of(table) if table.paper else ():
             if cell.role in ("P", "A") and cell.method and cell.plugin:
-                held = found.setdefault((cell.method, cell.plugin), [])
-                held.extend([name] if name not in held else [])
-    return {pair: tuple(names) for pair, names in found.items()}
+                tables.setdefault((cell.method, cell.plugin), {})[name] = None
+    return {pair: tuple(names) for pair, names in tables.items()}
 
 
 def _loaded(kind: Literal["method", "plugin"], name: str) -> type[Any] | str:
@@ -106,13 +108,16 @@ def _loaded(kind: Literal["method", "plugin"], name: str) -> type[Any] | str:
         return error.what
 
 
-def _pair(host: str, guest: str, method: type[Any] | str, plugin: type[Any] | str, tables: tuple[str, ...]) -> Pair:
+def _pair(
+    host: str, guest: str, method: type[Any] | str, plugin: type[Any] | str, tables: tuple[str, ...]
+) -> PluginPair:
     if isinstance(method, str) or isinstance(plugin, str):
-        found = Fit(reason=method if isinstance(method, str) else str(plugin))
+        answer = Fit(reason=method if isinstance(method, str) else str(plugin))
     else:
         try:
-            found = fit(method, plugin)
+            answer = fit(method, plugin)
         except ValidationError as error:
-            found = Fit(reason=f"a setting has no default: {error.errors()[0]['loc']}")
+            answer = Fit(reason=f"a setting has no default: {error.errors()[0]['loc']}")
     ours = find.is_ours("method", host) and find.is_ours("plugin", guest)
-    return Pair(host, guest, "impossible" if found.reason else "published" if tables else "works", found, tables, ours)
+    state: PairState = "impossible" if answer.reason else "published" if tables else "works"
+    return PluginPair(host, guest, state, answer, tables, ours)

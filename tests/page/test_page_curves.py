@@ -128,8 +128,8 @@ def test_scores_by_class_leave_out_what_is_nowhere_and_the_background_of_dice(ru
 
 def test_of_many_classes_those_that_changed_most_are_drawn(run: Stored) -> None:
     names = [f"c{i}" for i in range(80)]
-    base = run(classes=names, per_class={"best": [50.0] * 80})
-    moved = [50.0 + (i if i % 5 == 0 else 0) for i in range(80)]
+    base = run(classes=names, per_class={"best": [20.0] * 80})
+    moved = [20.0 + (i if i % 5 == 0 else 0) for i in range(80)]
     plug = run("p/plug", plugin="x", classes=names, per_class={"best": moved})
     chart = curves.class_chart(group(Line("base", "p/base", A, (base,)), Line("plug", "p/plug", A, (plug,))))
     assert chart is not None

@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling, in the two forms the released DeepLabV3+ networks use."""
+"""Atrous spatial pyramid pooling (ASPP), in the two forms of the released DeepLabV3+ networks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Rates = tuple[int, int, int]
 
 
 def conv_bn(inputs: int, outputs: int, size: int, bias: bool = False, dilation: int = 1) -> list[nn.Module]:
-    """Convolution that keeps the grid, BatchNorm, ReLU: three modules for an nn.Sequential."""
+    """Convolution that keeps the grid, BatchNorm, ReLU: modules for an nn.Sequential."""
     padding = dilation * (size // 2)
     conv = nn.Conv2d(inputs, outputs, size, padding=padding, dilation=dilation, bias=bias)
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
-class Pooled(nn.Module):
+class ImagePooling(nn.Module):
     """Image pooling: the global mean [B, D, 1, 1] through a 1x1 convolution, spread over the grid again."""
 
     def __init__(self, inputs: int, outputs: int, interpolation: Interpolation) -> None:
@@ -31,9 +31,10 @@ class Pooled(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Five branches concatenated and projected (UniMatch, ST++, AugSeg, U2PL, AEL), named as UniMatch names them.
+    """Five branches, concatenated and projected (UniMatch, ST++, AugSeg, U2PL, AEL). Names as in UniMatch's release.
 
-    `pool_first` puts the pooled branch before the others (AugSeg, U2PL, AEL), which permutes the inputs of `project`.
+    pool_first: the pooled branch comes before the others (AugSeg, U2PL, AEL). This permutes the inputs of `project`,
+    so released weights only fit the right order. project: kernel size of the projection.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ASPP(nn.Module):
         self.pool_first = pool_first
         self.b0 = nn.Sequential(*conv_bn(inputs, outputs, 1))
         self.b1, self.b2, self.b3 = (nn.Sequential(*conv_bn(inputs, outputs, 3, dilation=rate)) for rate in rates)
-        self.b4 = Pooled(inputs, outputs, interpolation)
+        self.b4 = ImagePooling(inputs, outputs, interpolation)
         tail = [nn.Dropout2d(dropout)] if dropout else []
         self.project = nn.Sequential(*conv_bn(5 * outputs, outputs, project), *tail)
 

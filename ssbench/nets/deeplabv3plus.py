@@ -1,7 +1,7 @@
-"""DeepLabV3+ as the released baselines built it: one encoder, one four-step decoder, six layouts.
+"""DeepLabV3+ as the released baselines built it: an encoder and a decoder in six layouts.
 
-Sources: UniMatch 0324f3d (`layout: unimatch`, whose state-dict keys are ours), ST++, AugSeg, U2PL ab3d2be, AEL,
-TorchSemiSeg 5e0c29c0 (CPS). `nets.heads` holds what differs, `nets.weights` reads their files.
+Sources: UniMatch 0324f3d (its state-dict keys are ours), ST++, AugSeg, U2PL ab3d2be, AEL, TorchSemiSeg 5e0c29c0 (CPS).
+`nets.heads` holds what differs between them, `nets.weights` reads their files.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import timm
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from ssbench.errors import nearest
 from ssbench.nets import encoders
-from ssbench.nets.heads import LAYOUTS, Parts, Shape
+from ssbench.nets.heads import LAYOUTS, DecoderSize
 from ssbench.nets.segnet import Interpolation, Out, SegNet, resize, with_perturbed
 from ssbench.nets.weights import load_encoder
 
 Positive = Annotated[int, Field(gt=0)]
-HAVE_AUX, HAVE_REP = frozenset({"augseg", "u2pl", "ael"}), frozenset({"u2pl"})
+WITH_AUX, WITH_REP = frozenset({"augseg", "u2pl", "ael"}), frozenset({"u2pl"})
+"""Layouts that have an auxiliary classifier, and a representation head."""
 
 
 class DeepLabV3Plus(SegNet):
@@ -50,15 +53,15 @@ class DeepLabV3Plus(SegNet):
         @field_validator("encoder")
         @classmethod
         def _known(cls, name: str) -> str:
-            if not encoders.known(name):
-                raise ValueError(f"no encoder '{name}'; {encoders.closest(name)}")
+            if not encoders.is_known(name):
+                raise ValueError(f"no encoder '{name}'; {nearest(name, timm.list_models())}")
             return name
 
         @model_validator(mode="after")
         def _heads(self) -> DeepLabV3Plus.Config:
-            for head, wanted, have in (("aux", self.aux, HAVE_AUX), ("rep", self.rep, HAVE_REP)):
-                if wanted and self.layout not in have:
-                    raise ValueError(f"layout '{self.layout}' has no {head} head (layouts with one: {sorted(have)})")
+            for head, is_set, layouts in (("aux", self.aux, WITH_AUX), ("rep", self.rep, WITH_REP)):
+                if is_set and self.layout not in layouts:
+                    raise ValueError(f"layout '{self.layout}' has no {head} head (layouts with one: {sorted(layouts)})")
             if self.wide != 256 and self.layout != "unimatch":
                 raise ValueError(f"layout '{self.layout}' has fixed widths; `wide` is for layout unimatch")
             return self
@@ -69,15 +72,13 @@ class DeepLabV3Plus(SegNet):
         self.backbone, widths = encoders.build(cfg.encoder, channels, cfg.output_stride, cfg.multi_grid, cfg.ceil_mode)
         low, _, third, deep = widths
         self.perturb_channels = (low, deep)
-        parts = LAYOUTS[cfg.layout](Shape(low, third, deep, classes, cfg.aspp_rates, cfg.interpolation, cfg.wide))
-        self._take(parts)
-        load_encoder(self, cfg.weights, cfg.encoder)
-
-    def _take(self, parts: Parts) -> None:
+        size = DecoderSize(low, third, deep, classes, cfg.aspp_rates, cfg.interpolation, cfg.wide)
+        parts = LAYOUTS[cfg.layout](size)
         self.head, self.reduce, self.fuse = parts.head, parts.reduce, parts.fuse
         self.classifier, self.dropout, self.deep_first = parts.classifier, parts.dropout, parts.deep_first
-        self.aux: nn.Module | None = parts.aux if self.cfg.aux else None
-        self.rep: nn.Module | None = parts.rep if self.cfg.rep else None
+        self.aux: nn.Module | None = parts.aux if cfg.aux else None
+        self.rep: nn.Module | None = parts.rep if cfg.rep else None
+        load_encoder(self, cfg.weights, cfg.encoder)
 
     def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None) -> Out:
         """Scores of x [B, channels, H, W]; `drop` multiplies the low-level and the deepest map (see `SegNet`)."""
@@ -88,10 +89,11 @@ class DeepLabV3Plus(SegNet):
         scores = self.classifier(self.dropout(fused))  # B or 2B, C, h, w
         n, size = len(x), x.shape[-2:]
         feats |= {"penultimate": fused[:n], "logits": scores[:n]}
-        both = resize(scores, size, self.cfg.interpolation)
+        # Images without perturbation come first in every map of the decoder.
+        resized = resize(scores, size, self.cfg.interpolation)
         return Out(
-            logits=both[:n],
-            perturbed=both[n:] if drop is not None else None,
+            logits=resized[:n],
+            perturbed=resized[n:] if drop is not None else None,
             feats=feats,
             aux=None if self.aux is None else resize(self.aux(feats["layer3"]), size, self.cfg.interpolation),
             rep=None if self.rep is None else self.rep(joined[:n]),

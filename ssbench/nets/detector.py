@@ -1,7 +1,7 @@
-"""Faster R-CNN out of torchvision's parts, for plug-ins that ask a detector's opinion.
+"""Faster R-CNN from torchvision's parts, for plug-ins that use a detector's boxes (WPL).
 
-"resnet50_fpn" is what torchvision's builder of that name makes (as WPL's release calls it), but for where the encoder's
-weights come from: as everywhere in the suite a file, ImageNet's by name, or none, and never a detector's.
+"resnet50_fpn" equals what torchvision's builder of that name makes, which WPL's release calls. Only the encoder's
+weights come from elsewhere: as everywhere in the suite from a file or from ImageNet, never from a trained detector.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from ssbench.nets.weights import load_encoder
 
-Kind = Literal["resnet50_fpn", "small"]
+DetectorKind = Literal["resnet50_fpn", "small"]
 FROZEN = ("conv1.", "bn1.", "layer1.")
-"""What torchvision's builder does not train of a pretrained encoder (its default of three trainable stages)."""
+"""Layers of a pretrained encoder that torchvision's builder does not train (it trains three stages by default)."""
 
 
-def faster_rcnn(kind: Kind, classes: int, weights: str) -> FasterRCNN:
-    """A detector of `classes` classes (labels 1..classes, 0 = none), randomly initialised but for its encoder.
+def faster_rcnn(kind: DetectorKind, classes: int, weights: str) -> FasterRCNN:
+    """A detector of `classes` classes (labels 1 to `classes`, 0 = none) for images 3 H W in [0, 1].
 
-    Takes images 3 H W in [0, 1]. weights: "random", "imagenet" (timm, downloads once), or a file; of kind "small",
-    which is ours and for pictures of about 100 pixels, "random" alone.
+    Randomly initialised except for its encoder. Kind "small" is ours, for pictures of about 100 pixels.
+
+    Args:
+        weights: of the encoder: "random", "imagenet" (timm, downloads once), or a file. "small" has "random" alone.
 
     Raises:
         DataError: the weights are absent or misfit.
@@ -36,8 +38,8 @@ def faster_rcnn(kind: Kind, classes: int, weights: str) -> FasterRCNN:
     if kind == "small":
         return _small(classes)
     body = _pretrained(weights) if weights != "random" else resnet50()
-    taken = {f"layer{n}": str(n - 1) for n in (1, 2, 3, 4)}
-    return FasterRCNN(BackboneWithFPN(body, taken, [256, 512, 1024, 2048], 256), classes + 1)
+    names = {f"layer{n}": str(n - 1) for n in (1, 2, 3, 4)}
+    return FasterRCNN(BackboneWithFPN(body, names, [256, 512, 1024, 2048], 256), classes + 1)
 
 
 def _pretrained(weights: str) -> nn.Module:
@@ -55,7 +57,7 @@ def _pretrained(weights: str) -> nn.Module:
     return body
 
 
-class _Plain(nn.Module):
+class _SmallEncoder(nn.Module):
     """x [B, 3, H, W] -> one map [B, 96, H / 8, W / 8]."""
 
     out_channels = 96
@@ -76,9 +78,9 @@ class _Plain(nn.Module):
 def _small(classes: int) -> FasterRCNN:
     """Pictures of 96 pixels (the short side), one map, small heads and samples."""
     anchors = AnchorGenerator(sizes=((16, 32, 48, 64),), aspect_ratios=((0.5, 1.0, 2.0),))
-    wide = _Plain.out_channels
+    wide = _SmallEncoder.out_channels
     return FasterRCNN(
-        _Plain(),
+        _SmallEncoder(),
         min_size=96,
         max_size=256,
         rpn_anchor_generator=anchors,
@@ -102,5 +104,5 @@ def detect(model: FasterRCNN, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     torchvision's own rules: scores above 0.05, NMS at 0.5, at most 100 boxes.
     """
     model.eval()
-    found = model([image])[0]
-    return found["boxes"].cpu(), found["labels"].cpu(), found["scores"].cpu()
+    detections = model([image])[0]
+    return detections["boxes"].cpu(), detections["labels"].cpu(), detections["scores"].cpu()

@@ -1,4 +1,4 @@
-"""Encoders: timm's feature extractors, with the three switches in which the released DeepLabV3+ ResNets differ.
+"""Encoders: timm's feature extractors, with the settings in which the released DeepLabV3+ ResNets differ.
 
 `resnet50s` and `resnet101s` are the deep-stem (64-64-128) ResNets of UniMatch, AugSeg, U2PL, AEL and CPS: same module
 names, shapes and dilations as the released files. `resnet50`, `resnet101` are ST++'s (plain 7x7 stem). Every other timm
@@ -13,18 +13,13 @@ from typing import Any
 import timm
 from torch import nn
 
-from ssbench.errors import RecipeError, UsageError, nearest
+from ssbench.errors import RecipeError, UsageError
 from ssbench.nets.xception import Xception65
 
 
-def known(name: str) -> bool:
-    """Whether an encoder of that name (timm's tag, as in "resnet50.a1_in1k", allowed) can be asked for."""
+def is_known(name: str) -> bool:
+    """Whether an encoder of that name exists. It may carry timm's tag, as in "resnet50.a1_in1k"."""
     return name == "xception65" or timm.is_model(name)
-
-
-def closest(name: str) -> str:
-    """A "did you mean" clause for an encoder that does not exist."""
-    return nearest(name, timm.list_models())
 
 
 def build(
@@ -33,7 +28,9 @@ def build(
     """An encoder x [B, channels, H, W] -> four maps at strides 4, 8, .. output_stride, and the maps' channels.
 
     Randomly initialised from torch's global generator (convolutions Kaiming normal, fan out; BatchNorm 1 and 0).
-    Raises RecipeError when the encoder cannot do what is asked.
+
+    Raises:
+        RecipeError: the encoder does not exist with these settings.
     """
     if name == "xception65":
         if (channels, output_stride, multi_grid, ceil_mode) != (3, 16, None, False):
@@ -41,9 +38,12 @@ def build(
         return Xception65(), Xception65.widths
     net = _timm(name, channels, output_stride)
     if multi_grid is not None:
-        _dilate(net, name, multi_grid)
+        _apply_multi_grid(net, name, multi_grid)
     if ceil_mode:
-        _ceil(net, name)
+        # U2PL, AEL, AugSeg: one more row and column whenever the stem's map has an even side.
+        if not isinstance(pool := getattr(net, "maxpool", None), nn.MaxPool2d):
+            raise RecipeError(f"ceil_mode: encoder '{name}' has no max-pool in its stem", fix="ceil_mode: false")
+        pool.ceil_mode = True
     return net, tuple(net.feature_info.channels())  # type: ignore[union-attr, operator]
 
 
@@ -51,15 +51,19 @@ def receptive_field(encoder: nn.Module) -> tuple[int, int]:
     """(half-width, stride) in pixels of one cell of stage 1, from the ResNet's own kernels, strides and dilations.
 
     Cell i sees pixels stride*i - half .. stride*i + half, clipped to the image: 39 wide at stride 4 for the deep stem,
-    35 for the plain one (bottlenecks). Raises UsageError for an encoder that is not a ResNet.
+    35 for the plain one (bottlenecks).
+
+    Raises:
+        UsageError: the encoder is no ResNet.
     """
     if not all(hasattr(encoder, part) for part in ("conv1", "maxpool", "layer1")):
         raise UsageError("the receptive field of stage 1 is known for ResNet encoders only", type(encoder).__name__)
     field, stride = 1, 1
     for name, module in encoder.named_modules():
         part, _, rest = name.partition(".")
-        beside = "downsample" in rest  # the shortcut is 1x1 and runs parallel to the block
-        if part not in ("conv1", "maxpool", "layer1") or beside or not isinstance(module, nn.Conv2d | nn.MaxPool2d):
+        is_shortcut = "downsample" in rest  # 1x1, and parallel to the block: it widens nothing
+        is_on_path = part in ("conv1", "maxpool", "layer1") and not is_shortcut
+        if not is_on_path or not isinstance(module, nn.Conv2d | nn.MaxPool2d):
             continue
         field += (_side(module.kernel_size) - 1) * _side(module.dilation) * stride
         stride *= _side(module.stride)
@@ -85,7 +89,7 @@ def _timm(name: str, channels: int, output_stride: int) -> nn.Module:
     return net
 
 
-def _dilate(net: nn.Module, name: str, grid: tuple[int, ...]) -> None:
+def _apply_multi_grid(net: nn.Module, name: str, grid: tuple[int, ...]) -> None:
     """Multiply the dilation of each block of the last stage by its entry of `grid`.
 
     (2, 2, 4) turns 1, 2, 2 at output stride 16 into 2, 4, 8 (CPS, AugSeg) and 2, 4, 4 at stride 8 into 4, 8, 16 (U2PL,
@@ -98,11 +102,3 @@ def _dilate(net: nn.Module, name: str, grid: tuple[int, ...]) -> None:
             if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and "downsample" not in part:
                 side = conv.dilation[0] * factor
                 conv.dilation = conv.padding = (side, side)
-
-
-def _ceil(net: nn.Module, name: str) -> None:
-    """Ceil mode in the stem's max-pool (U2PL, AEL, AugSeg): one more row and column whenever the stem's map is even."""
-    pool = getattr(net, "maxpool", None)
-    if not isinstance(pool, nn.MaxPool2d):
-        raise RecipeError(f"ceil_mode: encoder '{name}' has no max-pool in its stem", fix="ceil_mode: false")
-    pool.ceil_mode = True

@@ -1,7 +1,7 @@
-"""What differs between the released DeepLabV3+ decoders, one small function per release.
+"""The decoders of the released DeepLabV3+ networks, one function for each release.
 
-All are the same four steps (`DeepLabV3Plus.decode`): the deep map through an ASPP, the low-level map through `reduce`,
-both through `fuse`, and a 1x1 `classifier`. The names are UniMatch's; `weights.py` translates the others' files.
+All take the same four steps: the deepest map through an ASPP (`head`), the low-level map through `reduce`, both through
+`fuse`, and a 1x1 `classifier`. The names are UniMatch's; `weights` translates the names in the others' files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ssbench.nets.segnet import Interpolation
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What a head is built for: channels of encoder stages 1, 3 and 4, classes, ASPP rates, interpolation.
+class DecoderSize:
+    """low, third, deep: channels of encoder stages 1, 3 and 4. rates: dilations of the ASPP.
 
     wide: channels of UniMatch's fusing convolutions, 256 in every release; small tasks of ours take fewer.
     """
@@ -32,10 +32,11 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The modules of a decoder. `dropout` stands between `fuse` and `classifier`; `deep_first` is the join's order.
+class DecoderParts:
+    """The modules of a decoder. `dropout` runs between `fuse` and `classifier`.
 
-    `aux` and `rep` are the last to draw their initial weights, so that leaving them out changes no other weight.
+    deep_first: the order in which the deep and the low-level map are concatenated. aux, rep: further heads; they draw
+    their initial weights last, so that leaving them out changes no other weight.
     """
 
     head: nn.Module
@@ -48,58 +49,53 @@ class Parts:
     rep: nn.Module | None = None
 
 
-def unimatch(s: Shape) -> Parts:
-    """UniMatch 0324f3d: no dropout, no bias but the classifier's; ASPP an eighth as wide as its input."""
+def unimatch(s: DecoderSize, aspp_dropout: float = 0.0) -> DecoderParts:
+    """UniMatch 0324f3d: no dropout, no bias but the classifier's; the ASPP is an eighth as wide as its input."""
     width = s.deep // 8
-    head = ASPP(s.deep, width, s.rates, s.interpolation)
+    head = ASPP(s.deep, width, s.rates, s.interpolation, dropout=aspp_dropout)
     reduce = nn.Sequential(*conv_bn(s.low, 48, 1))
     fuse = nn.Sequential(*conv_bn(48 + width, s.wide, 3), *conv_bn(s.wide, s.wide, 3))
-    return Parts(head, reduce, fuse, nn.Conv2d(s.wide, s.classes, 1), nn.Identity())
+    return DecoderParts(head, reduce, fuse, nn.Conv2d(s.wide, s.classes, 1), nn.Identity())
 
 
-def stpp(s: Shape) -> Parts:
+def stpp(s: DecoderSize) -> DecoderParts:
     """ST++: UniMatch's decoder with channel dropout 0.5 after the ASPP and dropout 0.1 before the classifier."""
-    width = s.deep // 8
-    head = ASPP(s.deep, width, s.rates, s.interpolation, dropout=0.5)
-    reduce = nn.Sequential(*conv_bn(s.low, 48, 1))
-    fuse = nn.Sequential(*conv_bn(48 + width, 256, 3), *conv_bn(256, 256, 3))
-    return Parts(head, reduce, fuse, nn.Conv2d(256, s.classes, 1), nn.Dropout(0.1))
+    return replace(unimatch(s, aspp_dropout=0.5), dropout=nn.Dropout(0.1))
 
 
-def augseg(s: Shape) -> Parts:
-    """AugSeg: pooled branch first, `reduce` with bias, no dropout; the auxiliary head is coded but never configured."""
+def augseg(s: DecoderSize) -> DecoderParts:
+    """AugSeg: pooled branch first, `reduce` with bias, no dropout; no released run uses the auxiliary head."""
     head = ASPP(s.deep, 256, s.rates, s.interpolation, pool_first=True)
     reduce = nn.Sequential(*conv_bn(s.low, 48, 1, bias=True))
     fuse = nn.Sequential(*conv_bn(48 + 256, 256, 3), *conv_bn(256, 256, 3))
     aux = nn.Sequential(*conv_bn(s.third, 256, 3), nn.Conv2d(256, s.classes, 1))
-    return Parts(head, reduce, fuse, nn.Conv2d(256, s.classes, 1), nn.Identity(), aux=aux)
+    return DecoderParts(head, reduce, fuse, nn.Conv2d(256, s.classes, 1), nn.Identity(), aux=aux)
 
 
-def u2pl(s: Shape) -> Parts:
+def u2pl(s: DecoderSize) -> DecoderParts:
     """U2PL ab3d2be: 256 low-level channels, biases, channel dropout 0.1, auxiliary and representation heads."""
     head = ASPP(s.deep, 256, s.rates, s.interpolation, project=3, pool_first=True, dropout=0.1)
     reduce = nn.Sequential(*conv_bn(s.low, 256, 1, bias=True))
     fuse, classifier = nn.Sequential(*_twice()), nn.Conv2d(256, s.classes, 1)
     aux = nn.Sequential(*conv_bn(s.third, 256, 3, bias=True), nn.Dropout2d(0.1), nn.Conv2d(256, s.classes, 1))
     rep = nn.Sequential(*_twice(), nn.Dropout2d(0.1), nn.Conv2d(256, 256, 1))
-    return Parts(head, reduce, fuse, classifier, nn.Dropout2d(0.1), aux=aux, rep=rep)
+    return DecoderParts(head, reduce, fuse, classifier, nn.Dropout2d(0.1), aux=aux, rep=rep)
 
 
-def ael(s: Shape) -> Parts:
+def ael(s: DecoderSize) -> DecoderParts:
     """AEL: U2PL's network (which grew out of it) without the representation head."""
     return replace(u2pl(s), rep=None)
 
 
-def cps(s: Shape) -> Parts:
+def cps(s: DecoderSize) -> DecoderParts:
     """CPS (TorchSemiSeg 5e0c29c0): summed ASPP, deep map first, convolutions Kaiming normal (fan in, ReLU)."""
     head = SumASPP(s.deep, 256, s.rates)
     reduce = nn.Sequential(*conv_bn(s.low, 48, 1))
     fuse = nn.Sequential(*conv_bn(48 + 256, 256, 3), *conv_bn(256, 256, 3))
-    parts = Parts(head, reduce, fuse, nn.Conv2d(256, s.classes, 1), nn.Identity(), deep_first=True)
-    for part in (parts.head, parts.reduce, parts.fuse, parts.classifier):
-        for module in part.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+    parts = DecoderParts(head, reduce, fuse, nn.Conv2d(256, s.classes, 1), nn.Identity(), deep_first=True)
+    for module in nn.ModuleList([parts.head, parts.reduce, parts.fuse, parts.classifier]).modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
     return parts
 
 
@@ -108,4 +104,6 @@ def _twice() -> list[nn.Module]:
     return [*conv_bn(512, 256, 3, bias=True), nn.Dropout2d(0.1), *conv_bn(256, 256, 3, bias=True)]
 
 
-LAYOUTS: dict[str, Callable[[Shape], Parts]] = {f.__name__: f for f in (unimatch, stpp, augseg, u2pl, ael, cps)}
+LAYOUTS: dict[str, Callable[[DecoderSize], DecoderParts]] = {
+    f.__name__: f for f in (unimatch, stpp, augseg, u2pl, ael, cps)
+}

@@ -1,4 +1,4 @@
-"""What every segmentation network of the suite promises: one call in, one `Out` back, and two parameter groups.
+"""The interface of every segmentation network of the suite, and the two operations all of them use.
 
 Letters as in `ssbench.ops`: B batch, C classes, H W pixels, h w feature grid, D channels.
 """
@@ -82,11 +82,12 @@ def resize(x: Tensor, size: Sequence[int], mode: Interpolation = "bilinear") -> 
 def with_perturbed(maps: Sequence[Tensor], drop: Sequence[Tensor] | None) -> list[Tensor]:
     """The maps [B, D_i, h_i, w_i] followed along the batch by their perturbed copies [2B, ...]; alone without `drop`.
 
-    Raises ValueError when `drop` does not hold one [B, D_i] tensor per map.
+    Raises:
+        ValueError: `drop` does not hold one [B, D_i] tensor per map.
     """
     if drop is None:
         return list(maps)
-    want, got = [tuple(f.shape[:2]) for f in maps], [tuple(m.shape) for m in drop]
-    if want != got:
-        raise ValueError(f"feature perturbation needs multipliers of shapes {want}, got {got}")
+    needed, given = [tuple(f.shape[:2]) for f in maps], [tuple(m.shape) for m in drop]
+    if needed != given:
+        raise ValueError(f"feature perturbation needs multipliers of shapes {needed}, got {given}")
     return [torch.cat([f, f * m.to(f.dtype)[:, :, None, None]]) for f, m in zip(maps, drop, strict=True)]

@@ -1,7 +1,7 @@
-"""Weights from outside: ImageNet encoders, and the checkpoints the baselines' authors released.
+"""Weights from outside: ImageNet encoders, and the checkpoints that the baselines' authors released.
 
-Files are read as data only (`weights_only`), so a pickle that carries code is refused. Nothing is loaded in part: a
-file that does not fit is refused with the names that differ, and absent weights are never replaced by random ones.
+Files are read as plain data (`weights_only`), so a pickle that carries code is refused. A file that does not fit the
+network is refused with the names that differ; it is never loaded in part. Missing weights are an error, never random.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from torch import Tensor, nn
 
 from ssbench.errors import DataError
 
-# timm's tag of each encoder's published ImageNet weights. The released deep-stem files name no provenance beyond
-# "ImageNet"; Gluon's v1s files are the public ones of the same structure. tv_in1k: torchvision's first weights (ST++).
 TAGS = {"resnet50s": "gluon_in1k", "resnet101s": "gluon_in1k"} | {f"resnet{n}": "tv_in1k" for n in (18, 34, 50, 101)}
+"""timm's tag of each encoder's published ImageNet weights.
+
+The releases' deep-stem files say no more of their origin than "ImageNet"; Gluon's v1s files are the public ones of the
+same structure. tv_in1k: torchvision's first weights (ST++).
+"""
 XCEPTION_FILE = "1_j_mE07tiV24xXOJw4XDze0-a0NAhNVi"  # Google Drive id in UniMatch's README
 
-# Released dictionaries hold the state under one of these; the teacher is what U2PL and AugSeg report.
 ENTRIES = ("teacher_state", "model_state", "model", "state_dict")
+"""Where released files hold the state. The teacher comes first: U2PL and AugSeg report its scores."""
 RENAMES = {
     "u2pl": (  # U2PL, AEL, AugSeg
         (r"^encoder\.", "backbone."),
@@ -51,18 +54,23 @@ RENAMES = {
 
 
 def load_encoder(net: nn.Module, weights: str, encoder: str) -> None:
-    """Load `net.backbone` in place. `weights`: "random" (leave it), "imagenet" (timm, downloads once), or a file.
+    """Load `net.backbone` in place.
 
-    Only a classifier (`fc.*`) may be left over. For a one-channel net the first convolution of a three-channel file is
-    summed over its inputs, which equals repeating the channel. Raises DataError when the weights are absent or misfit.
+    A classifier in the file (`fc.*`) is ignored. For a network of one channel the first convolution of a three-channel
+    file is summed over its inputs, which equals repeating the channel.
+
+    Args:
+        weights: "random" (nothing is loaded), "imagenet" (timm's, downloaded once), or a file.
+    Raises:
+        DataError: the weights are missing, damaged, or of another network.
     """
     if weights == "random":
         return
     backbone = net.get_submodule("backbone")
     state = _imagenet(encoder) if weights == "imagenet" else _unwrap(_read(Path(weights)), None, Path(weights))[1]
-    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    if encoder == "xception65":  # the released file carries leftovers of its conversion
-        state = {name: value for name, value in state.items() if not re.search("itr|tmp|track", name)}
+    # The released Xception file also carries leftovers of its conversion from another framework.
+    ignored = r"^fc\.|itr|tmp|track" if encoder == "xception65" else r"^fc\."
+    state = {name: value for name, value in state.items() if not re.search(ignored, name)}
     first, kernel = next((name, p) for name, p in backbone.named_parameters())
     if first in state and kernel.shape[1] == 1 and state[first].shape[1] == 3:
         state[first] = state[first].sum(1, keepdim=True)
@@ -72,18 +80,26 @@ def load_encoder(net: nn.Module, weights: str, encoder: str) -> None:
 def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dict[str, Any]:
     """Load a released checkpoint (.pth, .safetensors) of UniMatch, ST++, U2PL, AEL, AugSeg or CPS into `net` in place.
 
-    `entry` names the dictionary entry to take, where the file has several; by default the first there is of `ENTRIES`,
-    or the file itself. Returns path, entry (None when bare), naming, and the file's epoch and score (percent or
-    fraction, as its authors saved it; None when absent). Raises DataError when the file is missing, damaged, carries
-    code, or does not fit.
+    Args:
+        entry: the dictionary entry to take; by default the first of `ENTRIES` that the file has, or the file itself.
+    Returns:
+        path, entry (None where the file itself is the state), naming, and epoch and score as the authors saved them
+        (percent or fraction; None where they are absent).
+    Raises:
+        DataError: the file is missing, damaged, carries code, or does not fit.
     """
     content = _read(path)
     entry, state = _unwrap(content, entry, path)
     naming = "cps" if any(k.startswith("branch1.") for k in state) else "unimatch"
     naming = "u2pl" if any(k.startswith("decoder.low_conv.") for k in state) else naming
     _fit(net, _rename(state, naming), f"checkpoint {path}")
-    score = next((float(content[k]) for k in ("previous_best", "best_miou") if k in content), None)
-    epoch = int(content["epoch"]) if "epoch" in content else None
+    try:
+        score = next((float(content[k]) for k in ("previous_best", "best_miou") if k in content), None)
+        epoch = int(content["epoch"]) if "epoch" in content else None
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"epoch or score of the weights file is no number ({error})", str(path), "another file"
+        ) from None
     return {"path": str(path), "entry": entry, "naming": naming, "epoch": epoch, "score": score}
 
 
@@ -95,10 +111,10 @@ def _imagenet(encoder: str) -> dict[str, Tensor]:
     try:
         with torch.random.fork_rng(devices=[]):  # building timm's model draws; the caller's stream must not move
             net = timm.create_model(tag, pretrained=True, features_only=True, out_indices=(-4, -3, -2, -1))
-    except Exception as e:  # the network, the hub and timm each raise their own kind
-        url = timm.get_pretrained_cfg(tag)
-        place = (url.url or url.hf_hub_id) if url else None
-        raise _absent(encoder, f"timm {tag}, {place}", f"{type(e).__name__}: {_line(e)}") from e
+    except Exception as error:  # the network, the hub and timm each raise their own kind
+        source = timm.get_pretrained_cfg(tag)
+        place = (source.url or source.hf_hub_id) if source else None
+        raise _absent(encoder, f"timm {tag}, {place}", f"{type(error).__name__}: {_first_line(error)}") from error
     return net.state_dict()
 
 
@@ -114,9 +130,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"no weights file '{path}'", fix="give the path of a .pth or .safetensors file, or 'imagenet'")
     try:
         content = _load(path)
-    except Exception as e:  # a damaged pickle raises anything at all
+    except Exception as error:  # a damaged pickle raises anything at all
         fix = "where you trust it, save its state_dict alone with torch.save, or download the file again"
-        raise DataError(f"cannot read weights as plain data ({type(e).__name__}: {_line(e)})", str(path), fix) from e
+        what = f"cannot read weights as plain data ({type(error).__name__}: {_first_line(error)})"
+        raise DataError(what, str(path), fix) from error
     if not isinstance(content, dict):
         raise DataError(f"weights file holds a {type(content).__name__}, not a dictionary", str(path))
     return content
@@ -127,7 +144,7 @@ def _load(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    # Authors save their best score as a NumPy number; its constructor and dtypes make no code run.
+    # Authors save their best score as a NumPy number. Its constructor and dtypes run no code of the file.
     scalar: Any = np.float64(0).__reduce__()[0]
     scalars = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64")]
@@ -137,15 +154,15 @@ def _load(path: Path) -> Any:
 
 def _unwrap(content: dict[str, Any], entry: str | None, path: Path) -> tuple[str | None, dict[str, Tensor]]:
     """The entry taken and its state, without the "module." of distributed wrappers."""
-    found = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
-    if entry is not None and entry not in found:
-        raise DataError(f"checkpoint has no entry '{entry}' (it has: {found or 'none'})", str(path))
-    taken = entry or next(iter(found), None)
-    state = content if taken is None else content[taken]
-    odd = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
-    if odd or not state:
-        raise DataError(f"weights file has no state we know ({', '.join(odd[:6]) or 'empty'})", str(path))
-    return taken, {name.removeprefix("module."): value for name, value in state.items()}
+    entries = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
+    if entry is not None and entry not in entries:
+        raise DataError(f"checkpoint has no entry '{entry}' (it has: {entries or 'none'})", str(path))
+    entry = entry or next(iter(entries), None)
+    state = content if entry is None else content[entry]
+    wrong = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if wrong or not state:
+        raise DataError(f"weights file has no state we know ({', '.join(wrong[:6]) or 'empty'})", str(path))
+    return entry, {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def _rename(state: dict[str, Tensor], naming: str) -> dict[str, Tensor]:
@@ -163,30 +180,25 @@ def _rename(state: dict[str, Tensor], naming: str) -> dict[str, Tensor]:
 
 
 def _fit(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """Load all of `state` into all of `module`, or refuse.
-
-    Old files lack BatchNorm's batch counter, which nothing here reads.
-    """
-    want = module.state_dict()
-    lists = {
-        "missing": [k for k in want if k not in state and not k.endswith("num_batches_tracked")],
-        "unexpected": [k for k in state if k not in want],
-        "of another shape": [
-            f"{k} {tuple(state[k].shape)} for {tuple(want[k].shape)}"
-            for k in want
-            if k in state and state[k].shape != want[k].shape
-        ],
+    """Load all of `state` into all of `module`, or raise a DataError with the names that differ."""
+    own = module.state_dict()
+    shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
+    misfits = {
+        # Old files lack BatchNorm's batch counter, which nothing here reads.
+        "missing": [name for name in own if name not in state and not name.endswith("num_batches_tracked")],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [f"{name} {there} for {here}" for name, (there, here) in shapes.items() if there != here],
     }
-    said = [f"{len(names)} {kind}: {_some(names)}" for kind, names in lists.items() if names]
-    if said:
+    if any(misfits.values()):
+        lists = [f"{len(names)} {kind}: {_shortened(names)}" for kind, names in misfits.items() if names]
         fix = "use a recipe whose net (layout, encoder, classes, aux, rep) is the one of that file"
-        raise DataError(f"{what}: does not fit the network", "; ".join(said), fix)
+        raise DataError(f"{what}: does not fit the network", "; ".join(lists), fix)
     module.load_state_dict(state, strict=False)
 
 
-def _some(names: list[str], most: int = 8) -> str:
+def _shortened(names: list[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")
 
 
-def _line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0][:200]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 MOMENTUM = 3e-4  # of every BatchNorm of the encoder (release)
 
 
-class Separable(nn.Module):
+class SeparableConv(nn.Module):
     """Depthwise 3x3 and pointwise 1x1, each followed by BatchNorm: [B, I, h, w] -> [B, O, h/stride, w/stride].
 
     ReLU comes first (`before`), or after each BatchNorm.
@@ -44,9 +44,9 @@ class Block(nn.Module):
     def __init__(self, widths: tuple[int, int, int, int], stride: int = 1) -> None:
         super().__init__()
         first, second, third, last = widths
-        self.sepconv1 = Separable(first, second)
-        self.sepconv2 = Separable(second, third)
-        self.sepconv3 = Separable(third, last, stride)
+        self.sepconv1 = SeparableConv(first, second)
+        self.sepconv2 = SeparableConv(second, third)
+        self.sepconv3 = SeparableConv(third, last, stride)
         self.skip, self.skipbn = None, None
         if first != last or stride != 1:
             self.skip = nn.Conv2d(first, last, 1, stride, bias=False)
@@ -54,9 +54,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The block's output and the map after its second convolution (block 2's is the low-level map)."""
-        beside = x.relu() if self.skip is None or self.skipbn is None else self.skipbn(self.skip(x))
+        shortcut = x.relu() if self.skip is None or self.skipbn is None else self.skipbn(self.skip(x))
         middle = self.sepconv2(self.sepconv1(x))
-        return self.sepconv3(middle) + beside, middle
+        return self.sepconv3(middle) + shortcut, middle
 
 
 class Xception65(nn.Module):
@@ -76,9 +76,9 @@ class Xception65(nn.Module):
         for n in range(4, 20):
             self.add_module(f"block{n}", Block((728, 728, 728, 728)))
         self.block20 = Block((728, 728, 1024, 1024))
-        self.conv3 = Separable(1024, 1536, before=False)
-        self.conv4 = Separable(1536, 1536, before=False)
-        self.conv5 = Separable(1536, 2048, before=False)
+        self.conv3 = SeparableConv(1024, 1536, before=False)
+        self.conv4 = SeparableConv(1536, 1536, before=False)
+        self.conv5 = SeparableConv(1536, 2048, before=False)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # ours, for weights: random; the release always loads a file
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

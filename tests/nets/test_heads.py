@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssbench.nets.deeplabv3plus import HAVE_AUX, HAVE_REP
-from ssbench.nets.heads import LAYOUTS, Shape
+from ssbench.nets.deeplabv3plus import WITH_AUX, WITH_REP
+from ssbench.nets.heads import LAYOUTS, DecoderSize
 
 COUNTS = [
     ("unimatch", "resnet50s", 19, "", 40_475_443),
@@ -71,15 +71,15 @@ def test_a_layout_has_the_published_number_of_parameters(shell, layout, encoder,
 @pytest.mark.parametrize(("layout", "classes", "names", "count"), PARTS)
 def test_the_parts_of_a_decoder_have_the_published_numbers(layout, classes, names, count):
     with torch.device("meta"):
-        parts = LAYOUTS[layout](Shape(256, 1024, 2048, classes, (6, 12, 18), "bilinear"))
+        parts = LAYOUTS[layout](DecoderSize(256, 1024, 2048, classes, (6, 12, 18), "bilinear"))
     assert sum(size(getattr(parts, name)) for name in names) == count
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_settings_offer_exactly_the_heads_a_layout_builds(layout):
     with torch.device("meta"):
-        parts = LAYOUTS[layout](Shape(256, 1024, 2048, 5, (6, 12, 18), "bilinear"))
-    assert (parts.aux is not None, parts.rep is not None) == (layout in HAVE_AUX, layout in HAVE_REP)
+        parts = LAYOUTS[layout](DecoderSize(256, 1024, 2048, 5, (6, 12, 18), "bilinear"))
+    assert (parts.aux is not None, parts.rep is not None) == (layout in WITH_AUX, layout in WITH_REP)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_keys_and_shapes_are_those_of_the_official_unimatch_files(shell, encoder
 
 def test_cps_draws_its_head_kaiming_normal_by_fan_in():
     torch.manual_seed(0)
-    parts = LAYOUTS["cps"](Shape(64, 256, 512, 21, (6, 12, 18), "bilinear"))
+    parts = LAYOUTS["cps"](DecoderSize(64, 256, 512, 21, (6, 12, 18), "bilinear"))
     for conv in (parts.head.map_convs[1], parts.fuse[0], parts.classifier):
         fan_in = conv.weight[0].numel()
         assert conv.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)

@@ -1,20 +1,16 @@
 """The arithmetic of a run before it is run: steps, images, FLOPs, bytes of its checkpoints. Needs no data.
 
 Training FLOPs = steps x sum over passes of images x forward FLOPs x (3 if gradients come back, else 1): the backward
-pass takes twice the forward one. A pass is one image through one network. Which passes a step makes (student, teacher,
-strong views, perturbed decoder) is counted, not typed in, so that it also holds for methods of other people: the method
-is built as its recipe says but with timm's smallest encoder, and makes one step on noise, in which every call of a
-network is noted. Forward FLOPs are those of the recipe's network at its crop. Losses, modules of a plug-in and what a
-plug-in prepares before training are not in it.
+pass takes twice the forward one. A pass is one image through one network (`step_passes`); forward FLOPs are those of
+the recipe's network at its crop. Not counted: losses, modules of a plug-in, what a plug-in prepares before training.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import gcd, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +20,18 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssbench import find
-from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.data.dataset import Dataset
 from ssbench.data.open import class_of
 from ssbench.data.plan import Mixture, Needs, Plan, plan_partition
 from ssbench.data.toy_stacks import ToyStacks
 from ssbench.errors import RecipeError
 from ssbench.jobs.cost import Work
+from ssbench.jobs.step_passes import Passes, StepCount, count_step, counting, small_method, small_net, stand_ins
 from ssbench.methods.base import Method
-from ssbench.nets.segnet import SegNet
-from ssbench.ops.progress import Progress
 from ssbench.prepare.prepare import known, plan_of
-from ssbench.recipe.quick import CROP, SMALL_NET
+from ssbench.recipe.quick import CROP
 from ssbench.recipe.recipe import Recipe
 from ssbench.splits.manifest import Partition
-from ssbench.train.build import method_of
 from ssbench.train.evaluate import windows
 from ssbench.views.sample import Maps
 
@@ -48,28 +41,6 @@ SLOTS = {"sgd": 1, "adam": 2, "adamw": 2}
 """Numbers an optimiser keeps for each weight."""
 COPIES = 2
 """The newest checkpoint and the one before it, of the state and of the best networks."""
-FEW = 4
-"""A batch is shrunk to so many images where both kinds allow it; passes grow with the batch."""
-MAPS = 16
-"""More maps than this no plug-in prepares."""
-
-Passes = dict[tuple[bool, bool], float]
-"""Images through a network, by (gradients come back, the decoder also reads perturbed maps)."""
-
-
-@dataclass(frozen=True)
-class StepCount:
-    """What a step does: what it reads, its passes at the recipe's batch, and the passes of one scored image.
-
-    nets: networks held, of which the optimiser trains `students`. note: what could not be counted, for people.
-    """
-
-    needs: Needs
-    step: Passes
-    score: Passes
-    nets: int
-    students: int
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,12 +88,13 @@ class WorkCounter:
 
     def step(self, recipe: Recipe) -> StepCount:
         """Passes of a step; of the host alone where the plug-in fails on noise."""
-        dataset, small = self.dataset(recipe), replace(recipe, net=_small_net(recipe))
+        dataset = self.dataset(recipe)
+        sizes = len(dataset.classes), dataset.channels
         batch = recipe.schedule.labeled_batch, recipe.schedule.unlabeled_batch
-        key = repr((small.method, small.plugins, small.loss, small.net, len(dataset.classes), dataset.channels, batch))
+        key = repr((recipe.method, recipe.plugins, recipe.loss, small_net(recipe), sizes, batch))
         if key not in self._steps:
             try:
-                self._steps[key] = _count(small_method(recipe, dataset), batch, dataset.channels)
+                self._steps[key] = count_step(recipe, *sizes)
             except Exception as error:  # code of others, on data it does not expect
                 if not recipe.plugins:
                     raise RecipeError(f"no step on noise: {str(error) or type(error).__name__}", recipe.name) from None
@@ -186,129 +158,9 @@ def seen_share(recipe: Recipe, dataset: Dataset) -> float:
 
 def _plan(recipe: Recipe, needs: Needs, labeled: int, unlabeled: int) -> Plan:
     """The run's plan, with stand-ins for the ids: what a run costs depends on their number."""
-    ids, few, schedule = _ids(labeled, unlabeled), recipe.data.few, recipe.schedule
+    ids, few, schedule = stand_ins(labeled, unlabeled), recipe.data.few, recipe.schedule
     lists = Partition("", recipe.data.dataset, ids[0][:few], ids[1][:few], "", custom=False)
     return plan_partition(lists, needs, schedule.labeled_batch, schedule.unlabeled_batch, schedule.devices, 0)
-
-
-def _ids(labeled: int, unlabeled: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return tuple(f"l{k:06}" for k in range(labeled)), tuple(f"u{k:06}" for k in range(unlabeled))
-
-
-# One step on noise
-
-
-def _small_net(recipe: Recipe) -> Any:
-    fields = type(recipe.net).model_fields
-    return recipe.net.model_copy(update={k: v for k, v in SMALL_NET.items() if k in fields})
-
-
-def small_method(recipe: Recipe, dataset: Dataset) -> Method:
-    """The recipe's method with its plug-in, around the smallest networks there are."""
-    return method_of(replace(recipe, net=_small_net(recipe)), len(dataset.classes), dataset.channels, 0)
-
-
-def _count(method: Method, batch: tuple[int, int], channels: int) -> StepCount:
-    """Passes of one step. Whatever a step on noise raises passes on."""
-    common = gcd(*batch)
-    times = common // FEW if common % FEW == 0 else 1
-    labeled, unlabeled = batch[0] // times, batch[1] // times
-    ids = _ids(labeled, max(unlabeled, 1) * 2)
-    method.train().attach(Plan(*ids, method.needs, labeled, max(unlabeled, method.needs.pick)))
-    passes = _step_passes(method, labeled, unlabeled, channels, ())
-    method.eval()
-    with torch.no_grad(), _counting(method) as score:
-        method.predict(torch.zeros(1, channels, CROP, CROP))
-    nets = sum(isinstance(module, SegNet) for module in method.modules())
-    step = {way: images * times for way, images in passes.items()}
-    return StepCount(method.needs, step, score, nets, len(method.students()))
-
-
-def _step_passes(method: Method, labeled: int, unlabeled: int, channels: int, maps: tuple[str, ...]) -> Passes:
-    """Passes of a step on noise. A map that it misses, which its plug-in would have prepared, is added, empty."""
-    t = Progress(25, 40, 10, 0, torch.device("cpu"))  # past every warm-up of an epoch or two
-    try:
-        with torch.random.fork_rng(devices=[]), _counting(method) as passes:
-            torch.manual_seed(0)
-            method.step(_Noise(channels, method.net.classes, maps).batch(method, labeled, unlabeled, t), t)
-    except KeyError as missing:
-        name = missing.args[0]
-        if not isinstance(name, str) or name in maps or len(maps) == MAPS:
-            raise
-        return _step_passes(method, labeled, unlabeled, channels, (*maps, name))
-    return passes
-
-
-@contextmanager
-def _counting(method: Method) -> Iterator[Passes]:
-    """Note every call of the method's networks meanwhile; an image of `CROP` pixels a side counts as one."""
-    passes: Passes = defaultdict(float)
-
-    def note(net: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x, drop = args[0], args[1] if len(args) > 1 else kwargs.get("drop")
-        trained = torch.is_grad_enabled() and any(p.requires_grad for p in net.parameters())
-        passes[trained, drop is not None] += x.shape[0] * x.shape[-2] * x.shape[-1] / CROP**2
-
-    hooks = [m.register_forward_pre_hook(note, with_kwargs=True) for m in method.modules() if isinstance(m, SegNet)]
-    try:
-        yield passes
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@dataclass(frozen=True)
-class _Noise:
-    """Batches of noise with labels, and everything a method's `needs` name."""
-
-    channels: int
-    classes: int
-    maps: tuple[str, ...]
-
-    def batch(self, method: Method, labeled: int, unlabeled: int, t: Progress) -> Batch:
-        needs = method.needs
-        batch = Batch(self._labeled(labeled))
-        if needs.donor:
-            batch = replace(batch, donor=self._labeled(unlabeled if needs.mixture else labeled))
-        if not needs.unlabeled or not unlabeled:
-            return batch
-        used = _ids(0, unlabeled // needs.pick)[1]
-        batch = replace(batch, unlabeled=self._unlabeled(needs, used))
-        asked = used if needs.partner in ("same", "other") else method.wants(batch, t)
-        return replace(batch, partner=self._unlabeled(needs, asked)) if asked else batch
-
-    def _labeled(self, images: int) -> Labeled:
-        return Labeled(self._images(images), self._labels(images), _ids(images, 0)[0], self._maps(images))
-
-    def _unlabeled(self, needs: Needs, ids: Sequence[str]) -> Unlabeled:
-        images, strong = len(ids), 1 if needs.mixture else needs.strong
-        everywhere, label = torch.ones(images, CROP, CROP, dtype=torch.bool), self._labels(images)
-        stored = {"pseudo": label.byte(), "entropy": torch.rand(label.shape)} if needs.mixture else {}
-        return Unlabeled(
-            weak=self._images(images),
-            strong=tuple(self._images(images) for _ in range(strong)),
-            valid=everywhere,
-            boxes=tuple(everywhere for _ in range(strong)),
-            truth=label,
-            ids=tuple(ids),
-            maps={**self._maps(images), **stored},
-            colour=_uncoloured if needs.mixture == "plain" else None,
-        )
-
-    def _maps(self, images: int) -> dict[str, Tensor]:
-        return {name: torch.zeros(images, CROP, CROP, dtype=torch.uint8) for name in self.maps}
-
-    def _images(self, images: int) -> Tensor:
-        return torch.randn(images, self.channels, CROP, CROP)
-
-    def _labels(self, images: int) -> Tensor:
-        """Blocks of 8 x 8 pixels of one class: with a class a pixel no patch would be of one class."""
-        blocks = torch.randint(self.classes, (images, CROP // 8, CROP // 8))
-        return blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
-
-
-def _uncoloured(images: Tensor, copy: int = 0) -> tuple[Tensor, Tensor]:
-    return images, torch.zeros_like(images[:, 0], dtype=torch.bool)
 
 
 # A method's `fit`, without training
@@ -317,7 +169,7 @@ def _uncoloured(images: Tensor, copy: int = 0) -> tuple[Tensor, Tensor]:
 def _fit(recipe: Recipe, dataset: Dataset, plan: Plan) -> _DryFit:
     """The trainings a method's `fit` asks for on this plan."""
     own = find.load("method", recipe.method.name).fit is not Method.fit
-    method = small_method(recipe, dataset).eval() if own else None
+    method = small_method(recipe, len(dataset.classes), dataset.channels).eval() if own else None
     fit = _DryFit(plan, recipe.schedule.epochs_of(plan.steps_per_epoch), dataset.channels, method)
     if method is None:
         fit.train()
@@ -368,7 +220,7 @@ class _DryFit:
     def _note(self, ids: Sequence[str], compute: Callable[[Tensor], Any]) -> None:
         """Add what `compute` sends through networks for one image, for every one of them."""
         assert self.method is not None  # noqa: S101  only its `fit` calls this
-        with _counting(self.method) as passes:
+        with counting(self.method) as passes:
             compute(torch.zeros(1, self.channels, CROP, CROP))
         for way, images in passes.items():
             self.between[way] += images * len(ids)

@@ -159,7 +159,7 @@ def run(
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root, runs_root
     from ssbench.recipe.compose import with_plugins
-    from ssbench.train.distributed import first
+    from ssbench.train.distributed import is_first_process
 
     places = Places(data_of(data_root), runs_root(runs), results_root(results))
     claim = None if division is None else CLAIMS[division]
@@ -176,9 +176,9 @@ def run(
         handed, outcomes = run_on_slurm(queue, places, device, options, jobs, wait=not detach)
         if detach:
             print_slurm_jobs(handed, json)
-    if json and first() and not detach:
+    if json and is_first_process() and not detach:
         print_json({"runs": [outcome.as_json() for outcome in outcomes]})
-    for outcome in outcomes if first() and not (json or detach) else ():
+    for outcome in outcomes if is_first_process() and not (json or detach) else ():
         print(outcome)
     _raise_failed(outcomes)
 

@@ -26,7 +26,7 @@ from ssbench.errors import SsbenchError, Stopped
 from ssbench.jobs.job import Job, Outcome, Places
 from ssbench.jobs.queue_file import POLL_LOCKS, Backlog, folder_is_free, write_queue_file
 from ssbench.jobs.run import run_job
-from ssbench.train.distributed import Team, first, join
+from ssbench.train.distributed import Team, is_first_process, join
 from ssbench.train.stopping import STOP_SIGNALS
 
 Outcomes = dict[Job, Outcome]
@@ -62,7 +62,7 @@ def work(
 @contextmanager
 def _backlog(jobs: Sequence[Job], places: Places) -> Iterator[Backlog]:
     """The backlog, with a queue file where there are several jobs. A job whose recipe is wrong fails at its turn."""
-    if len(jobs) == 1 or not first():
+    if len(jobs) == 1 or not is_first_process():
         yield Backlog(jobs)
         return
     entries = {}

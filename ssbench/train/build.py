@@ -1,10 +1,11 @@
-"""From a recipe to live objects: dataset, networks, plug-in, method, optimiser."""
+"""Build what a recipe describes: dataset, networks, plug-in, method, optimiser."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -31,9 +32,9 @@ def dataset_of(name: str, data_root: Path, form: str = "own") -> Dataset:
 
 
 def net_maker(recipe: Recipe, classes: int, channels: int, seed: int) -> MakeNet:
-    """A function of a role ("student") that builds a network; its random start depends on seed and role alone.
+    """A function that builds the network of a role ("student"). Its initial weights depend on seed and role alone.
 
-    So a baseline and the same baseline with a plug-in start from the same weights.
+    So a baseline and the same baseline with a plug-in start from the same weights: their difference is the plug-in's.
     """
     cls = find.load("net", recipe.net.name)
 
@@ -48,14 +49,14 @@ def net_maker(recipe: Recipe, classes: int, channels: int, seed: int) -> MakeNet
 
 def plugin_of(recipe: Recipe, classes: int, seed: int) -> Plugin:
     """The recipe's plug-in, several of them stacked, or the identity."""
-    made: list[Plugin] = []
+    plugins: list[Plugin] = []
     for cfg in recipe.plugins:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(seed, "weights", "plugin", cfg.name))
-            made.append(_plugin_class(cfg)(cfg, classes))
-    if not made:
+            plugins.append(_plugin_class(cfg)(cfg, classes))
+    if not plugins:
         return Plugin(Plugin.Config(), classes)
-    return made[0] if len(made) == 1 else Stack(made)
+    return plugins[0] if len(plugins) == 1 else Stack(plugins)
 
 
 def method_of(recipe: Recipe, classes: int, channels: int, seed: int) -> Method:
@@ -64,38 +65,33 @@ def method_of(recipe: Recipe, classes: int, channels: int, seed: int) -> Method:
     plugin = plugin_of(recipe, classes, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "weights", "extras"))
-        made: Method = cls(recipe.method, net_maker(recipe, classes, channels, seed), plugin, recipe.loss)
-    return made
+        method: Method = cls(recipe.method, net_maker(recipe, classes, channels, seed), plugin, recipe.loss)
+    return method
 
 
 def optimizer_of(cfg: OptimConfig, groups: tuple[Sequence[torch.nn.Parameter], Sequence[torch.nn.Parameter]]) -> Any:
-    """The optimiser over (encoder, rest), each group remembering its `base` rate for the schedule.
+    """The optimiser over (encoder, rest). Each group keeps its first rate as `base`, which the schedule multiplies.
 
-    With `decay: weights` what is no weight matrix or kernel (biases, batch norm) is in groups without weight decay.
+    With `decay: weights`, vectors (biases, batch norm) are in groups of their own without weight decay.
     """
-    rates = (cfg.lr, cfg.lr * cfg.head)
-    listed = [{"params": list(p), "lr": rate, "base": rate} for p, rate in zip(groups, rates, strict=True) if p]
-    if cfg.decay == "weights":
-        listed = [part for group in listed for part in _spared(group)]
+    param_groups: list[dict[str, Any]] = []
+    for params, rate in zip(groups, (cfg.lr, cfg.lr * cfg.head), strict=True):
+        group = {"lr": rate, "base": rate}
+        if cfg.decay == "all":
+            param_groups.append({"params": list(params), **group})
+        else:
+            param_groups.append({"params": [p for p in params if p.ndim > 1], **group})
+            param_groups.append({"params": [p for p in params if p.ndim <= 1], **group, "weight_decay": 0.0})
+    param_groups = [group for group in param_groups if group["params"]]
     if cfg.name == "sgd":
-        return torch.optim.SGD(listed, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
-    kind = torch.optim.Adam if cfg.name == "adam" else torch.optim.AdamW
-    return kind(listed, weight_decay=cfg.weight_decay)
-
-
-def _spared(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The group's weights, then its vectors without weight decay."""
-    for many, changed in ((True, {}), (False, {"weight_decay": 0.0})):
-        if params := [p for p in group["params"] if (p.ndim > 1) == many]:
-            yield {**group, **changed, "params": params}
+        return torch.optim.SGD(param_groups, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
+    adam = torch.optim.Adam if cfg.name == "adam" else torch.optim.AdamW
+    return adam(param_groups, weight_decay=cfg.weight_decay)
 
 
 def _plugin_class(cfg: Any) -> type[Plugin]:
-    """The plug-in whose Config this is: configs are nested in their classes."""
-    import sys
-
+    """The plug-in whose Config this is. A Config is nested in its class, and a user's plug-in may be in any module."""
     holder: Any = sys.modules[type(cfg).__module__]
-    for part in type(cfg).__qualname__.split(".")[:-1]:
-        holder = getattr(holder, part)
-    made: type[Plugin] = holder
-    return made
+    for name in type(cfg).__qualname__.split(".")[:-1]:
+        holder = getattr(holder, name)
+    return cast(type[Plugin], holder)

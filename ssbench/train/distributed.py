@@ -1,6 +1,6 @@
-"""One process per device: joining the others, and batch norm over all of them.
+"""One process for each device: the process group, and batch norm over all processes.
 
-Started by torchrun the process group comes from its environment; started alone nothing here does anything.
+torchrun's environment says how many processes there are. In a single process nothing here communicates.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ssbench.ops.reduce import batch_sum
 
 
 class ProcessFailed(RunsFailed):
-    """One of several processes failed alone: the others wait for it in vain, so the whole job has to end."""
+    """One of several processes failed. The others wait for it for ever, so torchrun has to end all of them."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """This process among those that share the batch."""
+    """This process's place among those that share a batch. Its methods are collective: every process must call them."""
 
     rank: int
     world: int
@@ -36,65 +36,68 @@ class Team:
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
-        """`value` summed over processes (a collective: all must call it)."""
+        """`value`, in place summed over processes."""
         if self.world > 1:
             dist.all_reduce(value)
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so. Waits for all."""
+        """Whether `flag` is set on any process."""
         return self.most(int(flag)) > 0
 
     def most(self, value: int) -> int:
-        """The largest of the processes' values. Waits for all."""
+        """The largest of the processes' values."""
         if self.world == 1:
             return value
-        told = torch.tensor(value, device=self.device)
-        dist.all_reduce(told, op=dist.ReduceOp.MAX)
-        return int(told.item())
+        largest = torch.tensor(value, device=self.device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest.item())
 
     def least(self, value: Tensor) -> int:
-        """The smallest of the processes' int64 scalars. Waits for all, and for the device."""
+        """The smallest of the processes' int64 scalars. Waits for the device."""
         if self.world > 1:
             value = value.clone()
             dist.all_reduce(value, op=dist.ReduceOp.MIN)
         return int(value.item())
 
     def wait(self) -> None:
-        """Meet the others."""
+        """Return when all processes have called this."""
         if self.world > 1:
             dist.barrier()
 
 
-def first() -> bool:
-    """Whether this is the process that speaks for all that torchrun started, or the only one."""
+def is_first_process() -> bool:
+    """Whether this process prints for all that torchrun started. Known before the process group exists."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def join(device: str | None = None) -> Team:
-    """This process's place; starts the process group when torchrun says there are others.
+    """This process's place. Starts the process group where torchrun started several processes.
 
+    Args:
+        device: "cuda" (the process's own GPU), "cuda:1", "cpu"; by default a GPU where there is one.
     Raises:
-        HardwareError: a CUDA device was asked for and there is none, or fewer than processes.
+        HardwareError: a GPU is requested and there is none, or fewer GPUs than processes.
     """
-    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-    if wanted.startswith("cuda") and (not torch.cuda.is_available() or torch.cuda.device_count() <= local):
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise HardwareError(f"process {local} has no GPU ({found} found)", "device", "--device cpu, or fewer processes")
-    place = torch.device(f"cuda:{local}" if wanted == "cuda" else wanted)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name.startswith("cuda") and gpus <= local:
+        raise HardwareError(f"process {local} has no GPU ({gpus} found)", "device", "--device cpu, or fewer processes")
+    own = torch.device(f"cuda:{local}" if name == "cuda" else name)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    return Team(int(os.environ.get("RANK", "0")), world, place)
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    return Team(int(os.environ.get("RANK", "0")), world, own)
 
 
 def share_batch_norm(module: nn.Module, team: Team) -> nn.Module:
-    """Batch norm over the whole batch: torch's on GPUs, ours on CPUs (torch has none there).
+    """`module` with batch norm over the whole batch: torch's SyncBatchNorm on GPUs, ours on CPUs, where it has none.
 
     Raises:
-        RecipeError: a network with a batch norm that also does something else, which neither of the two would do.
+        RecipeError: a batch norm of the network is a subclass that also does something else (timm fuses activations
+            into some). Either replacement would drop that.
     """
     if team.world == 1:
         return module
@@ -103,12 +106,12 @@ def share_batch_norm(module: nn.Module, team: Team) -> nn.Module:
             what = f"'{name}' is a {type(child).__name__}, which several processes cannot share"
             raise RecipeError(what, "net", "train in one process, or choose a ResNet encoder")
     if team.device.type == "cuda":
-        made: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        return made
-    made_of: dict[nn.Module, nn.Module] = {}
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return converted
+    replacements: dict[nn.Module, nn.Module] = {}  # a layer that stands in two places stays one layer
     for name, child in list(module.named_modules(remove_duplicate=False)):
         if isinstance(child, nn.BatchNorm2d):
-            module.set_submodule(name, made_of.setdefault(child, SharedBatchNorm2d.of(child)))
+            module.set_submodule(name, replacements.setdefault(child, SharedBatchNorm2d.of(child)))
     return module
 
 
@@ -118,12 +121,12 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> SharedBatchNorm2d:
         """The same layer with the same parameters and statistics."""
-        made = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        made.weight, made.bias = norm.weight, norm.bias
-        made.running_mean, made.running_var = norm.running_mean, norm.running_var
-        made.num_batches_tracked = norm.num_batches_tracked
-        made.training = norm.training
-        return made
+        shared = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        shared.weight, shared.bias = norm.weight, norm.bias
+        shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
+        shared.num_batches_tracked = norm.num_batches_tracked
+        shared.training = norm.training
+        return shared
 
     def forward(self, x: Tensor) -> Tensor:
         """B D H W -> B D H W."""
@@ -146,9 +149,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def in_parallel(module: nn.Module, team: Team) -> nn.Module:
-    """`module` with gradients averaged over processes; each process keeps its own buffers, which are equal anyway."""
-    known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
-    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in torch 2.15
+    """`module` with gradients averaged over processes. Buffers are not sent around: they are equal on every process."""
+    parameters = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    # torch 2.15 renamed the option.
+    option = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     ids = [team.device.index] if team.device.type == "cuda" else None
     settings: dict[str, Any] = {"device_ids": ids, option: False}
     return nn.parallel.DistributedDataParallel(module, **settings)

@@ -19,7 +19,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssbench.errors import DataError
-from ssbench.files import as_model, read_model, sha256, write_json
+from ssbench.files import read_model, sha256, write_json
 from ssbench.paths import PACKAGE
 from ssbench.recipe.recipe import Recipe
 from ssbench.results.record import Record
@@ -44,14 +44,15 @@ SpeedKind = tuple[str, ...]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(BaseModel):
     """What a run computes and keeps.
 
     steps: optimiser steps of all its trainings. images: of all steps, as stored throughput counts them. train_flops,
     score_flops: of all steps; of all scores and of what is computed between trainings. checkpoint_bytes: the files
     that stay in its folder. note: what is not in it, for people.
     """
+
+    model_config = ConfigDict(strict=True, frozen=True)
 
     steps: Annotated[int, Field(ge=0)]
     images: Annotated[int, Field(ge=0)]
@@ -104,30 +105,15 @@ def cost(work: Work | str, speed: Speed | None, device: Device) -> Cost:
 # Speeds of stored runs
 
 
-class _Throughput(BaseModel):
-    images_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+@dataclass(frozen=True)
+class _Timed:
+    """What one record tells of its run's speed."""
 
-
-class _Timings(BaseModel):
-    train_s: Amount = 0.0
-    score_s: Amount = 0.0
-
-
-class _Hardware(BaseModel):
-    name: str = ""
-    device: str = ""
-
-
-class _Timed(BaseModel):
-    """The fields of a record that tell a run's speed."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    resolved: dict[str, Any]
-    throughput: _Throughput
-    timings: _Timings = _Timings()
-    hardware: _Hardware = _Hardware()
-    finished: str | None = None
+    machine: str
+    on_gpu: bool
+    finished: str
+    images_per_s: float
+    scoring: float
 
 
 def speed_kind(resolved: Mapping[str, Any]) -> SpeedKind:
@@ -145,11 +131,20 @@ def stored_speeds(records: Iterable[Record], hardware: str | None = None) -> dic
     """
     timed: dict[SpeedKind, dict[str, list[_Timed]]] = defaultdict(lambda: defaultdict(list))
     for record in _newest(records):
-        with suppress(DataError, KeyError, TypeError, AttributeError):  # a record of another shape, or a damaged one
-            run = as_model(record.full(), _Timed, str(record.path), "record", "")
-            if (hardware or "").lower() in run.hardware.name.lower():
-                timed[speed_kind(run.resolved)][run.hardware.name].append(run)
+        with suppress(DataError, KeyError, TypeError):  # a damaged record, or one of an older shape
+            whole = record.full()
+            run = _timed(record, whole)
+            if run.images_per_s > 0 and (hardware or "").lower() in run.machine.lower():
+                timed[speed_kind(whole["resolved"])][run.machine].append(run)
     return {kind: _speed(by_machine) for kind, by_machine in timed.items()}
+
+
+def _timed(record: Record, whole: Mapping[str, Any]) -> _Timed:
+    hardware, timings = whole.get("hardware") or {}, whole.get("timings") or {}
+    train, score = timings.get("train_s") or 0.0, timings.get("score_s") or 0.0
+    scoring = score / train if train > 0 else 0.0
+    rate = whole["throughput"]["images_per_s"]
+    return _Timed(str(hardware.get("name", "")), hardware.get("device") == "cuda", record.finished, rate, scoring)
 
 
 def _newest(records: Iterable[Record]) -> list[Record]:
@@ -162,13 +157,9 @@ def _newest(records: Iterable[Record]) -> list[Record]:
 
 
 def _speed(by_machine: Mapping[str, list[_Timed]]) -> Speed:
-    def rank(name: str) -> tuple[bool, str]:
-        return by_machine[name][0].hardware.device == "cuda", max(run.finished or "" for run in by_machine[name])
-
-    machine = max(by_machine, key=rank)
-    runs = by_machine[machine]
-    shares = [run.timings.score_s / run.timings.train_s if run.timings.train_s else 0.0 for run in runs]
-    return Speed(machine, statistics.median(run.throughput.images_per_s for run in runs), statistics.median(shares))
+    runs = max(by_machine.values(), key=lambda runs: (runs[0].on_gpu, max(run.finished for run in runs)))
+    rate, scoring = (run.images_per_s for run in runs), (run.scoring for run in runs)
+    return Speed(runs[0].machine, statistics.median(rate), statistics.median(scoring))
 
 
 # The cache of counted work
@@ -206,7 +197,7 @@ class WorkCache:
         if name not in self._values:
             self._values[name] = count()
             with suppress(OSError):
-                values = {name: asdict(work) for name, work in self._values.items()}
+                values = {name: work.model_dump() for name, work in self._values.items()}
                 write_json(self.path, {"code": _code_digest(), "values": values})
         return self._values[name]
 

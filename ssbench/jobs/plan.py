@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssbench.console import Bars
+from ssbench.console import Bars, say
 from ssbench.data.ledger import Ledger
 from ssbench.files import LOCK, is_locked
 from ssbench.jobs.choose import Option, choose, closed, hours_side_by_side, shortest_unit
@@ -221,8 +221,10 @@ class _RunLookup:
         self._cache = WorkCache()
         # only the folders of these recipes and splits: a store may hold 100,000 records of others
         store = ResultStore(places.results)
-        wanted = dict.fromkeys((self._recipe(name).stored_name, name[2]) for name in targets.cells)
-        records = [record for place in wanted for record in store.runs(*place) if not record.quick]
+        folders = ((self._recipe(name).stored_name, name[2]) for name in targets.cells)
+        records = [record for record in store.select(folders) if not record.quick]
+        for damage in store.damaged.values():
+            say(f"ignored: {damage}")
         self._by_key: dict[str, Record] = {}
         for record in records:
             if record.key not in self._by_key or record.status == "done":
@@ -303,7 +305,7 @@ class _RunLookup:
         record, folder = self._record(recipe, split, seed, key), run_folder(recipe, split, seed, self.places)
         if record and record.status == "done":
             return "done", 0.0, "" if record.recipe == recipe.stored_name else f"as {record.recipe}"
-        progress = read_progress(folder)
+        progress = read_progress(folder, say)
         is_mine, has_progress = progress.key == key, progress.state is not None
         left = 1.0
         if work and is_mine and progress.steps == work.steps:

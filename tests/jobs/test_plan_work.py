@@ -114,7 +114,7 @@ def cached(name: str, root: Path) -> Work:
 def test_what_was_counted_is_cached_until_the_code_changes(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = Work(600, 4800, 1e12, 1e10, 10**6)
+    work = Work(steps=600, images=4800, train_flops=1e12, score_flops=1e10, checkpoint_bytes=10**6)
     ledger, name = tmp_path / "toy" / "ledger.json", "toy/none_augseg"
     assert WorkCache().get(load(name), 20, 300, ledger, lambda: work) == work
     assert cached(name, tmp_path) == work
@@ -145,7 +145,8 @@ def test_a_changed_file_of_the_user_s_is_counted_again(tmp_path: Path) -> None:
     (tmp_path / "mapped.py").write_text(MAPPED)
     (tmp_path / "mapped.yaml").write_text(RECIPE)
     name = str(tmp_path / "mapped.yaml")
-    WorkCache().get(load(name), 20, 300, tmp_path, lambda: Work(1, 1, 1.0, 1.0, 1))
+    work = Work(steps=1, images=1, train_flops=1.0, score_flops=1.0, checkpoint_bytes=1)
+    WorkCache().get(load(name), 20, 300, tmp_path, lambda: work)
     assert cached(name, tmp_path).steps == 1
     (tmp_path / "mapped.py").write_text(MAPPED + "# changed\n")
     with pytest.raises(KeyboardInterrupt, match="counted again"):

@@ -211,7 +211,9 @@ def _base(base: str, folder: Path, where: str) -> RecipeFile:
 def _plugin_constants(plugin: Any, host: Marked) -> Marked:
     """The shipped constants of a recipe's plug-ins: `plugins/NAME.yaml`, and `plugins/NAME_DATASET.yaml` over it."""
     dataset = (host.data.get("data") or {}).get("dataset") if isinstance(host.data.get("data"), dict) else None
-    blocks, marks, rest = [], {}, Marked({}, {})
+    blocks: list[Any] = []
+    marks: dict[Keys, Mark] = {}
+    rest = Marked({}, {})
     listed = plugin if isinstance(plugin, list) else [plugin]
     for i, block in enumerate(listed):
         name = block.get("name") if isinstance(block, dict) else block

@@ -107,7 +107,7 @@ def _check_depth(text: str, shown: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                where = str(Mark(shown, event.start_mark.line + 1))
+                where = str(Mark(shown, event.start_mark.line + 1 if event.start_mark else 0))
                 raise RecipeError(f"nested deeper than {MAX_DEPTH} levels", where, "remove the nesting")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1

@@ -58,7 +58,7 @@ def read_stored_run(path: Path, data_root: Path | None = None) -> StoredRun:
     if head.quick:
         raise DataError("this is the record of a quick run", str(path), "ssbench run RECIPE --quick runs it again")
     overrides = tuple(text.removeprefix(SET) for text in head.departures if text.startswith(SET))
-    name = head.recipe.rpartition("+")[0] if overrides else head.recipe
+    name = head.recipe.rsplit("+", 1)[0] if overrides else head.recipe
     data = {section: block for section, block in head.resolved.items() if block}
     if len(head.resolved.get("plugin") or []) == 1:
         data["plugin"] = head.resolved["plugin"][0]

@@ -1,20 +1,25 @@
-"""MPMC against the worked examples of its specification (section 15) and by naive windows."""
+"""MPMC against worked examples, its variants by naive loops, and what its settings refuse."""
 
 from __future__ import annotations
 
+import copy
+import json
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from builders import progress
+from builders import build, make_batch, progress
 
+from ssbench.errors import RecipeError
+from ssbench.methods.base import LossConfig, Losses
 from ssbench.nets.segnet import Out, resize
 from ssbench.ops.losses import pseudo_cross_entropy
-from ssbench.ops.patch_stats import agreement, patch_labels, patch_shares
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import MixedView
+from ssbench.ops.patch_stats import agreement, patch_labels, patch_shares
+from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 from ssbench.plugins.mpmc import MPMC, PatchClassifier, asymmetric_focal
+from ssbench.recipe.recipe import load
 
 TOY = torch.tensor([[0, 0, 1, 1, 255], [0, 0, 1, 1, 255], [0, 0, 0, 0, 0], [255, 255, 0, 0, 1], [255, 255, 0, 0, 1]])[
     None
@@ -123,7 +128,7 @@ def test_patch_agreement() -> None:
 
 def test_teacher_features_are_reused_for_an_unmixed_view_and_taken_anew_for_a_mixed_one() -> None:
     plugin = MPMC(MPMC.Config(), 2)
-    plugin._made = [PatchClassifier(4, 2, (7, 19), "release")]
+    plugin._classifier = [PatchClassifier(4, 2, (7, 19), "release")]
     asked: list[int] = []
 
     def teach(x: torch.Tensor) -> Out:
@@ -141,3 +146,107 @@ def test_teacher_features_are_reused_for_an_unmixed_view_and_taken_anew_for_a_mi
     assert not weight.requires_grad
     plugin.weigh(MixedView(images, plain.pasted(plain, valid), images), teach, t)
     assert asked == [1]
+
+
+def row(keep: list[bool], valid: list[bool]) -> tuple[torch.Tensor, Pseudo]:
+    """Logits of four pixels whose cross-entropies are 0.2, 1, 3 and 0.5, and their pseudo-labels."""
+    ce = torch.tensor([0.2, 1.0, 3.0, 0.5])
+    logits = torch.stack([torch.zeros(4), (ce.exp() - 1).log()])[None, :, None]  # -log softmax_0 = ce
+    maps = [torch.tensor(v).view(1, 1, 4) for v in (keep, valid)]
+    return logits, Pseudo(torch.zeros(1, 1, 4, dtype=torch.int64), torch.ones(1, 1, 4), *maps)
+
+
+def test_unsure_pixels_leave_the_releases_divisor() -> None:
+    """card: mpmc 4. UniMatch divides by valid pixels: (0.2 + 0.5) / 3. The release by those that are kept: / 2."""
+    logits, pseudo = row([True, False, True, True], [True, True, False, True])
+    images = torch.zeros(1, 3, 1, 4)
+    mixed = MixedView(images, pseudo, images)
+    plugin = MPMC(MPMC.Config(variant="release"), 2)
+    weight = plugin.weigh(mixed, lambda x: Out(x), progress())
+    losses = Losses(LossConfig(), plugin.absolute)
+    assert losses.pseudo(logits, pseudo).item() == close(0.7 / 3)
+    assert losses.pseudo(logits, pseudo, weight).item() == close(0.7 / 2)
+
+
+def with_classifier(**settings: Any) -> MPMC:
+    """MPMC on features of 4 channels and patches of 3 x 3 pixels, stride 2, two classes."""
+    plugin = MPMC(MPMC.Config(**settings), 2)
+    torch.manual_seed(0)
+    plugin._classifier = [PatchClassifier(4, 2, (7,), "release", 16)]
+    plugin._window = (1, 2)
+    return plugin
+
+
+@pytest.mark.parametrize(("variant", "expected"), [("paper", [[0, 0], [1, 1]]), ("release", [[0, 1], [1, 1]])])
+def test_padding_counts_in_the_releases_patch_targets(variant: str, expected: list[list[int]]) -> None:
+    """card: mpmc 5. Class 1 is sure at pixel (0, 2), which is padding, and at (2, 1)."""
+    label = torch.zeros(1, 3, 3, dtype=torch.int64)
+    label[0, 0, 2] = label[0, 2, 1] = 1
+    valid = torch.ones_like(label, dtype=torch.bool)
+    valid[0, 0, 2] = False
+    pseudo = Pseudo(label, torch.ones(1, 3, 3), label >= 0, valid)
+    target = with_classifier(variant=variant)._target(pseudo, torch.zeros(1, 2, 2, 2), None)
+    assert target[0, 1].tolist() == expected
+
+
+def outputs_of(features: dict[str, torch.Tensor]) -> StepOutputs:
+    """A step of UniMatch whose stage-1 features are these."""
+    host = build("unimatch")
+    images, valid = torch.zeros(2, 3, 5, 5), torch.ones(2, 5, 5, dtype=torch.bool)
+    pseudo = Pseudo.of(torch.zeros(2, 2, 5, 5), valid, 0.0)
+    views = [StudentView(n, images, Out(images, feats={"layer1": features[n]}), pseudo, images) for n in ("s1", "fp")]
+    labeled = Out(images, feats={"layer1": features["labeled"]})
+    return StepOutputs(make_batch(host.needs), labeled, tuple(views), host.net, lambda x: Out(x))
+
+
+@pytest.mark.parametrize("variant", ["paper", "release"])
+@pytest.mark.parametrize("in_warmup", [True, False])
+def test_which_features_share_batch_statistics(variant: str, in_warmup: bool) -> None:
+    """card: mpmc 6. The release's first pass has four groups, in the warm-up as well; the paper's those of its losses."""
+    generator = torch.Generator().manual_seed(1)
+    features = {n: torch.rand(2, 4, 3, 3, generator=generator) for n in ("labeled", "s1", "fp")}
+    plugin, t = with_classifier(variant=variant), progress(0 if in_warmup else 25)
+    naive = copy.deepcopy(plugin._classifier[0])
+    outputs = outputs_of(features)
+    views = () if in_warmup else outputs.views
+    torch.manual_seed(3)  # the head drops
+    found = plugin._logits(outputs, views, t)
+    torch.manual_seed(3)
+    labeled, weak, strong = (naive.scales(features[n]) for n in ("labeled", "fp", "s1"))
+    drop_labeled, drop = (t.channel_drop(2, 8, 0.5, f"mpmc drop{n}")[..., None, None] for n in (" labeled", ""))
+    if variant == "release":
+        first = naive(torch.cat([labeled, weak, labeled * drop_labeled, weak * drop]))
+    else:
+        first = naive(labeled if in_warmup else torch.cat([labeled, weak * drop]))
+    expected = [first[:2]] if in_warmup else [first[:2], naive(strong), first[-2:]]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    statistics = {k: v for k, v in naive.state_dict().items() if "running" in k}
+    assert all(torch.equal(v, plugin._classifier[0].state_dict()[k]) for k, v in statistics.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": -1.0}, "greater than or equal to 0"),
+        ({"feature_drop": 1.0}, "less than 1"),
+        ({"kernels": []}, "at least 1 item"),
+        ({"kernels": [7, 7]}, "hold one twice"),
+        ({"kernels": [9]}, "should be 7 or 19"),
+        ({"warmup_epochs": -1}, "greater than or equal to 0"),
+        ({"beta": True}, "valid number"),
+        ({"ema": 0.5}, "ema 0.5 is unused"),
+        ({"variant": "release", "normalise": "none"}, "lam and normalise are unused"),
+        ({"variant": "release", "lam": "sigmoid"}, "lam and normalise are unused"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_when_the_recipe_is_read(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load("toy/mpmc_unimatch", [f"plugin.{name}={json.dumps(value)}" for name, value in settings.items()])
+
+
+@pytest.mark.parametrize(
+    ("settings", "version"),
+    [({}, 1), ({"variant": "release"}, 2), ({"normalise": "none"}, 2), ({"normalise": "none", "unlabelled": False}, 1)],
+)
+def test_behaviour_rises_only_where_the_computation_changed(settings: dict[str, Any], version: int) -> None:
+    assert MPMC.behaviour_of(MPMC.Config(**settings)) == version

@@ -30,7 +30,7 @@ class Recalling(MPMC):
         self._kept: list[dict[str, torch.Tensor]] = []
 
     def loss(self, seen: StepOutputs, t: Progress) -> dict[str, torch.Tensor]:
-        self._kept.append(copy.deepcopy(self._made[0].state_dict()))
+        self._kept.append(copy.deepcopy(self._classifier[0].state_dict()))
         return super().loss(seen, t)
 
 
@@ -57,13 +57,13 @@ def test_the_copy_judges_and_takes_no_gradient() -> None:
     assert chosen.teacher is not None
     t = progress(0)
     features = torch.rand(1, method.net.perturb_channels[0], 9, 9)
-    chosen._begin(t)
+    chosen._start_step(t)
     with torch.no_grad():
-        for p in chosen._made[0].parameters():
+        for p in chosen._classifier[0].parameters():
             p.mul_(2)
     shared = small()
-    shared._made = [chosen.teacher]
-    assert torch.equal(chosen._judged(features)[1], shared._judged(features)[1])
+    shared._classifier = [chosen.teacher]
+    assert torch.equal(chosen._judge(features)[1], shared._judge(features)[1])
     method(batch_for(method, t), t).loss.backward()
     assert all(p.grad is None and not p.requires_grad for p in chosen.teacher.parameters())
     assert any(name.startswith("plugin.teacher.") for name in method.state_dict())

@@ -39,8 +39,8 @@ class Told(nn.Module):
 def mpmc(*probabilities: float, **settings: Any) -> MPMC:
     """MPMC whose classifier gives these class probabilities, for one patch of 2 x 2 pixels."""
     plugin = MPMC(MPMC.Config(**settings), len(probabilities))
-    plugin._made = [Told(*probabilities)]  # type: ignore[list-item]
-    plugin._sight = (1, 4)
+    plugin._classifier = [Told(*probabilities)]  # type: ignore[list-item]
+    plugin._window = (1, 4)
     return plugin
 
 
@@ -76,11 +76,11 @@ def test_mpmc_4_weights_at_the_label(lam: str, expected: tuple[float, ...]) -> N
 
 
 def test_mpmc_4_patch_losses() -> None:
-    """Hard targets (1, 0, 1) are pooled from the labels, soft ones are the teacher's q; Eq. 6 divides by C instead."""
+    """Hard targets (1, 0, 1) are pooled from the labels, soft ones are the teacher's q; Eq. 6 as printed divides by C."""
     assert patch_loss(mpmc(0.9, 0.2, 0.6), 0.7, 0.4, 0.5) == close(0.5023)
     soft = patch_loss(mpmc(0.9, 0.2, 0.6, patch_target="soft"), 0.7, 0.4, 0.5)
     assert soft == close(0.5582)
-    assert soft / 3 == close(0.1861)
+    assert patch_loss(mpmc(0.9, 0.2, 0.6, patch_target="soft", normalise="none"), 0.7, 0.4, 0.5) == close(0.1861)
     each = [patch_loss(mpmc(*one, patch_target="soft", lam="sigmoid"), 0.7, 0.4, 0.5) for one in SOFT]
     assert each == close(0.4414, 0.5919, 0.6931)
 
@@ -96,14 +96,14 @@ def test_mpmc_3_labelled_loss() -> None:
     found = {}
     for variant in ("paper", "release"):
         plugin = mpmc(0.9, 0.2, 0.6, variant=variant)
-        plugin._sight = (199, 400)
+        plugin._window = (199, 400)
         found[variant] = plugin._labelled(Told(0.9, 0.2, 0.6).logits, mask).item()
     assert found["paper"] == close(0.2333)
     assert found["release"] == close(0.4149)
 
 
 def test_mpmc_6_the_weighted_mean_and_the_literal_equation() -> None:
-    """Eq. 5 as printed divides by the pixels (`normalise: none`, A2)."""
+    """Eq. 5 as printed divides by the pixels (`normalise: none`)."""
     ce = torch.tensor([0.2, 1.0, 3.0, 0.5])
     logits = torch.stack([torch.zeros(4), (ce.exp() - 1).log()])[None, :, None]
     weight, keep = torch.tensor([0.40, 0.25, 0.35, 0.10]), torch.tensor([True, True, False, True])

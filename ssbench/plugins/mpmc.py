@@ -28,11 +28,11 @@ from torch import Tensor, nn
 
 from ssbench.nets.segnet import Out, SegNet, resize
 from ssbench.ops import ema
+from ssbench.ops.patch_stats import patch_labels, patch_shares
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
-from ssbench.ops.patch_stats import patch_labels, patch_shares
-from ssbench.plugins.base import LossScale, MixedView, Plugin, PluginConfig, StepOutputs, StudentView, Weight
+from ssbench.plugins.base import BelowOne, LossScale, MixedView, Plugin, PluginConfig, StepOutputs, StudentView, Weight
 
 STACK = ((1, 0), (3, 256), (1, 256), (3, 256), (3, 256), (1, 128), (3, 128), (3, 128), (1, 64), (3, 64))
 """Release: kernel and width of the ten convolutions; 0 = as wide as the input."""
@@ -98,17 +98,17 @@ class MPMC(Plugin):
         normalise: Literal["mean", "none"] = "mean"  # ours: weighted means; "none": Eqs. 5 and 6 as printed
         patch_target: Literal["pooled", "soft"] = "pooled"  # release; "soft": the teacher's q, as Eq. 6 reads
         teacher_module: Literal["shared", "ema"] = "shared"  # Sec. 3.3: g and g-hat share their parameters
-        ema: float = Field(0.99, ge=0, lt=1)  # with teacher_module ema: set it to the host's
-        feature_drop: float = Field(0.5, ge=0, lt=1)  # release: channel dropout on the perturbed stream
+        ema: BelowOne = 0.99  # with teacher_module ema: set it to the host's
+        feature_drop: BelowOne = 0.5  # release: channel dropout on the perturbed stream
 
         @model_validator(mode="after")
         def _fits(self) -> MPMC.Config:
             if len(set(self.kernels)) < len(self.kernels):
                 raise ValueError(f"kernels {list(self.kernels)} hold one twice")
-            if self.variant == "release" and (self.normalise != "mean" or self.lam != "softmax_sigmoid"):
-                raise ValueError("all weights of the release are 1, so lam and normalise are unused: variant: paper")
-            if self.teacher_module == "shared" and self.ema != 0.99:
-                raise ValueError(f"the teacher shares the classifier, so ema {self.ema} is unused: teacher_module: ema")
+            if self.variant == "release":  # its weights are 1
+                self._refuse_unread("variant: release", "normalise", "lam")
+            if self.teacher_module == "shared":
+                self._refuse_unread("teacher_module: shared", "ema")
             return self
 
     def __init__(self, cfg: Config, classes: int) -> None:

@@ -31,10 +31,10 @@ from ssbench.ops.reduce import gather_rows
 from ssbench.plugins.base import Count, Plugin, PluginConfig, PrepareInputs, Share
 
 SCORES = {
-    "margin": confidence.margin,
-    "max": confidence.max_score,
-    "entropy": confidence.negative_entropy,
-}  # Eqs. 5, 11, 12
+    "margin": confidence.margin,  # Eq. 5
+    "max": confidence.max_score,  # Eq. 11
+    "entropy": confidence.negative_entropy,  # Eq. 12
+}
 
 PUBLISHED: dict[int, tuple[float, ...]] = {  # release, hard-coded by the authors, 4 decimals
     21: (0.9981, 0.9860, 0.9556, 0.9888, 0.9862, 0.9895, 0.9928, 0.9900, 0.9940, 0.9724, 0.9815, 0.9922, 0.9921, 0.9904,
@@ -74,14 +74,21 @@ class S4MC(Plugin):
                 raise ValueError(f"size {self.size} with connectivity 4: set connectivity: 8")
             if not self.dpa and self.gamma is None and self.refine_scores:
                 raise ValueError("refined scores need a threshold, and dpa is off: set gamma: 0.5, say")
-            if self.dpa and self.gamma is not None:
-                raise ValueError(f"dpa sets the threshold, so gamma {self.gamma} is unused: set dpa: false")
-            if not self.dpa and self.group is not None:
-                raise ValueError("dpa is off, so no quantile is taken and group is unused: leave it out")
+            if self.dpa:
+                self._refuse_unread("dpa: true", "gamma")
+            else:
+                self._refuse_unread("dpa: false", "alpha0", "schedule", "group")
+            if self.joint_used != "class_bound":
+                self._refuse_unread(f"joint: {self.joint_used}", "agreement")
             low, high = (-math.inf, 0.0) if self.score == "entropy" else (0.0, 1.0)
             if self.gamma is not None and not low <= self.gamma <= high:
                 raise ValueError(f"gamma {self.gamma} is no {self.score} score: those are {low} to {high}")
             return self
+
+        @property
+        def joint_used(self) -> str:
+            """`joint`, or the variant's."""
+            return self.joint or ("class_bound" if self.variant == "release" else "independent")
 
     agreement: Tensor
     pair_agreement: Tensor
@@ -90,7 +97,7 @@ class S4MC(Plugin):
         super().__init__(cfg, classes)
         release = cfg.variant == "release"
         self.connectivity = cfg.connectivity or (4 if release and cfg.size == 3 else 8)
-        self.joint = cfg.joint or ("class_bound" if release else "independent")
+        self.joint = cfg.joint_used
         self.by_epoch = (cfg.schedule or ("epoch" if release else "iteration")) == "epoch"
         self.group = cfg.group or (1 if release else "batch")  # release config: batch_size 1 on each GPU
         start = PUBLISHED[classes] if cfg.agreement == "published" else [1.0] * classes

@@ -15,8 +15,8 @@ from ssbench.errors import RecipeError
 from ssbench.methods.base import LossConfig, Losses
 from ssbench.nets.segnet import Out, resize
 from ssbench.ops.losses import pseudo_cross_entropy
-from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.patch_stats import agreement, patch_labels, patch_shares
+from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import MixedView, StepOutputs, StudentView
 from ssbench.plugins.mpmc import MPMC, PatchClassifier, asymmetric_focal
 from ssbench.recipe.recipe import load
@@ -202,7 +202,7 @@ def outputs_of(features: dict[str, torch.Tensor]) -> StepOutputs:
 @pytest.mark.parametrize("variant", ["paper", "release"])
 @pytest.mark.parametrize("in_warmup", [True, False])
 def test_which_features_share_batch_statistics(variant: str, in_warmup: bool) -> None:
-    """card: mpmc 6. The release's first pass has four groups, in the warm-up as well; the paper's those of its losses."""
+    """card: mpmc 6. The release's first pass has four groups, in the warm-up as well; the paper's does not."""
     generator = torch.Generator().manual_seed(1)
     features = {n: torch.rand(2, 4, 3, 3, generator=generator) for n in ("labeled", "s1", "fp")}
     plugin, t = with_classifier(variant=variant), progress(0 if in_warmup else 25)
@@ -234,9 +234,9 @@ def test_which_features_share_batch_statistics(variant: str, in_warmup: bool) ->
         ({"kernels": [9]}, "should be 7 or 19"),
         ({"warmup_epochs": -1}, "greater than or equal to 0"),
         ({"beta": True}, "valid number"),
-        ({"ema": 0.5}, "ema 0.5 is unused"),
-        ({"variant": "release", "normalise": "none"}, "lam and normalise are unused"),
-        ({"variant": "release", "lam": "sigmoid"}, "lam and normalise are unused"),
+        ({"ema": 0.5}, "ema: 0.5 is never read"),
+        ({"variant": "release", "normalise": "none"}, "normalise: none is never read"),
+        ({"variant": "release", "lam": "sigmoid"}, "lam: sigmoid is never read"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused_when_the_recipe_is_read(settings: dict[str, Any], message: str) -> None:

@@ -76,7 +76,7 @@ def test_mpmc_4_weights_at_the_label(lam: str, expected: tuple[float, ...]) -> N
 
 
 def test_mpmc_4_patch_losses() -> None:
-    """Hard targets (1, 0, 1) are pooled from the labels, soft ones are the teacher's q; Eq. 6 as printed divides by C."""
+    """Hard targets (1, 0, 1) are pooled from the labels, soft ones are q; Eq. 6 as printed divides by C."""
     assert patch_loss(mpmc(0.9, 0.2, 0.6), 0.7, 0.4, 0.5) == close(0.5023)
     soft = patch_loss(mpmc(0.9, 0.2, 0.6, patch_target="soft"), 0.7, 0.4, 0.5)
     assert soft == close(0.5582)

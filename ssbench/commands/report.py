@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssbench import paths
 from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ssbench.page.page import Report
+    from ssbench.page.page import ReportContent
     from ssbench.results.store import ResultStore
 
 
@@ -34,59 +35,61 @@ def report(
 ) -> None:
     """Write one HTML file: tables, learning curves, scores by class, pseudo-labels, pictures, provenance, failures."""
     from ssbench.console import Bars
-    from ssbench.files import write_text
-    from ssbench.page import charts_files as plots_files
-    from ssbench.page import page
-    from ssbench.paths import data_root as data_of
-    from ssbench.paths import results_root, runs_root
+    from ssbench.files import write_bytes, write_text
+    from ssbench.page import drawing, page
     from ssbench.results.store import ResultStore
 
-    store, folders = ResultStore(results_root(results)), runs_root(runs)
-    made = _collected(tables or [], store, folders)
-    made = _illustrated(made, data_of(data_root), folders, store.root, pictures, look, device)
-    charts = page.charts(made.runs.groups)
+    store, folders = ResultStore(paths.results_root(results)), paths.runs_root(runs)
+    content = _collect(tables or [], store, folders)
+    content = _with_gallery(content, paths.data_root(data_root), folders, store.root, pictures, look, device)
+    charts = page.charts(content.tables, content.runs.comparisons)
+    drawings, files = {}, list[str]()
     with Bars() as bars:
-        drawn = bars.watch(charts, "plots", len(list(charts)))
-        plots = [str(path) for chart in drawn for path in plots_files.write(chart, out / "plots")]
-    write_text(out / "report.html", page.html(made, charts))
+        for chart in bars.watch(charts, "plots", len(list(charts))):
+            drawings[chart.name] = drawn = drawing.draw(chart)
+            for form, data in (("svg", drawn.svg), ("png", drawn.png)):
+                files.append(str(out / "plots" / f"{chart.name}.{form}"))
+                write_bytes(Path(files[-1]), data)
+    write_text(out / "report.html", page.html(content, charts, drawings))
     if json:
-        print_json(_said(made, out / "report.html", plots))
+        print_json(_object(content, out / "report.html", files))
         return
     print(out / "report.html")
 
 
-def _collected(names: Sequence[str], store: ResultStore, runs: Path) -> Report:
+def _collect(names: Sequence[str], store: ResultStore, runs: Path) -> ReportContent:
     """What the report shows besides pictures; UsageError where there is nothing at all."""
     from ssbench.commands.table import filled_table
-    from ssbench.page.page import Report
+    from ssbench.page.page import ReportContent
     from ssbench.page.runs import collect
     from ssbench.tables.claims import all_claims
     from ssbench.tables.spec import table_names
 
     filled = [filled_table(name, store.root, runs) for name in names or table_names()]
     shown = [f for f in filled if names or any(c.state in ("measured", "failed") for c in f.cells.values())]
-    found = collect(store, filled, all_claims(store.root), everything=not names)
-    if not names and not found.groups and not found.failed:
+    reported = collect(store, filled, all_claims(store.root), everything=not names)
+    if not names and not reported.experiments and not reported.failed:
         fix = "ssbench demo makes some; ssbench report toy/table1 shows a table as it stands"
         raise UsageError(f"no results in '{store.root}'", str(store.root), fix)
-    return Report(tuple(shown), tuple(f.table.name for f in filled if f not in shown), found)
+    return ReportContent(tuple(shown), tuple(f.table.name for f in filled if f not in shown), reported)
 
 
-def _illustrated(
-    made: Report, data: Path, runs: Path, results: Path, count: int, look: int, device: str | None
-) -> Report:
+def _with_gallery(
+    content: ReportContent, data: Path, runs: Path, results: Path, count: int, look: int, device: str | None
+) -> ReportContent:
     """The report with its gallery, or why it has none."""
     if not count:
-        return replace(made, no_gallery="No pictures were asked for (--pictures 0).")
-    if not any(True for group in made.runs.groups for _ in group.pairs()):
-        return replace(made, no_gallery="No baseline has been run both without and with a plug-in.")
+        return replace(content, no_gallery="No pictures were asked for (--pictures 0).")
+    if not any(group.experiments[1:] for group in content.runs.comparisons):
+        return replace(content, no_gallery="No baseline has been run both without and with a plug-in.")
     from ssbench.jobs.job import Places
-    from ssbench.page.differences import galleries
+    from ssbench.page.gallery import galleries
 
-    return replace(made, galleries=galleries(made.runs.groups, Places(data, runs, results), count, look, device))
+    places = Places(data, runs, results)
+    return replace(content, galleries=galleries(content.runs.comparisons, places, count, look, device))
 
 
-def _said(made: Report, page: Path, plots: list[str]) -> dict[str, Any]:
+def _object(content: ReportContent, page: Path, plots: list[str]) -> dict[str, Any]:
     """The documented object of `ssbench report --json`.
 
     page, plots: files written; bytes: size of the page. tables, empty_tables: names, with and without a result. runs:
@@ -97,17 +100,17 @@ def _said(made: Report, page: Path, plots: list[str]) -> dict[str, Any]:
         "page": str(page),
         "bytes": page.stat().st_size,
         "plots": plots,
-        "tables": [f.table.name for f in made.tables],
-        "empty_tables": list(made.empty_tables),
+        "tables": [f.table.name for f in content.tables],
+        "empty_tables": list(content.empty_tables),
         "runs": {
-            "done": sum(len(line.runs) for line in made.runs.lines),
-            "failed": len(made.runs.failed),
-            "not_shown": dict(made.runs.left_out),
+            "done": sum(len(e.runs) for e in content.runs.experiments),
+            "failed": len(content.runs.failed),
+            "not_shown": dict(content.runs.left_out),
         },
-        "pictures": sum(len(g.pictures) for g in made.galleries),
+        "pictures": sum(len(g.pictures) for g in content.galleries),
         "missing": [
             {"gallery": g.title, "split": g.split, "why": g.missing, "commands": list(g.commands)}
-            for g in made.galleries
+            for g in content.galleries
             if g.missing
         ],
     }

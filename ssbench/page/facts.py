@@ -1,4 +1,4 @@
-"""What stands around the charts: how much is measured, where the numbers were made, what failed."""
+"""Facts around the charts as plain tables: how much is measured, where the numbers were made, what failed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssbench.page.runs import Failure, Line, Run, given
+from ssbench.page.runs import Experiment, StoredRun
 from ssbench.tables.cell import Filled
 from ssbench.tables.verdict import SIGNS, WORDS
 
@@ -16,8 +16,8 @@ PACKAGES = ("python", "ssbench", "torch", "torchvision", "timm", "numpy", "pillo
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A plain table. numbers: positions of columns that hold numbers."""
+class PlainTable:
+    """Headings and rows of text. numbers: positions of columns that hold numbers."""
 
     caption: str
     heads: tuple[str, ...]
@@ -26,8 +26,8 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A table in the overview. measured: "14 of 30" cells; verdicts and states: what they came to, in words."""
+class TableSummary:
+    """A table in the overview. measured: "14 of 30" cells; verdicts, states: how many of each, in words."""
 
     name: str
     measured: str
@@ -35,27 +35,27 @@ class Standing:
     states: str
 
 
-def standing(filled: Filled) -> Standing:
+def table_summary(filled: Filled) -> TableSummary:
     """How far a table is; cells that nobody runs (quoted, not printed) do not count."""
     states = Counter(c.state for c in filled.cells.values() if c.state not in ("quoted", "not printed"))
     words = Counter(v.word for v in filled.verdicts.values())
     verdicts = ", ".join(f"{words[w]} {w} {SIGNS[w]}".strip() for w in WORDS if words[w])
     others = ", ".join(f"{states[s]} {s}" for s in ("running", "failed", "not run", "not yet") if states[s])
-    return Standing(filled.table.name, f"{states['measured']} of {states.total()}", verdicts, others)
+    return TableSummary(filled.table.name, f"{states['measured']} of {states.total()}", verdicts, others)
 
 
-def environments(lines: Iterable[Line]) -> tuple[Grid, dict[tuple[str, ...], str]]:
+def environments(experiments: Iterable[Experiment]) -> tuple[PlainTable, dict[tuple[str, ...], str]]:
     """(one row for each machine and software that made a number, its letter by identity)."""
-    found = Counter(environment(run.whole) for line in lines for run in line.runs)
-    letters = {key: _letter(at) for at, key in enumerate(sorted(found))}
-    rows = tuple((letters[key], *key, str(found[key])) for key in sorted(found))
+    counts = Counter(environment(run.fields) for e in experiments for run in e.runs)
+    letters = {key: _letter(at) for at, key in enumerate(sorted(counts))}
+    rows = tuple((letters[key], *key, str(counts[key])) for key in sorted(counts))
     heads = ("", "commit", "hardware", "packages", "runs")
-    return Grid("Where the numbers were made", heads, rows, (4,)), letters
+    return PlainTable("Where the numbers were made", heads, rows, (4,)), letters
 
 
-def environment(whole: Mapping[str, Any]) -> tuple[str, ...]:
+def environment(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """(commit, hardware, packages) of a record, in words."""
-    git, hardware, packages = (whole.get(name) or {} for name in ("git", "hardware", "packages"))
+    git, hardware, packages = (fields.get(name) or {} for name in ("git", "hardware", "packages"))
     commit = str(git.get("commit") or "unknown")[:12] + (" with uncommitted changes" if git.get("dirty") else "")
     devices = f"{hardware.get('devices', 1)} x " if hardware.get("devices", 1) != 1 else ""
     machine = f"{devices}{hardware.get('name', 'unknown')} ({hardware.get('device', '?')}"
@@ -63,40 +63,40 @@ def environment(whole: Mapping[str, Any]) -> tuple[str, ...]:
     return commit, machine, ", ".join(f"{name} {packages[name]}" for name in PACKAGES if name in packages)
 
 
-def runs_grid(lines: Iterable[Line], letters: Mapping[tuple[str, ...], str]) -> Grid:
+def runs_table(experiments: Iterable[Experiment], letters: Mapping[tuple[str, ...], str]) -> PlainTable:
     """One row a run: what it scored, what it cost, where it was made."""
     scored = ("run", "split", "seed", "best epoch", "last epoch")
     cost = ("steps", "minutes", "images/s", "peak memory")
     heads = (*scored, *cost, "made in", "division", "finished", "key")
-    rows = tuple(_run_row(line, run, letters) for line in lines for run in line.runs)
-    return Grid("Runs", heads, rows, (2, 3, 4, 5, 6, 7, 8))
+    rows = tuple(_run_row(e, run, letters) for e in experiments for run in e.runs)
+    return PlainTable("Runs", heads, rows, (2, 3, 4, 5, 6, 7, 8))
 
 
-def splits_grid(lines: Iterable[Line]) -> Grid:
+def splits_table(experiments: Iterable[Experiment]) -> PlainTable:
     """One row a split: the digest of its lists, and how many runs used them."""
     used = Counter(
-        (line.split, str(run.whole.get("split_sha256") or "unknown"), "own" if run.record.custom_split else "published")
-        for line in lines
-        for run in line.runs
+        (e.split, str(run.fields.get("split_sha256") or "unknown"), "own" if run.record.custom_split else "published")
+        for e in experiments
+        for run in e.runs
     )
     rows = tuple((*key, str(n)) for key, n in sorted(used.items()))
-    return Grid("Splits", ("split", "SHA-256 of its lists", "list", "runs"), rows, (3,))
+    return PlainTable("Splits", ("split", "SHA-256 of its lists", "list", "runs"), rows, (3,))
 
 
-def departures_grid(lines: Iterable[Line]) -> Grid:
+def departures_table(experiments: Iterable[Experiment]) -> PlainTable:
     """Where runs depart from what their recipe's paper states."""
-    told = dict.fromkeys(
-        (line.recipe, line.split, str(text))
-        for line in lines
-        for run in line.runs
-        for text in run.whole.get("departures") or []
+    rows = dict.fromkeys(
+        (e.recipe, e.split, str(text))
+        for e in experiments
+        for run in e.runs
+        for text in run.fields.get("departures") or []
     )
-    return Grid("Departures from the papers", ("recipe", "split", "departure"), tuple(told))
+    return PlainTable("Departures from the papers", ("recipe", "split", "departure"), tuple(rows))
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A failed run in words. again: the command that tries it again."""
+class FailedRun:
+    """A failed run in words. images: ids of its last batch, where known; again: the command that repeats it."""
 
     title: str
     reason: str
@@ -105,38 +105,41 @@ class Failed:
     finished: str
 
 
-def failures(failed: Sequence[Failure]) -> list[Failed]:
+def failures(failed: Sequence[StoredRun]) -> list[FailedRun]:
     """Every failed run, why, on which images where that is known, and how to try again."""
     return [
-        Failed(
-            f"{f.record.recipe}, {f.record.split}, seed {f.record.seed}",
-            f.record.reason or "no reason was recorded",
-            tuple(map(str, f.whole.get("batch_ids") or ())),
-            run_command(f.record.recipe, f.record.split, f.record.seed, f.whole),
-            f.record.finished,
+        FailedRun(
+            f"{run.record.recipe}, {run.record.split}, seed {run.record.seed}",
+            run.record.reason or "no reason was recorded",
+            tuple(map(str, run.fields.get("batch_ids") or ())),
+            run_command(run),
+            run.record.finished,
         )
-        for f in failed
+        for run in failed
     ]
 
 
-def run_command(recipe: str, split: str, seed: int, whole: Mapping[str, Any], *more: str) -> str:
-    """The command that does a stored run; a recipe of one's own is named by its file, which a record does not know."""
-    name = recipe.partition("+")[0]
+def run_command(run: StoredRun, *options: str) -> str:
+    """The command that repeats a stored run; of a recipe of one's own its file, whose folder a record does not know."""
+    record = run.record
+    name = record.recipe.partition("+")[0]
     if name.startswith("custom/"):
         name = f"{name.removeprefix('custom/')}.yaml"
-    settings = [word for text in given(whole.get("departures") or ()) for word in ("--set", text)]
-    claim = ["--division", "open"] if whole.get("division") == "open" else []
-    return shlex.join(["ssbench", "run", name, *settings, "--split", split, "--seed", str(seed), *claim, *more])
+    settings = [word for text in run.settings for word in ("--set", text)]
+    division = ["--division", "open"] if record.division == "open" else []
+    return shlex.join(
+        ["ssbench", "run", name, *settings, "--split", record.split, "--seed", str(record.seed), *division, *options]
+    )
 
 
-def _run_row(line: Line, run: Run, letters: Mapping[tuple[str, ...], str]) -> tuple[str, ...]:
-    r, whole = run.record, run.whole
-    timings, memory = whole.get("timings") or {}, (whole.get("memory") or {}).get("peak_bytes")
-    speed = (whole.get("throughput") or {}).get("images_per_s")
+def _run_row(experiment: Experiment, run: StoredRun, letters: Mapping[tuple[str, ...], str]) -> tuple[str, ...]:
+    r, fields = run.record, run.fields
+    timings, memory = fields.get("timings") or {}, (fields.get("memory") or {}).get("peak_bytes")
+    speed = (fields.get("throughput") or {}).get("images_per_s")
     seconds = sum(timings.get(k, 0.0) for k in ("train_s", "score_s"))
     return (
-        f"{line.label} ({line.recipe})" if line.label != line.recipe else line.recipe,
-        line.split,
+        f"{experiment.label} ({r.recipe})" if experiment.label != r.recipe else r.recipe,
+        r.split,
         str(r.seed),
         _scored(r.best, r.best_epoch),
         _scored(r.last, r.last_epoch),
@@ -144,7 +147,7 @@ def _run_row(line: Line, run: Run, letters: Mapping[tuple[str, ...], str]) -> tu
         f"{seconds / 60:.1f}" if timings else "",
         f"{speed:.1f}" if speed else "",
         f"{memory / 2**30:.2f} GiB" if memory else "",
-        letters[environment(whole)],
+        letters[environment(fields)],
         r.division,
         r.finished,
         r.key,

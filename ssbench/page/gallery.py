@@ -1,20 +1,48 @@
-"""Pictures for the page: what a baseline and the same baseline with a plug-in say of an image, as inlined files."""
+"""The gallery of the page: the images on which a baseline and the same baseline with a plug-in differ most.
+
+Nothing here trains. Both runs' best checkpoints label the images on which their recipe reports its score, and the
+images whose labels differ on the largest share of pixels of known truth are kept; of equal ones the first by id. The
+pictures become data URIs, so that the page stays one file.
+"""
 
 from __future__ import annotations
 
 import base64
+import heapq
 import io
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from PIL import Image
+
+from ssbench.console import Bars
+from ssbench.data.dataset import IGNORE, Dataset
+from ssbench.errors import DataError, RecipeError, SsbenchError
+from ssbench.inspect.pictures import coloured
+from ssbench.inspect.networks import load_predictor
+from ssbench.jobs.job import Places, run_folder
+from ssbench.ops.confusion import confusion, mean_iou
+from ssbench.page.facts import run_command
+from ssbench.page.runs import Comparison, Experiment, StoredRun
+from ssbench.recipe.recipe import Recipe, load
+from ssbench.train import checkpoint as files
+from ssbench.train.build import dataset_of
+from ssbench.train.distributed import Team, join
+from ssbench.train.evaluate import Predict, label_image
 
 SIDE = 320
 """Longest side of a picture on the page, in pixels; smaller ones are enlarged by the browser, pixel by pixel."""
+BETTER, WORSE, BOTH = (0, 128, 92), (196, 78, 0), (90, 98, 107)
+"""Where the plug-in alone is right (solid), the baseline alone (stripes), neither but differently (dots)."""
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One picture. source: a data URI; alt: what it shows; photo: whether it may be smoothed when enlarged."""
+class InlineImage:
+    """One picture. source: a data URI; alt: its contents in words; photo: whether it may be smoothed when enlarged."""
 
     caption: str
     source: str
@@ -25,50 +53,191 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image of the dataset. note: how far the two differ, in words."""
+class ComparedImage:
+    """One image of the dataset as each run labels it. note: how far the two differ, in words."""
 
     id: str
     note: str
-    tiles: tuple[Tile, ...]
+    images: tuple[InlineImage, ...]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """A pair of runs. searched: how many images were looked through, of how many; classes: (name, colour "#rrggbb").
+    """The pictures of one pair of runs. column: what a table calls the split.
 
-    missing: why there are no pictures, and commands: what to type for them; empty where there are some.
+    searched: how many images were looked through, of how many; classes: (name, colour "#rrggbb"). missing: why there
+    are no pictures, and commands: what to type for them; both empty where there are some.
     """
 
     title: str
     split: str
+    column: str
     seed: int
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[ComparedImage, ...] = ()
     classes: tuple[tuple[str, str], ...] = ()
     searched: tuple[int, int] = (0, 0)
     missing: str = ""
     commands: tuple[str, ...] = ()
 
 
-def photo_tile(caption: str, image: Image.Image, alt: str) -> Tile:
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run with the network of its best checkpoint."""
+
+    recipe: Recipe
+    predict: Predict
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """An image with its true labels and those of both runs, H W. share: of pixels of known truth where they differ."""
+
+    share: float
+    id: str
+    truth: np.ndarray
+    base: np.ndarray
+    plug: np.ndarray
+
+
+def galleries(
+    groups: Sequence[Comparison], places: Places, count: int, look: int, device: str | None
+) -> tuple[Gallery, ...]:
+    """One gallery a pair of baseline and plug-in, of `count` images found among `look` ones spread over the subset.
+
+    Where a checkpoint or the data are missing or are another run's, the gallery says so and how to come by them.
+    """
+    team = join(device)
+    with Bars() as bars:
+        return tuple(_gallery(base, plug, places, count, look, team, bars) for g in groups for base, plug in g.pairs())
+
+
+def _gallery(
+    base: Experiment, plug: Experiment, places: Places, count: int, look: int, team: Team, bars: Bars
+) -> Gallery:
+    title = f"{base.label} and {plug.label}"
+    seeds = sorted({r.record.seed for r in base.runs} & {r.record.seed for r in plug.runs})
+    if not seeds:
+        return Gallery(title, base.split, base.column, 0, missing="The two have no seed in common.")
+    loaded, missing, commands = list[LoadedRun](), defaultdict[str, list[str]](list), list[str]()
+    for experiment in (base, plug):
+        run = next(r for r in experiment.runs if r.record.seed == seeds[0])
+        try:
+            loaded.append(_load_run(run, places, team))
+        except SsbenchError as error:
+            missing[error.what].append(experiment.label)
+            commands.append(error.fix)
+    if missing:
+        why = "; ".join(what if len(whose) == 2 else f"{whose[0]}: {what}" for what, whose in missing.items())
+        once = tuple(dict.fromkeys(command for command in commands if command))
+        return Gallery(title, base.split, base.column, seeds[0], missing=why, commands=once)
+    recipe = loaded[0].recipe
+    dataset = dataset_of(recipe.data.dataset, places.data, recipe.data.form)
+    ids = dataset.ids(recipe.eval.report)
+    many = min(look, len(ids))
+    spread = [ids[(2 * k + 1) * len(ids) // (2 * many)] for k in range(many)]  # evenly over the list
+    differences = _disagreements(loaded, dataset, spread, team, bars)
+    top = heapq.nsmallest(count, differences, key=lambda d: (-d.share, d.id))
+    pictures = tuple(_compared_image(d, dataset) for d in top if d.share > 0)
+    colours = ("#" + "".join(f"{v:02x}" for v in colour) for colour in dataset.palette)
+    classes = tuple(zip(dataset.classes, colours, strict=False))
+    alike = "" if pictures else "The two label every pixel alike."
+    return Gallery(title, base.split, base.column, seeds[0], pictures, classes, (many, len(ids)), alike)
+
+
+def _load_run(run: StoredRun, places: Places, team: Team) -> LoadedRun:
+    """The run's network. DataError names what is missing or is another run's, with the command that helps."""
+    record, fields = run.record, run.fields
+    name = record.recipe.partition("+")[0]
+    try:
+        recipe = load(name, run.settings, division=fields["division"], data_root=places.data)
+    except RecipeError as error:
+        raise DataError(f"its recipe cannot be read here ({error.what})", error.where, error.fix) from None
+    dataset = dataset_of(recipe.data.dataset, places.data, recipe.data.form)
+    dataset.ids(recipe.eval.report)
+    # The command finds this report's folders where they are not the usual ones.
+    roots = {"--data-root": (places.data, "data"), "--runs": (places.runs, "runs")}
+    options = [word for option, (path, usual) in roots.items() if str(path) != usual for word in (option, str(path))]
+    now = run_command(run, *options)
+    if recipe.key(str(fields.get("split_sha256")), record.seed) != record.key:
+        raise DataError("its recipe has changed since this run", str(record.path), now)
+    again = f"{now} --results {shlex.quote(str(places.runs / 'again'))}"  # the stored record stays as it is
+    path = run_folder(recipe, record.split, record.seed, places) / "best.pt"
+    if not path.is_file():
+        raise DataError(f"no checkpoint below '{places.runs}'", str(path), again)
+    if files.load(path).get("key") != record.key:
+        raise DataError(f"the checkpoint below '{places.runs}' is of another run", str(path), again)
+    bare = load(name, (*run.settings, "net.weights=random"), data_root=places.data)  # the checkpoint has the weights
+    return LoadedRun(recipe, load_predictor(bare, path, dataset, team.device))
+
+
+def _disagreements(
+    runs: Sequence[LoadedRun], dataset: Dataset, ids: Sequence[str], team: Team, bars: Bars
+) -> Iterator[Disagreement]:
+    for id in bars.watch(ids, "pictures", len(ids)):
+        image, truth = dataset.image(id), np.array(dataset.mask(id))
+        base, plug = (label_image(r.predict, image, r.recipe.eval, r.recipe.views, team) for r in runs)
+        known = truth != IGNORE
+        yield Disagreement(float((base != plug)[known].mean()) if known.any() else 0.0, id, truth, base, plug)
+
+
+def _compared_image(d: Disagreement, dataset: Dataset) -> ComparedImage:
+    known = d.truth != IGNORE
+    differ = (d.base != d.plug) & known
+    better, worse = differ & (d.plug == d.truth), differ & (d.base == d.truth)
+    shares = [100 * float(m[known].mean()) for m in (differ, better, worse, differ & ~better & ~worse)]
+    total, gained, lost, neither = (f"{share:.1f} %" for share in shares)
+    note = f"they differ on {total} of pixels; the plug-in alone is right on {gained}, the baseline alone on {lost}, "
+    note += f"neither on {neither}"
+    image = dataset.image(d.id)
+    images = (
+        photograph("image", image, f"Image {d.id}"),
+        label_map("truth", coloured(d.truth, dataset.palette), f"True labels: {_contents(d.truth, dataset)}"),
+        _prediction("baseline", d.base, d.truth, dataset),
+        _prediction("baseline + plug-in", d.plug, d.truth, dataset),
+        photograph("difference", _marked(image, better, worse, differ), f"Map of the difference: {note}"),
+    )
+    return ComparedImage(d.id, note, images)
+
+
+def _prediction(whose: str, labels: np.ndarray, truth: np.ndarray, dataset: Dataset) -> InlineImage:
+    matrix = confusion(torch.from_numpy(labels), torch.from_numpy(truth), len(dataset.classes))
+    caption = f"{whose}: mIoU {mean_iou(matrix):.1f} here"
+    alt = f"Labels of the {caption}; {_contents(labels, dataset)}"
+    return label_map(caption, coloured(labels, dataset.palette), alt)
+
+
+def _contents(labels: np.ndarray, dataset: Dataset, most: int = 5) -> str:
+    """The classes of a map by their share of pixels, for readers who do not see it."""
+    counts = np.bincount(labels.ravel(), minlength=256)[: len(dataset.classes)]
+    order = [at for at in np.argsort(-counts, kind="stable")[:most] if counts[at]]
+    return ", ".join(f"{dataset.classes[at]} {100 * counts[at] / labels.size:.0f} %" for at in order)
+
+
+def _marked(image: Image.Image, better: np.ndarray, worse: np.ndarray, differ: np.ndarray) -> Image.Image:
+    """The image in pale grey with the differences on it, told apart by colour and by pattern."""
+    grey = 170 + np.array(image.convert("L"), dtype=np.float32) / 3
+    out = np.repeat(grey[..., None], 3, axis=2).clip(0, 255).astype(np.uint8)
+    rows, columns = np.indices(differ.shape)
+    size = max(1, max(differ.shape) // 110)
+    out[better] = BETTER
+    out[worse & ((rows + columns) // size % 4 < 2)] = WORSE
+    out[differ & ~better & ~worse & (rows // size % 2 == 0) & (columns // size % 2 == 0)] = BOTH
+    return Image.fromarray(out)
+
+
+def photograph(caption: str, image: Image.Image, alt: str) -> InlineImage:
     """A photograph, at most SIDE pixels wide or high: JPEG, or PNG where that is smaller."""
     small = _fitted(image.convert("RGB"), Image.Resampling.LANCZOS)
-    kinds = (("png", _bytes(small, "PNG", optimize=True)), ("jpeg", _bytes(small, "JPEG", quality=82, optimize=True)))
-    kind, data = min(kinds, key=lambda pair: len(pair[1]))
-    return Tile(caption, _uri(kind, data), *small.size, alt, True)
+    files = (_data_uri(small, "png"), _data_uri(small, "jpeg", quality=82))
+    return InlineImage(caption, min(files, key=len), *small.size, alt, True)
 
 
-def label_tile(caption: str, image: Image.Image, alt: str) -> Tile:
+def label_map(caption: str, image: Image.Image, alt: str) -> InlineImage:
     """A map of few colours: no colour that was not there, as a palette PNG."""
     small = _fitted(image.convert("RGB"), Image.Resampling.NEAREST)
     colours = small.getcolors(256)
     exact = small.quantize(len(colours), dither=Image.Dither.NONE) if colours else small
-    return Tile(caption, _uri("png", _bytes(exact, "PNG", optimize=True)), *small.size, alt)
-
-
-def hexes(palette: tuple[tuple[int, int, int], ...]) -> list[str]:
-    """Colours as "#rrggbb"."""
-    return ["#" + "".join(f"{v:02x}" for v in colour) for colour in palette]
+    return InlineImage(caption, _data_uri(exact, "png"), *small.size, alt)
 
 
 def _fitted(image: Image.Image, how: Image.Resampling) -> Image.Image:
@@ -78,11 +247,7 @@ def _fitted(image: Image.Image, how: Image.Resampling) -> Image.Image:
     return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), how)
 
 
-def _bytes(image: Image.Image, kind: str, **settings: object) -> bytes:
+def _data_uri(image: Image.Image, form: str, **settings: object) -> str:
     out = io.BytesIO()
-    image.save(out, kind, **settings)
-    return out.getvalue()
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    image.save(out, form, optimize=True, **settings)
+    return f"data:image/{form};base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -1,7 +1,7 @@
 """Which runs a report is about, and which of them are shown side by side.
 
-A line is one recipe on one split, over its seeds. A group is a baseline and the same baseline with plug-ins: those that
-a table takes a gain of over it, and those whose resolved recipes differ from its own in the plug-in alone.
+An experiment is one recipe on one split, over its seeds. A comparison is a baseline and the same baseline with
+plug-ins: those that a table takes a gain of over it, and those whose resolved recipes differ in the plug-in alone.
 """
 
 from __future__ import annotations
@@ -21,26 +21,36 @@ Place = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One done run. record: its head; whole: every field of its file (DESIGN section 9)."""
+class StoredRun:
+    """One run. record: the head of its file; fields: every field of it (DESIGN section 9)."""
 
     record: Record
-    whole: Mapping[str, Any]
+    fields: Mapping[str, Any]
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The `--set` arguments of the run, which its record keeps among the departures."""
+        departures = self.fields.get("departures") or ()
+        return tuple(text.removeprefix("set ") for text in departures if text.startswith("set "))
 
 
 @dataclass(frozen=True)
-class Line:
-    """One recipe on one split. runs: by seed, at least one; cell: a table's cell that they fill, if any."""
+class Experiment:
+    """One recipe on one split. runs: by seed, at least one; cell: the table cell that they fill, if any.
+
+    label, column: what a table calls its row and the column of its split; without a table the recipe and the split.
+    """
 
     label: str
+    column: str
     recipe: str
     split: str
-    runs: tuple[Run, ...]
+    runs: tuple[StoredRun, ...]
     cell: Cell | None = None
 
     @property
     def place(self) -> Place:
-        """What it is kept under."""
+        """The name under which the store keeps its runs."""
         return self.recipe, self.split
 
     @property
@@ -64,113 +74,109 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Lines to compare: what the others are taken over, then the others; or one that stands alone.
+class Comparison:
+    """Experiments side by side: a baseline, then the same with plug-ins; or a single experiment.
 
-    claims: published logs of the first. reference: a supervised line on the same split, for scale.
+    heading: unique in a report. claims: published logs of the first. reference: the supervised experiment on the same
+    split, for scale.
     """
 
-    title: str
-    split: str
-    lines: tuple[Line, ...]
+    heading: str
+    experiments: tuple[Experiment, ...]
     claims: tuple[Claim, ...] = ()
-    reference: Line | None = None
+    reference: Experiment | None = None
 
     @property
-    def heading(self) -> str:
-        """Title and split."""
-        return f"{self.title}, {self.split}"
+    def base(self) -> Experiment:
+        """What the others are compared with."""
+        return self.experiments[0]
 
-    def pairs(self) -> Iterator[tuple[Line, Line]]:
+    def pairs(self) -> Iterator[tuple[Experiment, Experiment]]:
         """(baseline, baseline + plug-in) of each plug-in."""
-        return ((self.lines[0], line) for line in self.lines[1:])
+        return ((self.base, other) for other in self.experiments[1:])
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A failed run that no later run of its seed has mended."""
+class ReportedRuns:
+    """The runs of a report. failed: those that no later run of their seed has mended; left_out: records by reason."""
 
-    record: Record
-    whole: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Runs:
-    """What a report is about: every line, once; the lines in groups; left_out: records not shown, by reason."""
-
-    lines: tuple[Line, ...]
-    groups: tuple[Group, ...]
-    failed: tuple[Failure, ...]
+    experiments: tuple[Experiment, ...]
+    comparisons: tuple[Comparison, ...]
+    failed: tuple[StoredRun, ...]
     left_out: Mapping[str, int]
 
 
-def collect(store: ResultStore, tables: Sequence[Filled], claims: Sequence[Claim], everything: bool) -> Runs:
+def collect(store: ResultStore, tables: Sequence[Filled], claims: Sequence[Claim], everything: bool) -> ReportedRuns:
     """The runs behind the tables and, with `everything`, all others of the store.
 
     Of several records of a seed the one a table shows counts: on the published list before one's own, in the closed
-    division before the open one, the last finished. DataError names a record that is no record.
+    division before the open one, the last finished. DataError names a file that is no record.
     """
-    cells = _cells(tables)
-    records: dict[Place, list[Record]] = {place: store.runs(*place) for place in cells}
+    names = _names(tables)
+    records: dict[Place, list[Record]] = {place: store.runs(*place) for place in names}
     for record in store.records() if everything else ():
-        known = records.setdefault((record.recipe, record.split), [])
-        known += [record] if record not in known else []
-    labels = _labels(cells, tables)
-    lines, failed, left_out = list[Line](), list[Failure](), Counter[str]()
-    for place, found in records.items():
-        counted = _one_a_seed(found)
-        left_out.update(reason for r in found if (reason := _left_out(r, counted)))
-        failed += [Failure(r, r.full()) for r in found if r.status != "done" and not r.quick and r.seed not in counted]
+        of_place = records.setdefault((record.recipe, record.split), [])
+        of_place += [record] if record not in of_place else []
+    experiments, failed, left_out = list[Experiment](), list[StoredRun](), Counter[str]()
+    for place, candidates in records.items():
+        counted = _one_a_seed(candidates)
+        left_out.update(reason for r in candidates if (reason := _why_left_out(r, counted)))
+        unmended = (r for r in candidates if r.status != "done" and not r.quick and r.seed not in counted)
+        failed += [StoredRun(r, r.full()) for r in unmended]
         if counted:
-            runs = tuple(Run(counted[seed], counted[seed].full()) for seed in sorted(counted))
-            lines.append(Line(_label(place, runs, labels), *place, runs, cells.get(place)))
-    return Runs(tuple(lines), tuple(_groups(lines, tables, claims)), tuple(failed), left_out)
+            runs = tuple(StoredRun(counted[seed], counted[seed].full()) for seed in sorted(counted))
+            experiments.append(_experiment(place, runs, names))
+    return ReportedRuns(tuple(experiments), tuple(_comparisons(experiments, tables, claims)), tuple(failed), left_out)
 
 
-def _cells(tables: Sequence[Filled]) -> dict[Place, Cell]:
-    """The first cell of each run that a table of ours may have, in the tables' order."""
-    out: dict[Place, Cell] = {}
+@dataclass(frozen=True)
+class _Names:
+    """What the first table that shows a run calls it."""
+
+    cell: Cell
+    row: str
+    column: str
+
+
+def _names(tables: Sequence[Filled]) -> dict[Place, _Names]:
+    """Every run that a table of ours may have, in the tables' order."""
+    names: dict[Place, _Names] = {}
     for filled in tables:
+        rows, columns = (_distinct_labels(entries) for entries in (filled.table.rows, filled.table.columns))
+        # A column that does not stand for a split (a class, a window size) says nothing about one.
+        splits = {column.id: column.split for column in filled.table.columns}
         for cell in filled.cells.values():
             if cell.stored and cell.split and cell.role != "Q":
-                out.setdefault((cell.stored, cell.split), cell)
-    return out
+                column = columns[cell.column] if splits[cell.column] == cell.split else cell.split
+                names.setdefault((cell.stored, cell.split), _Names(cell, rows[cell.row], column))
+    return names
 
 
-def _labels(cells: Mapping[Place, Cell], tables: Sequence[Filled]) -> dict[Place, str]:
-    """Each run as the first table that shows it calls its row; rows of one name with the heading above them."""
-    names: dict[int, str] = {}
-    for filled in tables:
-        rows = filled.table.rows
-        often = Counter(row.label for row in rows)
-        shown = {r.id: f"{r.label}, {r.group}" if r.group and often[r.label] > 1 else r.label for r in rows}
-        names |= {id(cell): shown[cell.row] for cell in filled.cells.values()}
-    return {place: names[id(cell)] for place, cell in cells.items()}
+def _distinct_labels(entries: Sequence[Any]) -> dict[str, str]:
+    """Id -> label of rows or columns; those of one label with the heading above them."""
+    often = Counter(entry.label for entry in entries)
+    return {e.id: f"{e.label}, {e.group}" if e.group and often[e.label] > 1 else e.label for e in entries}
 
 
-def _label(place: Place, runs: Sequence[Run], labels: Mapping[Place, str]) -> str:
-    """As a table calls the run; else as one calls its recipe elsewhere, with the settings given; else its name."""
-    if place in labels:
-        return labels[place]
-    plain = place[0].partition("+")[0]
-    known = next((label for (recipe, _), label in labels.items() if recipe == plain), plain)
-    settings = given(runs[0].whole.get("departures") or ())
-    return f"{known} with {', '.join(settings)}" if settings else known
+def _experiment(place: Place, runs: tuple[StoredRun, ...], names: Mapping[Place, _Names]) -> Experiment:
+    """Named as a table names it; else as one names its recipe elsewhere, with the settings given; else by its ids."""
+    if place in names:
+        return Experiment(names[place].row, names[place].column, *place, runs, names[place].cell)
+    plain, split = place[0].partition("+")[0], place[1]
+    label = next((name.row for (recipe, _), name in names.items() if recipe == plain), plain)
+    column = next((name.column for (_, other), name in names.items() if other == split), split)
+    settings = runs[0].settings
+    return Experiment(f"{label} with {', '.join(settings)}" if settings else label, column, *place, runs)
 
 
-def given(departures: Iterable[str]) -> tuple[str, ...]:
-    """The `--set` arguments of a run, as its record has them among its departures."""
-    return tuple(d.removeprefix("set ") for d in departures if d.startswith("set "))
-
-
-def _one_a_seed(found: Iterable[Record]) -> dict[int, Record]:
+def _one_a_seed(records: Iterable[Record]) -> dict[int, Record]:
     """Seed -> the record that stands for it."""
-    done = [r for r in found if r.status == "done" and not r.quick]
+    done = [r for r in records if r.status == "done" and not r.quick]
     order = sorted(done, key=lambda r: (not r.custom_split, r.division == "closed", r.finished, r.main, r.path.name))
     return {r.seed: r for r in order}
 
 
-def _left_out(record: Record, counted: Mapping[int, Record]) -> str:
+def _why_left_out(record: Record, counted: Mapping[int, Record]) -> str:
     if record.quick:
         return "quick run"
     if record.status != "done":
@@ -178,37 +184,48 @@ def _left_out(record: Record, counted: Mapping[int, Record]) -> str:
     return "" if counted[record.seed] is record else "another run of the same recipe, split and seed"
 
 
-def _groups(lines: Sequence[Line], tables: Sequence[Filled], claims: Sequence[Claim]) -> Iterator[Group]:
-    """In the order of their first lines; a line that nothing is compared with is a group of its own."""
-    above = _bases(lines, tables)
-    members: dict[Place, list[Line]] = {}
-    for line in lines:
-        if line.place not in above or line.place in above.values():
-            members.setdefault(line.place, []).insert(0, line)
-        if line.place in above:
-            members.setdefault(above[line.place], []).append(line)
-    heads = Counter((found[0].label, found[0].split) for found in members.values())
-    for found in members.values():
-        base = found[0]
-        title = f"{base.label} ({base.recipe})" if heads[base.label, base.split] > 1 else base.label
+def _comparisons(
+    experiments: Sequence[Experiment], tables: Sequence[Filled], claims: Sequence[Claim]
+) -> Iterator[Comparison]:
+    """In the order of their first experiments; one that nothing is compared with stands alone."""
+    above = _bases(experiments, tables)
+    members: dict[Place, list[Experiment]] = {}
+    for experiment in experiments:
+        place = experiment.place
+        if place not in above or place in above.values():
+            members.setdefault(place, []).insert(0, experiment)
+        if place in above:
+            members.setdefault(above[place], []).append(experiment)
+    several = len({e.split.partition("/")[0] for e in experiments}) > 1
+    headings = Counter(_heading(group[0], several) for group in members.values())
+    for group in members.values():
+        base = group[0]
+        heading = _heading(base, several)
+        if headings[heading] > 1:
+            heading += f" ({base.recipe}, {base.split})"
         logs = tuple(c for c in (claims_for(base.cell, claims) if base.cell else ()) if c.curve)
-        yield Group(title, base.split, _distinct(found), logs, _reference(base, lines))
+        yield Comparison(heading, _with_distinct_labels(group), logs, _reference(base, experiments))
 
 
-def _bases(lines: Sequence[Line], tables: Sequence[Filled]) -> dict[Place, Place]:
-    """What each line with a plug-in is compared with, where there is such a line under the same metric."""
-    there = {line.place: line for line in lines}
-    plain = {_without_plugin(line): line.place for line in reversed(lines) if line.plugin is None}
-    gained = dict(_gained(tables))
-    out = dict[Place, Place]()
-    for line in lines:
-        for base in (gained.get(line.place), plain.get(_without_plugin(line))):
-            if line.plugin and base in there and base != line.place and there[base].metric == line.metric:
-                out.setdefault(line.place, base)
-    return out
+def _heading(base: Experiment, several_datasets: bool) -> str:
+    dataset = f"{base.split.partition('/')[0]} " if several_datasets and base.column != base.split else ""
+    return f"{base.label}, {dataset}{base.column}"
 
 
-def _gained(tables: Sequence[Filled]) -> Iterator[tuple[Place, Place]]:
+def _bases(experiments: Sequence[Experiment], tables: Sequence[Filled]) -> dict[Place, Place]:
+    """Experiment with a plug-in -> the one it is compared with, where there is such a one under the same metric."""
+    by_place = {e.place: e for e in experiments}
+    plain = {_without_plugin(e): e.place for e in reversed(experiments) if e.plugin is None}
+    gained = dict(gained_over(tables))
+    bases = dict[Place, Place]()
+    for e in experiments:
+        for base in (gained.get(e.place), plain.get(_without_plugin(e))):
+            if e.plugin and base in by_place and base != e.place and by_place[base].metric == e.metric:
+                bases.setdefault(e.place, base)
+    return bases
+
+
+def gained_over(tables: Sequence[Filled]) -> Iterator[tuple[Place, Place]]:
     """(run, the run a table takes its gain over) on the same split; the first table last, so that it counts."""
     for filled in reversed(tables):
         for row in filled.table.rows:
@@ -218,26 +235,26 @@ def _gained(tables: Sequence[Filled]) -> Iterator[tuple[Place, Place]]:
                     yield (ours.stored, ours.split), (base.stored, ours.split)
 
 
-def _without_plugin(line: Line) -> tuple[str, ...]:
-    """Equal for lines whose recipes differ in the plug-in alone."""
-    resolved = line.runs[0].whole.get("resolved") or {}
+def _without_plugin(experiment: Experiment) -> tuple[str, ...]:
+    """Equal for experiments whose recipes differ in the plug-in alone."""
+    resolved = experiment.runs[0].fields.get("resolved") or {}
     rest = settings_digest({k: v for k, v in resolved.items() if k != "plugin"})
-    return line.split, line.metric, line.method, rest
+    return experiment.split, experiment.metric, experiment.method, rest
 
 
-def _distinct(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """The lines, those of one label told apart by their recipes."""
-    labels = Counter(line.label for line in lines)
-    return tuple(replace(ln, label=f"{ln.label} ({ln.recipe})") if labels[ln.label] > 1 else ln for ln in lines)
+def _with_distinct_labels(group: Sequence[Experiment]) -> tuple[Experiment, ...]:
+    """The experiments; those of one label are told apart by their recipes."""
+    labels = Counter(e.label for e in group)
+    return tuple(replace(e, label=f"{e.label} ({e.recipe})") if labels[e.label] > 1 else e for e in group)
 
 
-def _reference(base: Line, lines: Sequence[Line]) -> Line | None:
-    """The supervised line of the same folder of recipes, with the same settings, where there is exactly one."""
+def _reference(base: Experiment, experiments: Sequence[Experiment]) -> Experiment | None:
+    """The supervised experiment of the same folder of recipes with the same settings, if there is exactly one."""
 
-    def identity(line: Line) -> tuple[str, ...]:
-        return line.recipe.partition("/")[0], line.recipe.partition("+")[2], line.split, line.metric
+    def identity(e: Experiment) -> tuple[str, ...]:
+        return e.recipe.partition("/")[0], e.recipe.partition("+")[2], e.split, e.metric
 
     if base.method == "supervised":
         return None
-    found = [line for line in lines if line.method == "supervised" and identity(line) == identity(base)]
-    return found[0] if len(found) == 1 else None
+    same = [e for e in experiments if e.method == "supervised" and identity(e) == identity(base)]
+    return same[0] if len(same) == 1 else None

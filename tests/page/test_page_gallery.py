@@ -17,8 +17,7 @@ from ssbench.data.toy import Toy
 from ssbench.inspect.networks import load_predictor
 from ssbench.jobs.job import Job, Places
 from ssbench.jobs.queue import work
-from ssbench.page.differences import galleries
-from ssbench.page.gallery import SIDE, label_tile, photo_tile
+from ssbench.page.gallery import SIDE, galleries, label_map, photograph
 from ssbench.page.runs import collect
 from ssbench.recipe.recipe import load
 from ssbench.results.store import ResultStore
@@ -54,7 +53,7 @@ def checkpoint(places: Places, recipe: str) -> Path:
 
 
 def test_the_images_are_those_that_differ_most(places: Places) -> None:
-    groups = collect(ResultStore(places.results), [], [], everything=True).groups
+    groups = collect(ResultStore(places.results), [], [], everything=True).comparisons
     (gallery,) = galleries(groups, places, 2, 100, "cpu")
     dataset, team, shares = Toy(places.data / "toy"), join("cpu"), dict[str, float]()
     nets = [load_predictor(load(r, SMALL), checkpoint(places, r), dataset, team.device) for r in RECIPES]
@@ -69,7 +68,7 @@ def test_the_images_are_those_that_differ_most(places: Places) -> None:
     assert gallery.searched == (80, 80)
     for picture in gallery.pictures:
         assert picture.note.startswith(f"they differ on {100 * shares[picture.id]:.1f} % of pixels")
-        assert [t.caption.partition(":")[0] for t in picture.tiles] == [
+        assert [t.caption.partition(":")[0] for t in picture.images] == [
             "image", "truth", "baseline", "baseline + plug-in", "difference"
         ]  # fmt: skip
 
@@ -92,7 +91,7 @@ def test_a_lost_checkpoint_is_said_and_the_command_brings_it_back(
 
 
 def test_missing_data_and_checkpoints_of_other_runs_are_said(places: Places, tmp_path: Path) -> None:
-    groups = collect(ResultStore(places.results), [], [], everything=True).groups
+    groups = collect(ResultStore(places.results), [], [], everything=True).comparisons
     (bare,) = galleries(groups, Places(tmp_path / "no", places.runs, places.results), 1, 10, "cpu")
     assert (bare.missing, bare.commands) == (
         "toy is not prepared",
@@ -107,23 +106,23 @@ def test_missing_data_and_checkpoints_of_other_runs_are_said(places: Places, tmp
 def test_a_recipe_that_has_changed_since_is_no_pair(places: Places) -> None:
     for path in places.results.glob("toy/none_fixmatch+*/*/seed0.json"):
         path.write_text(path.read_text().replace('"key": "', '"key": "0'))
-    groups = collect(ResultStore(places.results), [], [], everything=True).groups
+    groups = collect(ResultStore(places.results), [], [], everything=True).comparisons
     (gallery,) = galleries(groups, places, 1, 10, "cpu")
     assert gallery.missing == "toy/none_fixmatch with " + ", ".join(SMALL) + ": its recipe has changed since this run"
     (command,) = gallery.commands
     assert "--results" not in command
 
 
-def test_tiles_keep_labels_exact_and_photographs_small() -> None:
+def test_images_keep_labels_exact_and_photographs_small() -> None:
     import base64
     import io
 
     labels = np.zeros((400, 600, 3), np.uint8)
     labels[:, 300:] = (200, 10, 30)
-    tile = label_tile("truth", Image.fromarray(labels), "")
+    tile = label_map("truth", Image.fromarray(labels), "")
     shown = Image.open(io.BytesIO(base64.b64decode(tile.source.partition(",")[2]))).convert("RGB")
     assert (shown.size, (tile.width, tile.height)) == ((SIDE, 213), (SIDE, 213))
     assert {colour for _, colour in shown.getcolors() or []} == {(0, 0, 0), (200, 10, 30)}
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))
-    assert photo_tile("image", noise, "").source.startswith("data:image/jpeg")
-    assert photo_tile("image", Image.new("RGB", (20, 20)), "").source.startswith("data:image/png")
+    assert photograph("image", noise, "").source.startswith("data:image/jpeg")
+    assert photograph("image", Image.new("RGB", (20, 20)), "").source.startswith("data:image/png")

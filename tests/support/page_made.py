@@ -9,9 +9,11 @@ from typing import Any
 
 from PIL import Image
 
-from ssbench.page.gallery import Gallery, Picture, label_tile, photo_tile
-from ssbench.page.page import Report
-from ssbench.page.runs import Runs, collect
+from ssbench.page import page
+from ssbench.page.drawing import draw
+from ssbench.page.gallery import ComparedImage, Gallery, label_map, photograph
+from ssbench.page.page import ReportContent
+from ssbench.page.runs import ReportedRuns, collect
 from ssbench.results.store import ResultStore
 from ssbench.tables.cell import Filled
 from ssbench.tables.claims import Claim, all_claims, write_claim
@@ -45,25 +47,31 @@ def add_runs(store: ResultStore, make: Make) -> None:
     )
 
 
-def made_report(store: ResultStore, make: Make, table_file: Callable[..., Path]) -> Report:
+def made_report(store: ResultStore, make: Make, table_file: Callable[..., Path]) -> ReportContent:
     """What the command collects from that store for its table, with a gallery of one picture and one without."""
     add_runs(store, make)
     table = PaperTable.read(str(table_file(("label: UniMatch + X", f"label: UniMatch + X {NASTY}"))))
     filled = fill(table, store)
-    return Report((filled,), ("mpmc/table1",), runs_of(store, [filled]), galleries())
+    return ReportContent((filled,), ("mpmc/table1",), runs_of(store, [filled]), galleries())
 
 
-def runs_of(store: ResultStore, tables: list[Filled], everything: bool = True) -> Runs:
+def page_of(report: ReportContent) -> str:
+    """The HTML of a report, with its charts drawn."""
+    charts = page.charts(report.tables, report.runs.comparisons)
+    return page.html(report, charts, {chart.name: draw(chart) for chart in charts})
+
+
+def runs_of(store: ResultStore, tables: list[Filled], everything: bool = True) -> ReportedRuns:
     return collect(store, tables, all_claims(store.root), everything)
 
 
 def galleries() -> tuple[Gallery, ...]:
     image = Image.linear_gradient("L").resize((64, 48))
     labels = Image.new("RGB", (64, 48), (0, 128, 0))
-    tiles = (photo_tile("image", image, "Image 1"), label_tile("truth", labels, "True labels: tree 100 %"))
-    shown = Picture("2007_000033", "differ on 5.0 % of pixels", tiles)
+    tiles = (photograph("image", image, "Image 1"), label_map("truth", labels, "True labels: tree 100 %"))
+    shown = ComparedImage("2007_000033", "differ on 5.0 % of pixels", tiles)
     command = "ssbench run toypaper/base --split voc/classic/1_8 --seed 0"
     return (
-        Gallery("base and plug", A, 0, (shown,), (("tree", "#008000"), (NASTY, "#102030")), (80, 1449)),
-        Gallery("base and plug", B, 0, missing="no checkpoint below 'runs'", commands=(command,)),
+        Gallery("base and plug", A, "1/16 (92)", 0, (shown,), (("tree", "#008000"), (NASTY, "#102030")), (80, 1449)),
+        Gallery("base and plug", B, "1/8 (183)", 0, missing="no checkpoint below 'runs'", commands=(command,)),
     )

@@ -7,11 +7,14 @@ ends, and they hold between machines wherever the file system shares them (NFS a
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
+import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 * 1024 * 1024
 """Largest JSON file that is read back. A record of a run is below 1 MB; a ledger of COCO is about 40 MB."""
+MAX_YAML_BYTES = 1024 * 1024
+"""Largest YAML file that is read back. The split manifest is about 40 kB."""
 MAX_DEPTH = 64
 """Deepest nesting that is read back. What the suite writes nests below 12; Python's parser fails near 1,000."""
 
@@ -65,13 +70,134 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` of indented JSON with a final newline; key order is kept."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, _json_text(value))
+
+
+def holds_json(path: Path, value: Any) -> bool:
+    """Whether `path` is, byte for byte, what `write_json` writes for `value`: a marker of an unfinished run, say."""
+    try:
+        return path.read_bytes() == _json_text(value).encode()
+    except OSError:
+        return False
+
+
+def walk_files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Relative path and status of every file below `folder`, sorted; names that begin with a dot are left out."""
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from ((f"{entry.name}/{path}", status) for path, status in walk_files(Path(entry.path)))
+        else:
+            yield entry.name, entry.stat()
+
+
+def remove_temporary(folder: Path, keep: str = "") -> None:
+    """Delete the temporary files that a killed `write_bytes` left below `folder`; a file called `keep` stays."""
+    for here, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(".") and name != keep:
+                (Path(here) / name).unlink(missing_ok=True)
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk, a quota or a file system that has no room."""
+_FIXES = {
+    errno.ENAMETOOLONG: "give the file or its folder a shorter name",
+    errno.EACCES: "check the permissions of the file and of its folder",
+    errno.EPERM: "check the permissions of the file and of its folder",
+    errno.EROFS: "choose a place that can be written to",
+}
+
+
+@contextmanager
+def readable_errors(where: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a DataError that names the file; a full disk tells what is free."""
+    try:
+        yield
+    except OSError as error:
+        path = Path(os.fsdecode(error.filename) if isinstance(error.filename, bytes | str) else where)
+        if error.errno in FULL:
+            raise disk_full(path) from error
+        fix = _FIXES.get(error.errno or 0, "check the path and the disk, then run the command again")
+        raise DataError(f"{shown(path.name)}: {error.strerror or error}", shown(path), fix) from error
+
+
+def disk_full(path: Path, needed: int | None = None) -> DataError:
+    """The error for a disk (or quota) that is full at `path`; `needed` bytes, when known, beside what is free."""
+    folder = next(p for p in (path, *path.parents) if p.is_dir())
+    free = format_bytes(shutil.disk_usage(folder).free)
+    need = f"{format_bytes(needed)} more needed, " if needed is not None else ""
+    fix = "free some space, or choose another disk with --data-root, and run the command again: it goes on from here"
+    return DataError(f"the disk is full: {need}{free} free", str(path), fix)
+
+
+def format_bytes(count: int) -> str:
+    """A number of bytes for people: 1.4 GB."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def shown(name: str | Path) -> str:
+    """A path or name that can be printed: bytes of it that are no UTF-8 stand as `\\udcff`."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_text(
+    path: Path, kind: str, fix: str, error: type[SsbenchError] = DataError, max_bytes: int = MAX_BYTES
+) -> str:
+    """The UTF-8 text in `path`, of at most `max_bytes`; a byte order mark is dropped. For the rest see `read_json`."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a device or a pipe may never end
+            raise error(f"this {kind} is no regular file", shown(path), fix)
+        if status.st_size > max_bytes:
+            raise error(f"this {kind} is {status.st_size:,} bytes; at most {max_bytes:,} are read", shown(path), fix)
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise error(f"this {kind} is not there: {shown(path.name)}", shown(path), fix) from None
+    except OSError as problem:
+        raise error(f"this {kind} cannot be read: {problem.strerror or problem}", shown(path), fix) from None
+    except UnicodeDecodeError as problem:
+        raise error(f"this {kind} is not UTF-8 text: {problem.reason}", shown(path), fix) from None
+
+
+def read_yaml(
+    path: Path, kind: str, fix: str, error: type[SsbenchError] = DataError, max_bytes: int = MAX_YAML_BYTES
+) -> Any:
+    """The YAML value in `path`, of bounded size and depth, without aliases. For the rest see `read_json`.
+
+    Aliases are refused because a few of them, nested, stand for more memory than a machine has.
+    """
+    import yaml
+
+    text, depth = read_text(path, kind, fix, error, max_bytes), 0
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            if isinstance(event, yaml.AliasEvent):
+                raise error(f"this {kind} uses the alias *{event.anchor}", str(path), fix)
+            starts, ends = isinstance(event, yaml.CollectionStartEvent), isinstance(event, yaml.CollectionEndEvent)
+            depth += starts - ends
+            if depth > MAX_DEPTH:  # before loading: the loader itself ends in a RecursionError
+                raise error(f"this {kind} is nested deeper than {MAX_DEPTH} levels", str(path), fix)
+        return yaml.load(text, Loader=loader)  # noqa: S506  a safe loader, the fast one where PyYAML has it
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise error(f"this {kind} is not YAML: {getattr(problem, 'problem', None) or problem}", where, fix) from None
+    except (ValueError, OverflowError) as problem:  # a date that does not exist, a number with thousands of digits
+        raise error(f"this {kind} is not YAML: {problem}", str(path), fix) from None
 
 
 def read_json(
@@ -91,15 +217,7 @@ def read_json(
     Raises:
         SsbenchError: of the class `error`: no such file, unreadable, too large, too deep, or not JSON.
     """
-    try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise error(f"this {kind} is {size:,} bytes; at most {max_bytes:,} are read", str(path), fix)
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as problem:
-        raise error(f"this {kind} cannot be read: {problem.strerror or problem}", str(path), fix) from None
-    except UnicodeDecodeError as problem:
-        raise error(f"this {kind} is not UTF-8 text: {problem.reason}", str(path), fix) from None
+    text = read_text(path, kind, fix, error, max_bytes)
     return parse_json(text, str(path), kind, fix, error, hook)
 
 
@@ -229,6 +347,10 @@ def _depth(text: str) -> int:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def _umask() -> int:

@@ -13,7 +13,7 @@ import typer
 from ssbench.errors import DataError
 
 if TYPE_CHECKING:
-    from ssbench.prepare.prepare import Progress
+    from ssbench.console import Bars
     from ssbench.tables.cell import Filled
     from ssbench.tables.claims import Claim
     from ssbench.tables.render import Format
@@ -41,11 +41,11 @@ def require_paths(*paths: Path) -> None:
             raise DataError(f"no file or folder '{path}'", str(path.absolute()), "check the path")
 
 
-def progress_bars() -> Progress:
-    """Progress of a preparation: bars on stderr at a terminal, nothing elsewhere."""
-    from ssbench.prepare.job import Bar, Silent
+def progress_bars() -> Bars:
+    """Progress of a preparation, a line for each stage; to be used as a context manager."""
+    from ssbench.console import Bars
 
-    return Bar() if sys.stderr.isatty() else Silent()
+    return Bars(leave=True)
 
 
 def print_json(value: Any) -> None:

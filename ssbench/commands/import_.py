@@ -12,7 +12,7 @@ from ssbench.commands.common import DataRoot, Json, Results, Workers, print_json
 from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from ssbench.prepare.own import Lint, Report, Wish
+    from ssbench.prepare.own import FolderCheck, ImportOptions, ImportReport
 
 
 def import_(
@@ -60,19 +60,19 @@ def import_(
     if path.is_file():
         _import_released(path, split, recipe, paths.data_root(data_root), paths.results_root(results), json)
         return
-    from ssbench.prepare.own import Wish, import_folder, lint
+    from ssbench.prepare.own import ImportOptions, check_folder, import_folder
+    from ssbench.prepare.own_checks import FolderLayout
     from ssbench.prepare.own_classes import read_classmap
-    from ssbench.prepare.own_pairs import Layout
 
     if not path.is_dir():
         raise DataError(f"no folder '{path}'", str(path.absolute()), "check the path")
     if name is None:
         raise UsageError("the dataset needs a name", "--name", f"ssbench import {path} --name mine --classes ...")
-    wish = Wish(
+    options = ImportOptions(
         path,
         name,
         read_classmap(classes, path, changes or ()),
-        Layout(images, masks, mask_suffix),
+        FolderLayout(images, masks, mask_suffix),
         1 if grey else 3,
         unlabeled,
         val,
@@ -81,10 +81,13 @@ def import_(
         replace,
     )
     if check:
-        _show_lint(wish, lint(wish, workers, progress_bars()), json)
+        with progress_bars() as bars:
+            result = check_folder(options, workers, bars)
+        _show_check(options, result, json)
         return
     root = paths.data_root(data_root)
-    report = import_folder(wish, root, workers, progress_bars())
+    with progress_bars() as bars:
+        report = import_folder(options, root, workers, bars)
     if json:
         print_json(report.json())
     else:
@@ -114,22 +117,22 @@ def _import_released(path: Path, split: str | None, recipe: str | None, data: Pa
     print(f"  kept: {file}")
 
 
-def _show_lint(wish: Wish, lint: Lint, json: bool) -> None:
+def _show_check(options: ImportOptions, check: FolderCheck, json: bool) -> None:
     """Print what `--check` found on stdout; DataError when something is wrong."""
-    from ssbench.prepare.own import refused
+    from ssbench.prepare.own import findings_error
 
     if json:
-        print_json(lint.json())
+        print_json(check.json())
     else:
-        _show_summary(lint)
-        for finding in lint.findings:
+        _show_summary(check)
+        for finding in check.findings:
             print(f"{finding.kind}: {finding.path}: {finding.detail}")
-    if lint.findings:
-        raise refused(wish, lint)
+    if check.findings:
+        raise findings_error(options, check)
 
 
-def _show(report: Report, root: Path) -> None:
-    _show_summary(report.lint)
+def _show(report: ImportReport, root: Path) -> None:
+    _show_summary(report.check)
     counts = ", ".join(f"{n} {subset}" for subset, n in report.counts.items())
     print(f"{report.name}: {report.state} in {report.seconds:.0f} s: {counts} ({report.bytes / 2**20:.1f} MiB)")
     print(f"  ledger: {report.ledger}")
@@ -142,14 +145,14 @@ def _show(report: Report, root: Path) -> None:
     print(f"  {'then' if not report.splits else 'next'}: {run}")
 
 
-def _show_summary(lint: Lint) -> None:
-    kinds = ", ".join(f"{n} {kind}" for kind, n in lint.masks.items()) or "none"
-    print(f"{len(lint.owns)} images; masks: {kinds}")
-    total = sum(row["pixels"] for row in lint.classes) or 1
+def _show_summary(check: FolderCheck) -> None:
+    kinds = ", ".join(f"{n} {kind}" for kind, n in check.masks.items()) or "none"
+    print(f"{len(check.pairs)} images; masks: {kinds}")
+    total = sum(row["pixels"] for row in check.classes) or 1
     rows: list[list[Any]] = [
         [row["label"], row["class"], row["pixels"], f"{100 * row['pixels'] / total:.2f}", row["images"]]
-        for row in lint.classes
+        for row in check.classes
     ]
     print_rows("labels", ["label", "class", "pixels", "%", "images"], rows)
-    for note in lint.notes:
+    for note in check.notes:
         print(f"note: {note}")

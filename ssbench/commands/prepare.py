@@ -13,7 +13,7 @@ from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ssbench.prepare.cache import CacheReport
-    from ssbench.prepare.prepare import Report
+    from ssbench.prepare.prepare import PrepareReport
 
 
 def prepare(
@@ -39,10 +39,12 @@ def prepare(
         return
     reports = []
     for name in datasets:
-        report = preparation.prepare(name, root, source, workers, progress_bars())
+        with progress_bars() as bars:
+            report = preparation.prepare(name, root, source, workers, bars)
         if not json:
             print(_summary(report), flush=True)
-        cached = pixel_cache.build(name, root, workers, progress_bars()) if cache else None
+        with progress_bars() as bars:
+            cached = pixel_cache.build(name, root, workers, bars) if cache else None
         if cached and not json:
             print(_cache_summary(cached), flush=True)
         reports.append(report.json() | {"cache": cached.json() if cached else None})
@@ -50,7 +52,7 @@ def prepare(
         print_json({"prepared": reports})
 
 
-def _summary(report: Report) -> str:
+def _summary(report: PrepareReport) -> str:
     counts = ", ".join(f"{n} {subset}" for subset, n in report.counts.items())
     lists = f", {report.lists} split lists" if report.lists else ""
     size = f"{report.files} files, {report.bytes / 2**20:.1f} MiB{lists}"
@@ -66,7 +68,8 @@ def _check(datasets: list[str], root: Path, json: bool) -> None:
     """Print what differs from the ledgers of `datasets`; DataError when anything does."""
     from ssbench.prepare.prepare import check
 
-    problems = {name: check(name, root, progress_bars()) for name in datasets}
+    with progress_bars() as bars:
+        problems = {name: check(name, root, bars) for name in datasets}
     if json:
         print_json({"problems": {name: [vars(p) for p in of_dataset] for name, of_dataset in problems.items()}})
     for name, of_dataset in problems.items() if not json else ():

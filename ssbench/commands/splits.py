@@ -86,7 +86,7 @@ def make(
 ) -> None:
     """Draw a split of your own: labeled.txt, unlabeled.txt and split.yaml, to be used as --split."""
     from ssbench.data.open import open_dataset
-    from ssbench.splits.passport import make as draw
+    from ssbench.splits.draw import make as draw
 
     root, parts = paths.data_root(data_root), name.split("/")
     if out is None and (len(parts) != 3 or parts[1] != "custom" or not all(parts)):

@@ -8,14 +8,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from ssbench.data.dataset import Dataset, no_subset, read_grey, read_mask
+from ssbench.data.dataset import Dataset, no_subset, read_float, read_grey, read_mask
 from ssbench.errors import DataError
 
 SUBSETS = {"train": ("train",), "val": ("val",), "test": ("test",), "val+test": ("val", "test")}
 
 
 class Acdc(Dataset):
-    """Prepared by `ssbench prepare acdc`: slices/<id>.png, labels/<id>.png (8-bit grey) and volumes.csv.
+    """Prepared by `ssbench prepare acdc`: slices/<id>, labels/<id>.png and volumes.csv.
+
+    Slices from NIfTI or HDF5 are float32 TIFF, those from PNG stay 8-bit PNG (card: datasets 3).
 
     Volumes are called patient099_frame01 (and 02, the later of the two annotated frames), their slices
     patient099_frame01_slice_1 and on. UniMatch scores on "val+test", 60 volumes; SSL4MIS keeps the two apart.
@@ -38,8 +40,9 @@ class Acdc(Dataset):
         return {name: tuple(f"{name}_slice_{k}" for k in range(1, slices + 1)) for name, _, slices in rows}
 
     def image(self, id: str) -> Image.Image:
-        """The slice, mode L; value / 255 is the intensity."""
-        return read_grey(self.root / "slices" / f"{id}.png")
+        """The slice: mode "F", intensity in [0, 1]; or mode "L", where value / 255 is the intensity."""
+        path = self.root / "slices" / f"{id}.tif"
+        return read_float(path) if path.is_file() else read_grey(path.with_suffix(".png"))
 
     def mask(self, id: str) -> Image.Image:
         """Mode L: 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle."""

@@ -70,6 +70,14 @@ def read_grey(path: Path) -> Image.Image:
     return image
 
 
+def read_float(path: Path) -> Image.Image:
+    """The one-channel float32 picture in `path` as mode F, intensities in [0, 1]; DataError for any other form."""
+    image = read_any(path)
+    if image.mode != "F":
+        raise _refused(path, image.mode, "a float32 grey TIFF")
+    return image
+
+
 def read_mask(path: Path) -> Image.Image:
     """The label values in `path` as mode L: grey values as they are, palette images by index; DataError otherwise."""
     image = read_any(path)

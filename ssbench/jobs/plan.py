@@ -20,7 +20,7 @@ from ssbench.jobs.cost import Amount, Device, Work, WorkCache, cost, speed_kind,
 from ssbench.jobs.job import Places, run_folder
 from ssbench.jobs.progress import read_progress
 from ssbench.jobs.targets import RunName, TargetRuns, target_runs
-from ssbench.prepare.prepare import known, plan_of
+from ssbench.prepare.prepare import known, source_spec
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.results.record import Record
 from ssbench.results.store import ResultStore, settings_digest
@@ -338,7 +338,7 @@ def _disk_of(name: str, data_root: Path) -> DatasetDisk:
     ledger = Ledger.read(data_root / name)
     if ledger is not None:
         return DatasetDisk(name, True, ledger.bytes)
-    archives = plan_of(name).archives if name in known() else None
+    archives = source_spec(name).archives if name in known() else None
     sizes = None if archives is None else [archive.size for archive in archives if not archive.optional]
     is_known = sizes is not None and None not in sizes
     return DatasetDisk(name, False, sum(size or 0 for size in sizes or ()) if is_known else None)

@@ -28,7 +28,7 @@ from ssbench.errors import RecipeError
 from ssbench.jobs.cost import Work
 from ssbench.jobs.step_passes import Passes, StepCount, count_step, counting, small_method, small_net, stand_ins
 from ssbench.methods.base import Method
-from ssbench.prepare.prepare import known, plan_of
+from ssbench.prepare.prepare import known, source_spec
 from ssbench.recipe.quick import CROP
 from ssbench.recipe.recipe import Recipe
 from ssbench.splits.manifest import Partition
@@ -134,7 +134,7 @@ class WorkCounter:
 
     def _images(self, dataset: Dataset, subset: str, few: int | None) -> int:
         """Images (slices) of a subset: as published, else as imported; none where neither is known."""
-        counts = plan_of(dataset.name).counts if dataset.name in known() else {}
+        counts = source_spec(dataset.name).counts if dataset.name in known() else {}
         names = subset.split("+")
         if all(name in counts for name in names):
             return sum(min(counts[name], few or counts[name]) for name in names)

@@ -1,15 +1,13 @@
-"""The decoded cache of a prepared dataset (`prepare --cache`): every image and mask once decoded, as raw bytes.
+"""Writes the decoded cache of a prepared dataset (`prepare --cache`): every image and mask once decoded, as raw bytes.
 
-`<root>/.cache/` holds shards `00000.u8` and on, image after image with its mask behind it, and `index.json`, written
-last. The index says which files it was made from (the ledger's digest) and, where JPEGs are among them, with which
-decoder, so a cache of other pixels is refused, never read. Each shard is whole or not there, with its table beside it
-until the index takes it over: a killed run goes on from there. The ledger does not know the folder: its name has a dot.
+`ssbench.data.cache` describes its files and reads it. Each shard is whole or not there, with its table beside it until
+the index takes it over, so a killed run goes on from there. The cache is no part of the dataset: the name of its folder
+begins with a dot, so no ledger lists it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -19,8 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
+from ssbench.console import Bars
 from ssbench.data.cache import (
     INDEX,
     NAME,
@@ -34,13 +31,19 @@ from ssbench.data.cache import (
 )
 from ssbench.data.dataset import Dataset
 from ssbench.data.ledger import Ledger, no_ledger
-from ssbench.errors import DataError
-from ssbench.files import sha256, write_json
-from ssbench.prepare import ledger
-from ssbench.prepare.files import locked, put, readable_errors, size, sweep
-from ssbench.prepare.job import Job, Progress, Silent, parallel, processors, stage
-from ssbench.prepare.ledger import Problem
-from ssbench.prepare.verify import opened
+from ssbench.errors import DataError, UsageError
+from ssbench.files import (
+    format_bytes,
+    holds_json,
+    read_model,
+    readable_errors,
+    remove_temporary,
+    sha256,
+    write_bytes,
+    write_json,
+)
+from ssbench.prepare.job import PrepareJob, parallel, preparation_lock, processors
+from ssbench.prepare.verify import Problem, lost_files, open_folder
 
 PLAN = "plan.json"
 SHARD = 64_000_000
@@ -65,87 +68,8 @@ class CacheReport:
         return asdict(self)
 
 
-def build(name: str, data_root: Path, workers: int | None = None, progress: Progress | None = None) -> CacheReport:
-    """Make the cache of the prepared dataset `name`, or see that every byte is right; a wrong one is made anew.
-
-    DataError when the dataset is not prepared or its files changed, when the disk is too small (said before a byte is
-    written), or when another process prepares it. What was done before it ended stays: the same command goes on.
-    """
-    began, data_root = time.monotonic(), data_root.absolute()
-    root = (data_root / name).resolve()
-    job = Job(name, data_root, workers=workers or processors(), progress=progress or Silent())
-    with readable_errors(data_root), locked(data_root, name):
-        book = Ledger.read(root)
-        if book is None:
-            raise no_ledger(name, root)
-        index = _finished(root / NAME, book, job.progress)
-        state: Literal["built", "complete"] = "complete" if index else "built"
-        if index is None:
-            index = _build(root, book, job)
-    samples, total = sum(len(s.samples) for s in index.shards), sum(s.bytes for s in index.shards)
-    return CacheReport(state, samples, total, len(index.shards), round(time.monotonic() - began, 3), str(root / NAME))
-
-
-def check(root: Path, progress: Progress | None = None) -> list[Problem]:
-    """What is wrong with the cache of `root`, every byte read; empty when it is right, and when there is none."""
-    folder = root / NAME
-    if not (folder / INDEX).is_file():
-        return []
-    try:
-        book, index = Ledger.read(root), read_index(folder)
-    except DataError as error:
-        return [Problem("changed", f"{NAME}/{INDEX}", f"{error.what}; {rebuild_command(root)}")]
-    if book is None or index is None:
-        return []
-    if reason := why_stale(folder, book, index):
-        return [Problem("changed", NAME, f"{reason}; {rebuild_command(root)}")]
-    changed = _changed(folder, index, progress or Silent())
-    return [Problem("changed", f"{NAME}/{name}", f"other bytes; {rebuild_command(root)}") for name in changed]
-
-
-def _changed(folder: Path, index: Index, progress: Progress) -> list[str]:
-    """Names of the shards whose bytes are not those that were written."""
-    names = []
-    with stage(progress, len(index.shards), f"digests of the cache of {index.dataset}") as told:
-        for number, shard in enumerate(index.shards):
-            if sha256(folder / shard_name(number)) != shard.sha256:
-                names.append(shard_name(number))
-            told.advance()
-    return names
-
-
-def _finished(folder: Path, book: Ledger, progress: Progress) -> Index | None:
-    try:
-        index = read_index(folder)
-    except DataError:  # damaged: made anew
-        return None
-    right = index and not why_stale(folder, book, index) and not _changed(folder, index, progress)
-    return index if right else None
-
-
-def _build(root: Path, book: Ledger, job: Job) -> Index:
-    """All shards, then the index; `root` is prepared, and this process alone is at work in it."""
-    changed = [p for p in ledger.compare(root, book, job.progress, quick=True) if p.kind != "extra"]
-    if changed:
-        what = f"{job.name}: {changed[0].path} is {changed[0].kind} ({len(changed)} such files)"
-        raise DataError(what, str(root / changed[0].path), f"ssbench prepare {job.name} --data-root {job.data_root}")
-    folder, dataset = root / NAME, opened(job.name, str(root))
-    ids = sorted({id for subset in book.counts for id in dataset.ids(subset)})
-    work = _plan(folder, dataset, ids, book)
-    shards = parallel(partial(write_shard, name=job.name, root=str(root)), work, job, f"caching {job.name}")
-    index = Index(
-        dataset=job.name, ledger=book.digest(), jpeg=jpeg_decoder(book), channels=dataset.channels, shards=tuple(shards)
-    )
-    os.sync()
-    put(folder / INDEX, index.model_dump_json().encode())
-    for path in (*folder.glob("*.json"),):
-        if path.name != INDEX:
-            path.unlink()
-    return index
-
-
 @dataclass(frozen=True)
-class Work:
+class ShardTask:
     """One shard to write: its path and the samples in it."""
 
     path: Path
@@ -155,54 +79,130 @@ class Work:
         return str(self.path)  # how a pool names the item that failed
 
 
-def _plan(folder: Path, dataset: Dataset, ids: list[str], book: Ledger) -> list[Work]:
+def build(name: str, data_root: Path, workers: int | None = None, bars: Bars | None = None) -> CacheReport:
+    """Make the cache of the prepared dataset `name`, or see that every byte is right; a wrong one is made anew.
+
+    DataError when the dataset is not prepared or its files changed, when the disk is too small (said before a byte is
+    written), or when another process prepares it. What was done before it ended stays: the same command goes on.
+    """
+    began, data_root = time.monotonic(), data_root.absolute()
+    root = (data_root / name).resolve()
+    job = PrepareJob(name, data_root, workers=workers or processors(), bars=bars or Bars(show=False))
+    with readable_errors(data_root), preparation_lock(data_root, name):
+        ledger = Ledger.read(root)
+        if ledger is None:
+            raise no_ledger(name, root)
+        complete = _complete_index(root / NAME, ledger, job.bars)
+        index = complete or _build(root, ledger, job)
+    return CacheReport(
+        state="complete" if complete else "built",
+        samples=sum(len(shard.samples) for shard in index.shards),
+        bytes=sum(shard.bytes for shard in index.shards),
+        shards=len(index.shards),
+        seconds=round(time.monotonic() - began, 3),
+        path=str(root / NAME),
+    )
+
+
+def check(root: Path, bars: Bars | None = None) -> list[Problem]:
+    """What is wrong with the cache of `root`, every byte read; empty when it is right, and when there is none."""
+    folder, fix = root / NAME, rebuild_command(root)
+    try:
+        ledger, index = Ledger.read(root), read_index(folder)
+    except DataError as error:
+        return [Problem("changed", f"{NAME}/{INDEX}", f"{error.what}; {fix}")]
+    if ledger is None or index is None:
+        return []
+    if reason := why_stale(folder, ledger, index):
+        return [Problem("changed", NAME, f"{reason}; {fix}")]
+    changed = _changed(folder, index, bars or Bars(show=False))
+    return [Problem("changed", f"{NAME}/{name}", f"other bytes; {fix}") for name in changed]
+
+
+def _changed(folder: Path, index: Index, bars: Bars) -> list[str]:
+    """Names of the shards whose bytes are not those that were written."""
+    shards = bars.watch(enumerate(index.shards), f"digests of the cache of {index.dataset}", len(index.shards))
+    return [shard_name(n) for n, shard in shards if sha256(folder / shard_name(n)) != shard.sha256]
+
+
+def _complete_index(folder: Path, ledger: Ledger, bars: Bars) -> Index | None:
+    try:
+        index = read_index(folder)
+    except DataError:  # damaged: made anew
+        return None
+    is_right = index and not why_stale(folder, ledger, index) and not _changed(folder, index, bars)
+    return index if is_right else None
+
+
+def _build(root: Path, ledger: Ledger, job: PrepareJob) -> Index:
+    """All shards, then the index; `root` is prepared, and this process alone is at work in it."""
+    lost = lost_files(root, ledger, job.bars)
+    if lost:
+        what = f"{job.name}: {lost[0].path} is {lost[0].kind} ({len(lost)} such files)"
+        raise DataError(what, str(root / lost[0].path), f"ssbench prepare {job.name} --data-root {job.data_root}")
+    folder, dataset = root / NAME, open_folder(job.name, str(root))
+    ids = sorted({id for subset in ledger.counts for id in dataset.ids(subset)})
+    tasks = _plan(folder, dataset, ids, ledger)
+    shards = parallel(partial(write_shard, name=job.name, root=str(root)), tasks, job, f"caching {job.name}")
+    index = Index(
+        dataset=job.name,
+        ledger=ledger.digest(),
+        jpeg=jpeg_decoder(ledger),
+        channels=dataset.channels,
+        shards=tuple(shards),
+    )
+    os.sync()
+    write_bytes(folder / INDEX, index.model_dump_json().encode(), flush=False)
+    for path in (*folder.glob("*.json"),):
+        if path.name != INDEX:
+            path.unlink()
+    return index
+
+
+def _plan(folder: Path, dataset: Dataset, ids: list[str], ledger: Ledger) -> list[ShardTask]:
     """Which samples go into which shard: as an unfinished run of the same files planned, or anew from nothing."""
     sampled = ids[:: max(1, len(ids) // SAMPLED)]
-    mean = sum(_decoded(dataset, id) for id in sampled) / max(1, len(sampled))
-    plan = {"ledger": book.digest(), "jpeg": jpeg_decoder(book), "samples": max(1, round(SHARD / max(mean, 1)))}
-    if _said(folder / PLAN) != plan:
+    mean = sum(_decoded_bytes(dataset, id) for id in sampled) / max(1, len(sampled))
+    step = max(1, round(SHARD / max(mean, 1)))
+    plan = {"ledger": ledger.digest(), "jpeg": jpeg_decoder(ledger), "samples": step}
+    if not holds_json(folder / PLAN, plan):
         shutil.rmtree(folder, ignore_errors=True)
-    sweep(folder, keep="")
+    remove_temporary(folder)
     (folder / INDEX).unlink(missing_ok=True)
-    _need(folder, round(mean * len(ids)), dataset.name)
+    _need_room(folder, round(mean * len(ids)), dataset.name)
     folder.mkdir(exist_ok=True)
     write_json(folder / PLAN, plan)
-    step = int(plan["samples"] or 1)
     starts = range(0, len(ids), step)
-    return [Work(folder / shard_name(n), tuple(ids[at : at + step])) for n, at in enumerate(starts)]
+    return [ShardTask(folder / shard_name(n), tuple(ids[at : at + step])) for n, at in enumerate(starts)]
 
 
-def _decoded(dataset: Dataset, id: str) -> int:
-    width, height = dataset.image(id).size
-    return width * height * (dataset.channels + 1)
+def _decoded_bytes(dataset: Dataset, id: str) -> int:
+    image = dataset.image(id)
+    if image.mode == "F":
+        what = f"{dataset.name} holds float images, and the cache holds bytes"
+        raise UsageError(what, str(dataset.root), "leave out --cache: it is an option")
+    return image.width * image.height * (dataset.channels + 1)
 
 
-def _said(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _need(folder: Path, total: int, name: str) -> None:
+def _need_room(folder: Path, total: int, name: str) -> None:
     """DataError unless the disk has room for a cache of about `total` bytes, less what is there of it."""
     missing = total - sum(path.stat().st_size for path in folder.glob("*.u8"))
     free = shutil.disk_usage(folder.parent).free
     if missing > free:
-        what = f"the cache of {name} needs about {size(missing)} more, {size(free)} are free"
-        raise DataError(what, str(folder), "free some space, or do without --cache: it is an option")
+        what = f"the cache of {name} needs about {format_bytes(missing)} more, {format_bytes(free)} are free"
+        raise DataError(what, str(folder), "free some space, or leave out --cache: it is an option")
 
 
-def write_shard(work: Work, name: str, root: str) -> Shard:
+def write_shard(task: ShardTask, name: str, root: str) -> Shard:
     """Decode the samples of one shard into its file, unless an earlier run did; its table."""
-    table = work.path.with_suffix(".json")
-    if done := _done(work, table):
-        return done
+    table = task.path.with_suffix(".json")
+    if earlier := _earlier_shard(task, table):
+        return earlier
     samples, digest = {}, hashlib.sha256()
-    dataset = opened(name, root)
-    with tempfile.NamedTemporaryFile(dir=work.path.parent, prefix=f".{work.path.name}.", delete=False) as file:
+    dataset = open_folder(name, root)
+    with tempfile.NamedTemporaryFile(dir=task.path.parent, prefix=f".{task.path.name}.", delete=False) as file:
         try:
-            for id in work.ids:
+            for id in task.ids:
                 image, mask = dataset.image(id), dataset.mask(id)
                 if image.size != mask.size:
                     raise DataError(f"{id}: mask of {mask.size} beside an image of {image.size} pixels", root)
@@ -213,18 +213,19 @@ def write_shard(work: Work, name: str, root: str) -> Shard:
             shard = Shard(bytes=file.tell(), sha256=digest.hexdigest(), samples=samples)
             file.flush()
             os.fsync(file.fileno())
-            Path(file.name).replace(work.path)
+            Path(file.name).replace(task.path)
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
-    put(table, shard.model_dump_json().encode())
+    write_bytes(table, shard.model_dump_json().encode(), flush=False)
     return shard
 
 
-def _done(work: Work, table: Path) -> Shard | None:
+def _earlier_shard(task: ShardTask, table: Path) -> Shard | None:
+    """The table of a shard that an earlier run wrote whole; None where it has to be written."""
     try:
-        shard = Shard.model_validate_json(table.read_bytes())
-        whole = work.path.stat().st_size == shard.bytes
-    except (OSError, ValidationError):
+        shard = read_model(table, Shard, "table of a shard", "it is written again")
+        is_whole = task.path.stat().st_size == shard.bytes
+    except (OSError, DataError):
         return None
-    return shard if whole and tuple(shard.samples) == work.ids else None
+    return shard if is_whole and tuple(shard.samples) == task.ids else None

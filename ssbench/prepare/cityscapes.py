@@ -1,8 +1,7 @@
-"""Cityscapes: images as they are, trainId masks made here from the official label ids.
+"""Converts Cityscapes: images as they are, trainId masks made here from the official label ids.
 
 The masks every split list names (`_gtFine_labelTrainIds.png`) are not in the archive, and the copies others pass on
-are against the terms. A lookup table gives what the official tool draws from the polygons: both start from "ignore"
-and leave out licence plates.
+are against the terms. A lookup table gives what the official tool draws from the polygons (card: datasets 2).
 """
 
 from __future__ import annotations
@@ -17,8 +16,19 @@ from PIL import Image
 from ssbench.data.cityscapes import CITIES, Cityscapes
 from ssbench.data.dataset import read_mask
 from ssbench.errors import DataError
-from ssbench.prepare.convert import Labels, Pair, as_mask, need_all, need_folder, owned, put_list, put_pair, some
-from ssbench.prepare.prepare import Archive, Job, parallel
+from ssbench.files import shown
+from ssbench.prepare.convert import (
+    ConvertTask,
+    Labels,
+    as_mask,
+    first_few,
+    may_link,
+    need_all,
+    need_folder,
+    put_list,
+    put_pair,
+)
+from ssbench.prepare.job import Archive, PrepareJob, parallel
 from ssbench.splits.lists import IDS
 
 ARCHIVES = (
@@ -41,7 +51,7 @@ TRAIN_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 3
 LABELS = 34  # label ids are 0..33; the -1 of licence plates is stored nowhere
 
 
-def convert(source: Path, dest: Path, job: Job) -> None:
+def convert(source: Path, dest: Path, job: PrepareJob) -> None:
     """Write images, trainId masks and lists of train and val below `dest`; what an earlier run finished stays.
 
     DataError names a missing, damaged or ill-labelled file. Whether all ids are there is for the caller to count, so
@@ -50,42 +60,44 @@ def convert(source: Path, dest: Path, job: Job) -> None:
     job.declare(masks="trainIds by lookup table from gtFine labelIds")
     images = need_folder("cityscapes", source, "leftImg8bit", "*/*/*_leftImg8bit.png", ARCHIVES[0].name)
     labels = need_folder("cityscapes", source, "gtFine", "*/*/*_gtFine_labelIds.png", ARCHIVES[1].name)
-    pairs = {subset: find_pairs(images / subset, labels / subset, Cityscapes(dest)) for subset in CITIES}
-    for subset, found in pairs.items():
-        work = [pair for pair in found.values() if not pair.finished]
-        parallel(partial(convert_pair, link=owned(source, job)), work, job, f"cityscapes: {subset}")
-        put_list(dest / f"{subset}.txt", found)
+    tasks = {subset: find_pairs(images / subset, labels / subset, Cityscapes(dest)) for subset in CITIES}
+    for subset, by_id in tasks.items():
+        work = [task for task in by_id.values() if not task.is_finished]
+        parallel(partial(convert_pair, link=may_link(source, job)), work, job, f"cityscapes: {subset}")
+        put_list(dest / f"{subset}.txt", by_id)
 
 
-def find_pairs(images: Path, labels: Path, target: Cityscapes) -> dict[str, Pair]:
+def find_pairs(images: Path, labels: Path, target: Cityscapes) -> dict[str, ConvertTask]:
     """Id -> files of one subset, in order; DataError names what has no partner, or lies where it does not belong."""
     photos, masks = _by_id(images, "_leftImg8bit.png"), _by_id(labels, "_gtFine_labelIds.png")
     need_all(photos, masks, lambda id: labels / id.split("_")[0] / f"{id}_gtFine_labelIds.png", "label files")
     need_all(masks, photos, lambda id: images / id.split("_")[0] / f"{id}_leftImg8bit.png", "images")
-    return {id: Pair(photos[id], masks[id], target.image_path(id), target.mask_path(id)) for id in sorted(photos)}
+    return {
+        id: ConvertTask(photos[id], masks[id], target.image_path(id), target.mask_path(id)) for id in sorted(photos)
+    }
 
 
 def _by_id(folder: Path, end: str) -> dict[str, Path]:
-    found = {p.name.removesuffix(end): p for p in sorted(folder.glob(f"*/*{end}")) if not p.name.startswith(".")}
-    for id, path in found.items():
+    paths = {p.name.removesuffix(end): p for p in sorted(folder.glob(f"*/*{end}")) if not p.name.startswith(".")}
+    for id, path in paths.items():
         city = path.parent.name
         if not re.fullmatch(IDS["cityscapes"], id) or id.split("_")[0] != city or city not in CITIES[folder.name]:
-            what = f"{path.name} does not belong in {folder.name}/{city}"
-            raise DataError(what, str(path), "bring the folders as the official archives have them")
-    return found
+            what = f"{shown(path.name)} does not belong in {folder.name}/{shown(city)}"
+            raise DataError(what, shown(path), "bring the folders as the official archives have them")
+    return paths
 
 
-def convert_pair(pair: Pair, link: bool) -> None:
+def convert_pair(task: ConvertTask, link: bool) -> None:
     """Write one image and its trainId mask."""
-    mask = to_train_ids(read_mask(pair.labels), pair.labels)
-    put_pair(pair, mask, len(Cityscapes.classes), link)
+    mask = to_train_ids(read_mask(task.labels), task.labels)
+    put_pair(task, mask, len(Cityscapes.classes), link)
 
 
 def to_train_ids(labels: Image.Image, origin: Path) -> Image.Image:
     """Label ids (mode L, 0..33) to trainIds (mode L, 0..18, 255); DataError naming `origin` for any other value."""
-    wrong = [value for value, count in enumerate(labels.histogram()) if count and value >= LABELS]
-    if wrong:
-        what = f"{origin.name} has label ids {some(wrong)}; allowed are 0..{LABELS - 1}"
+    unknown = [value for value, count in enumerate(labels.histogram()) if count and value >= LABELS]
+    if unknown:
+        what = f"{origin.name} has label ids {first_few(unknown)}; allowed are 0..{LABELS - 1}"
         raise DataError(what, str(origin), "bring the labelIds file of the official archive")
     return as_mask(_table()[np.asarray(labels)])
 

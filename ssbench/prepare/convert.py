@@ -1,7 +1,8 @@
-"""What the converters of VOC, Cityscapes and COCO share: finding folders, naming what is missing, placing pairs."""
+"""What the converters share: writing images and masks, finding folders in a source, naming what is missing."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -12,16 +13,80 @@ from PIL import Image
 
 from ssbench.data.dataset import bad_values
 from ssbench.errors import DataError
-from ssbench.prepare.files import intact, put, put_copy, put_png
-from ssbench.prepare.job import Job
-from ssbench.prepare.sources import downloads
+from ssbench.files import shown, write_bytes
+from ssbench.prepare.job import PrepareJob
 from ssbench.splits.lists import dump
 
 Labels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+ENDINGS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
+"""The last bytes of a picture that is whole."""
+
+
+def put(path: Path, data: bytes) -> None:
+    """`write_bytes` without waiting for the disk: the ledger is written after one flush of everything."""
+    write_bytes(path, data, flush=False)
+
+
+def put_png(path: Path, image: Image.Image) -> None:
+    """`image` as a PNG of its mode, by `put`."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    put(path, buffer.getvalue())
+
+
+def put_tiff(path: Path, image: Image.Image) -> None:
+    """`image` (mode "F", float32) as a TIFF, compressed without loss, by `put`."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="TIFF", compression="tiff_adobe_deflate")
+    put(path, buffer.getvalue())
+
+
+def put_copy(source: Path, path: Path) -> None:
+    """The bytes of `source` as `path`, by `put`, unless they are there; DataError when `source` is missing."""
+    if not source.is_file():
+        raise DataError(f"no file {shown(source.name)}", shown(source), "is the source complete?")
+    if not (is_intact(path) and path.stat().st_size == source.stat().st_size):
+        put(path, source.read_bytes())
+
+
+def put_link(source: Path, path: Path) -> None:
+    """`source` as `path` without a second copy on disk where the file system allows it, else copied."""
+    if path.exists() and path.samefile(source):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), path)
+    except OSError:  # another disk, no permission, no links: copying mends them all, or raises its own error
+        put_copy(source, path)
+
+
+def put_list(path: Path, ids: Iterable[str]) -> None:
+    """A list of ids, sorted, one a line; untouched when it is there already."""
+    text = dump(ids).encode()
+    if not path.is_file() or path.read_bytes() != text:
+        put(path, text)
+
+
+def is_intact(path: Path) -> bool:
+    """True when `path` is a whole picture, or another file that is not empty: not worth converting again.
+
+    A PNG or JPEG is whole when it ends as one. A TIFF has no mark at its end, so it is decoded.
+    """
+    try:
+        if path.suffix == ".tif":
+            with Image.open(path) as image:
+                image.load()
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 8))
+            return size > 0 and file.read().endswith(ENDINGS.get(path.suffix, b""))
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)
-class Pair:
+class ConvertTask:
     """One image and where its labels come from (`labels`), and the two files to be written."""
 
     image: Path
@@ -33,54 +98,39 @@ class Pair:
         return str(self.image)  # how a pool names the item that failed
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """True when an earlier run wrote both files whole."""
-        return intact(self.to_image) and intact(self.to_mask)
+        return is_intact(self.to_image) and is_intact(self.to_mask)
 
 
-def owned(source: Path, job: Job) -> bool:
+def may_link(source: Path, job: PrepareJob) -> bool:
     """True when `source` is what this job unpacked: its files may be linked, and the unpacked folder goes away.
 
     A user's own files are copied: a link would let an accident to one side destroy the other.
     """
-    return source.is_relative_to(downloads(job))
+    return source.is_relative_to(job.downloads)
 
 
-def put_pair(pair: Pair, mask: Image.Image, classes: int, link: bool) -> None:
-    """Place the image and its `mask` (mode L), the mask last; DataError naming `pair.labels` when the two do not fit.
+def put_pair(task: ConvertTask, mask: Image.Image, classes: int, link: bool) -> None:
+    """Place the image and its `mask` (mode L), the mask last; DataError when the two do not fit.
 
-    Only the header of the image is read; that all of it can be decoded is for `prepare` to verify.
+    Only the header of the image is read here. `prepare` decodes all of it afterwards, when it verifies the dataset.
     """
-    origin = pair.labels
-    wrong = bad_values(mask, classes)
-    if wrong:
-        what = f"{origin.name} has label values {some(wrong)}; allowed are 0..{classes - 1} and 255"
+    origin = task.labels
+    unknown = bad_values(mask, classes)
+    if unknown:
+        what = f"{origin.name} has label values {first_few(unknown)}; allowed are 0..{classes - 1} and 255"
         raise DataError(what, str(origin), "bring a good copy of it (label values, not grey levels of a palette)")
-    shape = _size(pair.image)
-    if mask.size != shape:
-        what = f"{pair.image.name} is {_by(shape)}, its mask in {origin.name} is {_by(mask.size)}"
-        raise DataError(what, str(pair.image), "bring image and mask of one release")
-    (put_link if link else put_copy)(pair.image, pair.to_image)
-    put_png(pair.to_mask, mask)
-
-
-def put_link(source: Path, path: Path) -> None:
-    """`source` as `path` without a second copy on disk where the file system allows it, else copied."""
-    if path.exists() and path.samefile(source):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
     try:
-        os.link(source.resolve(), path)
-    except OSError:  # another disk, no permission, no links: copying mends them all, or tells its own error
-        put_copy(source, path)
-
-
-def put_list(path: Path, ids: Iterable[str]) -> None:
-    """A list of ids, sorted, one a line; untouched when it is there already."""
-    text = dump(ids).encode()
-    if not path.is_file() or path.read_bytes() != text:
-        put(path, text)
+        with Image.open(task.image) as image:
+            width, height = image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{task.image.name} cannot be read: {error}", str(task.image), "bring a good copy") from error
+    if mask.size != (width, height):
+        what = f"{task.image.name} is {width}x{height}, its mask in {origin.name} is {mask.width}x{mask.height}"
+        raise DataError(what, str(task.image), "bring image and mask of one release")
+    (put_link if link else put_copy)(task.image, task.to_image)
+    put_png(task.to_mask, mask)
 
 
 def as_mask(labels: Labels) -> Image.Image:
@@ -94,14 +144,14 @@ def find_folder(source: Path, name: str, holds: str) -> Path | None:
     Archives are unpacked, and kept by users, up to four folders deep; what macOS adds to zips is passed over.
     """
     tail, source = Path(name).parts, source.absolute()
-    ahead = [source] if source.parts[-len(tail) :] == tail else []
-    ahead += [source.parent / name] if source.name == tail[0] else []
+    candidates = [source] if source.parts[-len(tail) :] == tail else []
+    candidates += [source.parent / name] if source.name == tail[0] else []
     for depth in range(5):
-        ahead += sorted(source.glob("*/" * depth + name))
-        for folder in ahead:
+        candidates += sorted(source.glob("*/" * depth + name))
+        for folder in candidates:
             if "__MACOSX" not in folder.parts and folder.is_dir() and next(folder.glob(holds), None):
                 return folder
-        ahead = []
+        candidates = []
     return None
 
 
@@ -120,30 +170,15 @@ def stems(folder: Path, pattern: str) -> set[str]:
     return {path.name.removesuffix(end) for path in folder.glob(pattern) if not path.name.startswith(".")}
 
 
-def need_all(wanted: Collection[str], there: Collection[str], path: Callable[[str], Path], what: str) -> None:
-    """DataError naming the first missing files, and how many of how many, unless all `wanted` ids are `there`."""
-    lost = sorted(set(wanted) - set(there))
-    if lost:
-        names = ", ".join(path(id).name for id in lost[:3]) + (", ..." if len(lost) > 3 else "")
-        raise DataError(
-            f"{len(lost)} of {len(wanted)} {what} missing: {names}",
-            str(path(lost[0])),
-            "is the archive complete? unpack it again, or fetch it again",
-        )
+def need_all(ids: Collection[str], present: Collection[str], path: Callable[[str], Path], what: str) -> None:
+    """DataError naming the first missing files, and how many of how many, unless all `ids` are `present`."""
+    missing = sorted(set(ids) - set(present))
+    if missing:
+        names = ", ".join(shown(path(id).name) for id in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        fix = "is the archive complete? unpack it again, or fetch it again"
+        raise DataError(f"{len(missing)} of {len(ids)} {what} missing: {names}", shown(path(missing[0])), fix)
 
 
-def some(values: list[int]) -> str:
-    """The first few of `values` for a message."""
+def first_few(values: list[int]) -> str:
+    """The first five of `values` for a message."""
     return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{path.name} cannot be read: {error}", str(path), "bring a good copy of it") from error
-
-
-def _by(shape: tuple[int, int]) -> str:
-    return f"{shape[0]}x{shape[1]}"

@@ -1,7 +1,7 @@
-"""Downloads that survive bad networks: resumed by byte range, verified, tried again, from one mirror after another.
+"""Downloads archives over bad networks: resumed by byte range, verified, tried again, one mirror after another.
 
-Written on urllib, not on torchvision's helper: that one neither resumes nor gives up on a stalled connection, knows no
-mirrors and no SHA-256, and imports torch, which `ssbench prepare` does without.
+Written on urllib, not on torchvision's helper: that one neither resumes nor gives up on a stalled connection, has no
+mirrors and no SHA-256, and imports torch, which `ssbench prepare` does not need.
 """
 
 from __future__ import annotations
@@ -9,30 +9,32 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
-import json
 import re
 import shutil
 import time
 import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from ssbench import __version__
+from ssbench.console import Bar, Bars
 from ssbench.errors import DataError
-from ssbench.files import write_json
-from ssbench.prepare.files import FULL, disk_full, readable_errors, size
-from ssbench.prepare.job import Archive, Progress, Silent, stage
+from ssbench.files import FULL, disk_full, format_bytes, read_model, readable_errors, write_json
+from ssbench.prepare.job import Archive
 
 BLOCK = 1 << 18
 GONE = (400, 401, 403, 404, 405, 410, 451)  # asking the same address again will not help
-BROKEN = (OSError, http.client.HTTPException)  # of the network: timeouts, resets, refusals, cuts
+BROKEN = (OSError, http.client.HTTPException, ValueError)
+"""What a network or a server does wrong: timeouts, resets, refusals, cuts; ValueError is a redirect to no address."""
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a download bears with a server; times in seconds.
+class RetryPolicy:
+    """How long a download keeps trying one server; times in seconds.
 
     `tries` requests in a row that bring no new byte, a `pause` between them (doubled each time, up to `longest`), and
     `stall` without a byte before a connection counts as dead.
@@ -44,47 +46,49 @@ class Patience:
     stall: float = 30.0
 
 
-@dataclass(frozen=True)
-class Origin:
+class PartialDownload(BaseModel):
     """What a `.part` file is the beginning of: its address, a validator (ETag or date), and the size of the whole."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
 
     url: str
     validator: str | None
     total: int | None
 
 
-class _Refused(Exception):  # noqa: N818  it is a verdict on a mirror, caught below
+class _MirrorRefused(Exception):  # noqa: N818  caught below
     """This mirror will not deliver; the next one may."""
 
 
-class _Broken(http.client.HTTPException):
+class _RequestFailed(http.client.HTTPException):
     """This request failed; the next one may not."""
 
 
 def fetch(
-    archive: Archive, folder: Path, fix: str, progress: Progress | None = None, patience: Patience | None = None
+    archive: Archive, folder: Path, fix: str, bars: Bars | None = None, policy: RetryPolicy | None = None
 ) -> Path:
     """`folder/archive.name`, whole and verified, from the first mirror that delivers it; kept when it is there already.
 
-    What came so far stands in `<name>.part`, also after an error or Ctrl-C, and the next call goes on from there.
+    What has arrived is in `<name>.part`, also after an error or Ctrl-C, and the next call goes on from there.
     DataError when no mirror delivers (its fix is `fix`, the steps by hand) and when the disk is full.
     """
     target = folder / archive.name
     if target.is_file():
-        if wrong(target, archive) is None:
+        if mismatch(target, archive) is None:
             return target
         target.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     reasons = []
     for url in archive.urls:
         try:
-            return _from_mirror(url, archive, target, progress or Silent(), patience or Patience())
-        except _Refused as refused:
+            with (bars or Bars(show=False)).stage(f"downloading {archive.name}", archive.size, in_bytes=True) as bar:
+                return _from_mirror(url, archive, target, bar, policy or RetryPolicy())
+        except _MirrorRefused as refused:
             reasons.append(f"{url}: {refused}")
     raise DataError(f"{archive.name} could not be downloaded", "; ".join(reasons), fix)
 
 
-def wrong(path: Path, archive: Archive) -> str | None:
+def mismatch(path: Path, archive: Archive) -> str | None:
     """What is wrong with `path` by the published size and checksums; None when all agree, or none is published."""
     there = path.stat().st_size
     if archive.size is not None and there != archive.size:
@@ -92,66 +96,64 @@ def wrong(path: Path, archive: Archive) -> str | None:
     for kind, expected in (("sha256", archive.sha256), ("md5", archive.md5)):
         if expected is not None:
             with readable_errors(path), path.open("rb") as file:
-                found = hashlib.file_digest(file, kind).hexdigest()
-            if found != expected:
-                return f"{kind} {found}, not {expected}"
+                digest = hashlib.file_digest(file, kind).hexdigest()
+            if digest != expected:
+                return f"{kind} {digest}, not {expected}"
     return None
 
 
-def _from_mirror(url: str, archive: Archive, target: Path, progress: Progress, patience: Patience) -> Path:
-    """One address, tried until it delivers; tries are counted since the file was last longer than ever before."""
-    part, reason, most, tries = target.with_name(f"{target.name}.part"), "", 0, 0
-    with stage(progress, archive.size or 0, f"downloading {archive.name}"):
-        while tries < patience.tries:
-            if tries:
-                time.sleep(min(patience.longest, patience.pause * 2 ** (tries - 1)))
-            tries += 1
-            try:
-                whole = _attempt(url, archive, part, progress, patience.stall)
-                return _verified(part, archive, target, whole)
-            except BROKEN as error:
-                reason = str(error) or type(error).__name__
-            if _length(part) > most:
-                most, tries = _length(part), 1
-    raise _Refused(f"{reason} ({patience.tries} tries)")
+def _from_mirror(url: str, archive: Archive, target: Path, bar: Bar, policy: RetryPolicy) -> Path:
+    """One address, tried until it delivers. Tries count anew whenever a request brought new bytes."""
+    part, reason, longest, tries = target.with_name(f"{target.name}.part"), "", 0, 0
+    while tries < policy.tries:
+        if tries:
+            time.sleep(min(policy.longest, policy.pause * 2 ** (tries - 1)))
+        tries += 1
+        try:
+            is_whole = _attempt(url, archive, part, bar, policy.stall)
+            return _verified(part, archive, target, is_whole)
+        except BROKEN as error:
+            reason = str(error) or type(error).__name__
+        if _length(part) > longest:
+            longest, tries = _length(part), 1
+    raise _MirrorRefused(f"{reason} ({policy.tries} tries)")
 
 
-def _verified(part: Path, archive: Archive, target: Path, whole: bool) -> Path:
+def _verified(part: Path, archive: Archive, target: Path, is_whole: bool) -> Path:
     """`part` renamed to `target` when right; wrong pieces are thrown away, a wrong whole is the mirror's fault."""
-    reason = wrong(part, archive)
+    reason = mismatch(part, archive)
     if reason is not None:
         _drop(part)
-        raise _Refused(reason) if whole else _Broken(reason)
+        raise _MirrorRefused(reason) if is_whole else _RequestFailed(reason)
     part.replace(target)
     _meta(part).unlink(missing_ok=True)
     return target
 
 
-def _attempt(url: str, archive: Archive, part: Path, progress: Progress, stall: float) -> bool:
+def _attempt(url: str, archive: Archive, part: Path, bar: Bar, stall: float) -> bool:
     """One request for what `part` lacks, or for everything where that cannot be; True when it brought everything."""
-    origin = _origin(part, url, known=bool(archive.md5 or archive.sha256))
+    origin = _resumable(part, url, has_checksum=bool(archive.md5 or archive.sha256))
     have = _length(part) if origin else 0
     if origin and origin.total == have:
         return False
     with _open(url, have, origin, part, stall) as reply:
         have, total = _offer(reply, have, origin, part)
         if archive.size is not None and total not in (None, archive.size):
-            raise _Refused(f"offers {total} bytes, not {archive.size}")
+            raise _MirrorRefused(f"offers {total} bytes, not {archive.size}")
         if total is not None and total - have > shutil.disk_usage(part.parent).free:
             raise disk_full(part, total - have)
         with readable_errors(part):
-            write_json(_meta(part), asdict(Origin(url, _validator(reply), total)))
+            write_json(_meta(part), PartialDownload(url=url, validator=_validator(reply), total=total).model_dump())
             part.touch()
-        progress.start(total or 0, f"downloading {archive.name}")
-        progress.advance(have)
-        _append(reply, part, have, total, progress)
+        bar.restart(total, have)
+        _append(reply, part, have, total, bar)
     return have == 0
 
 
-def _open(url: str, have: int, origin: Origin | None, part: Path, stall: float) -> Any:
-    """The reply to a request for `url` from byte `have` on; _Refused where asking again is no use."""
+def _open(url: str, have: int, origin: PartialDownload | None, part: Path, stall: float) -> Any:
+    """The reply to a request for `url` from byte `have` on; _MirrorRefused where asking again is no use."""
     if not url.startswith(("http://", "https://")):
-        raise _Refused("not an http address")
+        raise _MirrorRefused("not an http address")
     headers = {"User-Agent": f"ssbench/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -165,24 +167,24 @@ def _open(url: str, have: int, origin: Origin | None, part: Path, stall: float) 
         if error.code == 416:  # nothing from there on: it is another, shorter file by now
             _drop(part)
         if error.code in GONE:
-            raise _Refused(f"HTTP {error.code} {error.reason}") from None
-        raise _Broken(f"HTTP {error.code} {error.reason}") from error
+            raise _MirrorRefused(f"HTTP {error.code} {error.reason}") from None
+        raise _RequestFailed(f"HTTP {error.code} {error.reason}") from error
 
 
-def _offer(reply: Any, have: int, origin: Origin | None, part: Path) -> tuple[int, int | None]:
+def _offer(reply: Any, have: int, origin: PartialDownload | None, part: Path) -> tuple[int, int | None]:
     """(first byte, size of the whole) of what is sent: the rest as asked, or everything when ranges are ignored."""
     if reply.status != 206:
         length = reply.headers.get("Content-Length")
         return 0, int(length) if length else None
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", reply.headers.get("Content-Range", ""))
-    total = int(found[2]) if found and found[2] != "*" else None
-    if not found or int(found[1]) != have or (origin and origin.total not in (None, total)):
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", reply.headers.get("Content-Range", ""))
+    total = int(match[2]) if match and match[2] != "*" else None
+    if not match or int(match[1]) != have or (origin and origin.total not in (None, total)):
         _drop(part)
-        raise _Broken("the server offers another piece than was asked for")
+        raise _RequestFailed("the server offers another piece than was asked for")
     return have, total
 
 
-def _append(reply: Any, part: Path, have: int, total: int | None, progress: Progress) -> None:
+def _append(reply: Any, part: Path, have: int, total: int | None, bar: Bar) -> None:
     """Write the body of `reply` behind the first `have` bytes of `part`; an error when it is not `total` in the end."""
     with part.open("r+b", buffering=0) as out:
         out.seek(have)
@@ -190,9 +192,9 @@ def _append(reply: Any, part: Path, have: int, total: int | None, progress: Prog
         while block := reply.read(BLOCK):
             _store(out, block, part, None if total is None else total - have)
             have += len(block)
-            progress.advance(len(block))
+            bar.advance(len(block))
     if total is not None and have != total:
-        raise _Broken(f"cut off at {size(have)} of {size(total)}")
+        raise _RequestFailed(f"cut off at {format_bytes(have)} of {format_bytes(total)}")
 
 
 def _store(out: io.FileIO, block: bytes, part: Path, needed: int | None) -> None:
@@ -208,14 +210,14 @@ def _store(out: io.FileIO, block: bytes, part: Path, needed: int | None) -> None
             raise
 
 
-def _origin(part: Path, url: str, known: bool) -> Origin | None:
+def _resumable(part: Path, url: str, has_checksum: bool) -> PartialDownload | None:
     """Where `part` came from, when it is worth going on with: from `url`, or anywhere if a checksum will tell."""
     try:
-        origin = Origin(**json.loads(_meta(part).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        origin = read_model(_meta(part), PartialDownload, "download state", "delete it: the download begins again")
+    except DataError:  # none, or damaged: begin again
         return None
-    same = origin.url == url and (origin.validator or origin.total is not None)
-    return origin if part.is_file() and (same or known) else None
+    is_same = origin.url == url and (origin.validator or origin.total is not None)
+    return origin if part.is_file() and (is_same or has_checksum) else None
 
 
 def _validator(reply: Any) -> str | None:

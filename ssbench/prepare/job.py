@@ -1,8 +1,7 @@
-"""What every `prepare_<name>.py` works with: the archives it names, the job it is given, and a pool of processes."""
+"""What every converter works with: the archives it names, the job it is given, and a pool of processes."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -12,16 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ssbench import __version__
+from ssbench.console import Bar, Bars
 from ssbench.errors import DataError
-from ssbench.files import write_json
-from ssbench.prepare.files import readable_errors
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as Rich
-    from rich.progress import TaskID
+from ssbench.files import holds_json, locked, readable_errors, write_json
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,117 +40,50 @@ class Archive:
     replaces: str = ""
 
 
-class Progress(Protocol):
-    """How far a stage is: `start` (again under the same label: anew), `advance`, `stop`; a step is a file or a byte."""
-
-    def start(self, total: int, label: str) -> None:
-        """Begin a stage of `total` steps (0: unknown) called `label`."""
-
-    def advance(self, n: int = 1) -> None:
-        """`n` more steps are done."""
-
-    def stop(self) -> None:
-        """The stage ended, well or badly."""
-
-
-class Silent:
-    """A progress that says nothing."""
-
-    def start(self, total: int, label: str) -> None:
-        """Nothing."""
-
-    def advance(self, n: int = 1) -> None:
-        """Nothing."""
-
-    def stop(self) -> None:
-        """Nothing."""
-
-
-class Bar:
-    """A rich progress bar on stderr, one line a stage; a stage started again under its label begins anew."""
-
-    def __init__(self) -> None:
-        self._rich: Rich | None = None
-        self._task: TaskID | None = None
-        self._label = ""
-
-    def start(self, total: int, label: str) -> None:
-        """A new line for the stage `label`, or its line from the beginning."""
-        if self._rich is not None and self._task is not None and label == self._label:
-            self._rich.reset(self._task, total=total or None)
-            return
-        self.stop()
-        self._rich, self._label = _line(), label
-        self._task = self._rich.add_task(label, total=total or None)
-        self._rich.start()
-
-    def advance(self, n: int = 1) -> None:
-        """Move the bar."""
-        if self._rich is not None and self._task is not None:
-            self._rich.advance(self._task, n)
-
-    def stop(self) -> None:
-        """Leave the line as it is."""
-        if self._rich is not None:
-            self._rich.stop()
-        self._rich = self._task = None
-
-
-def _line() -> Rich:
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Rich
-
-    columns = (TextColumn("{task.description:32}"), BarColumn(), TaskProgressColumn(show_speed=True))
-    return Rich(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
-
-
-@contextmanager
-def stage(progress: Progress, total: int, label: str) -> Iterator[Progress]:
-    """`progress` started, and stopped however the block ends."""
-    progress.start(total, label)
-    try:
-        yield progress
-    finally:
-        progress.stop()
-
-
 @dataclass
-class Job:
-    """One preparation: what is prepared where, from what, with how many processes.
+class PrepareJob:
+    """One preparation: which dataset, from what, with how many processes.
 
-    `settings` go into the ledger: how the files were made. `convert` gives them once, first thing, through `declare`.
-    A job stays in its process (its progress holds threads): give workers paths, not the job.
+    `settings` go into the ledger: how the files were made. A converter gives them once, first thing, to `declare`.
+    A job stays in its process (its bars hold threads): give workers paths, not the job.
     """
 
     name: str
     data_root: Path
     source: Path | None = None
     workers: int = 1
-    progress: Progress = field(default_factory=Silent)
+    bars: Bars = field(default_factory=lambda: Bars(show=False))
     settings: dict[str, Any] = field(default_factory=dict)
-    marker: Path | None = None  # <unfinished folder>/.settings.json, set by prepare
+    marker: Path | None = None  # <unfinished folder>/.settings.json, set by `prepare`
+
+    @property
+    def downloads(self) -> Path:
+        """The folder of the dataset's archives: downloaded, or put there by hand."""
+        return self.data_root / "downloads" / self.name
 
     def declare(self, **settings: Any) -> None:
         """State how files are made, before the first one is; files of an unfinished run made otherwise are dropped."""
         self.settings.update(settings)
-        if self.marker is None:
-            return
-        said = self.statement(self.settings)
-        if _said(self.marker) != said:
+        if self.marker is not None and not holds_json(self.marker, self.statement(self.settings)):
             shutil.rmtree(self.marker.parent, ignore_errors=True)
-            write_json(self.marker, said)
+            write_json(self.marker, self.statement(self.settings))
 
     def statement(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What two runs must have in common for the second to go on with the files of the first."""
         return {"tool": __version__, "source": str(self.source), "settings": settings}
 
 
-def _said(marker: Path) -> object:
-    try:
-        return json.loads(marker.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+@contextmanager
+def preparation_lock(data_root: Path, name: str) -> Iterator[None]:
+    """Only one process works on `data_root/name` at a time; the second gets a DataError at once, naming the first."""
+    path = data_root / f".{name}.lock"
+
+    def busy(holder: str) -> DataError:
+        what = f"{name} is being prepared by another process ({holder})"
+        return DataError(what, str(path), f"wait until it ends, then: ssbench prepare {name}")
+
+    with locked(path, busy, f"process {os.getpid()} on {os.uname().nodename}"):
+        yield
 
 
 def processors() -> int:
@@ -163,46 +91,37 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def parallel(function: Callable[[T], R], items: Sequence[T], job: Job, label: str) -> list[R]:
+def parallel(function: Callable[[T], R], items: Sequence[T], job: PrepareJob, label: str) -> list[R]:
     """`function` of every item, in order, on `job.workers` processes (in this one when there is little to do).
 
     `function` and items are pickled: a module-level function, or `functools.partial` of one. The first error ends the
     work and names its item: an OSError becomes a DataError, any other error gets a note. Ctrl-C ends it cleanly too.
     """
-    with stage(job.progress, len(items), label) as progress:
+    with job.bars.stage(label, len(items)) as bar:
         if job.workers <= 1 or len(items) < FEW:
-            return _here(function, items, progress)
+            return [result for item in items for result in _run_chunk(function, [item], bar)]
         size = max(1, min(16, len(items) // (job.workers * 4)))
         chunks = [items[i : i + size] for i in range(0, len(items), size)]
-        return [result for part in _pooled(function, chunks, job.workers, progress) for result in part]
+        return [result for part in _run_pool(function, chunks, job.workers, bar) for result in part]
 
 
-def _here(function: Callable[[T], R], items: Sequence[T], progress: Progress) -> list[R]:
-    results = []
-    for item in items:
-        results.append(_one(function, item))
-        progress.advance()
-    return results
-
-
-def _pooled(function: Callable[[T], R], chunks: list[Sequence[T]], workers: int, progress: Progress) -> list[list[R]]:
+def _run_pool(function: Callable[[T], R], chunks: list[Sequence[T]], workers: int, bar: Bar) -> list[list[R]]:
     """Results chunk by chunk. Spawned, not forked: the parent may hold threads (the progress bar, OpenMP)."""
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker)
     try:
-        futures = {pool.submit(_chunk, function, chunk): len(chunk) for chunk in chunks}
+        futures = {pool.submit(_run_chunk, function, chunk): len(chunk) for chunk in chunks}
         for future in as_completed(futures):
             future.result()
-            progress.advance(futures[future])
+            bar.advance(futures[future])
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
-        fix = "is memory short? try fewer workers"
-        raise DataError("a worker process was killed", "", fix) from error
+        raise DataError("a worker process was killed", "", "is memory short? try fewer workers") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent, and go when the parent is gone (a killed parent must leave no process behind)."""
+    """Leave Ctrl-C to the parent, and end when the parent is gone: a killed parent must leave no process behind."""
     import signal
     import threading
     from multiprocessing import connection, parent_process
@@ -218,23 +137,18 @@ def _begin_worker() -> None:
         threading.Thread(target=follow, daemon=True).start()
 
 
-def _chunk(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    return [_one(function, item) for item in items]
-
-
-def _one(function: Callable[[T], R], item: T) -> R:
-    name = _called(item)
-    try:
-        with readable_errors(Path(name)):
-            return function(item)
-    except Exception as error:
-        if not isinstance(error, DataError):
-            error.add_note(f"while working on {name}")
-        raise
-
-
-def _called(item: object) -> str:
-    """What to call an item in an error: its path, the first of a tuple, or its name."""
-    if isinstance(item, tuple) and item:
-        return _called(item[0])
-    return str(item) if isinstance(item, str | Path) else str(getattr(item, "name", item))
+def _run_chunk(function: Callable[[T], R], items: Sequence[T], bar: Bar | None = None) -> list[R]:
+    """`function` of each item; an error names the item it belongs to (the first part of a tuple)."""
+    results = []
+    for item in items:
+        name = str(item[0] if isinstance(item, tuple) else item)
+        try:
+            with readable_errors(Path(name)):
+                results.append(function(item))
+        except Exception as error:
+            if not isinstance(error, DataError):
+                error.add_note(f"while working on {name}")
+            raise
+        if bar is not None:
+            bar.advance()
+    return results

@@ -1,4 +1,4 @@
-"""What the values, or colours, of a user's masks mean: class names, a colour table, and values to be changed."""
+"""Reads what the values or colours of a user's masks mean: class names, a colour table, values to be changed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from ssbench.data.dataset import IGNORE
 from ssbench.data.voc import bit_palette
 from ssbench.errors import UsageError
+from ssbench.files import read_text, read_yaml
 
 Color: TypeAlias = tuple[int, int, int]
 FILES = ("classes.txt", "classes.yaml", "classes.yml")
 VOID = "ignore"
 """The name that stands for 255 in a colour table, and is no class."""
 MOST = 255
+LARGEST = 1 << 18  # bytes of a classes file
 _LINE = re.compile(r"(?P<name>.*?)[\s,:;]+(?P<r>\d{1,3})[\s,;]+(?P<g>\d{1,3})[\s,;]+(?P<b>\d{1,3})")
 
 
@@ -49,7 +50,7 @@ class ClassMap:
             table[value] = label
         return table
 
-    def known(self, value: int) -> bool:
+    def is_known(self, value: int) -> bool:
         """Whether a value of the user's masks ends as a class or as 255."""
         label = self.values.get(value, value)
         return label < len(self.names) or label == IGNORE
@@ -59,16 +60,17 @@ class ClassMap:
         packed = _packed(pixels)
         known = {_packed(np.array(colour)): label for label, colour in enumerate(self.colours)}
         known |= {_packed(np.array(self.void)): IGNORE} if self.void else {}
-        found, where, counts = np.unique(packed, return_inverse=True, return_counts=True)
-        labels = np.array([known.get(int(c), IGNORE) for c in found], np.uint8)
-        strange = {_colour(int(c)): int(n) for c, n in zip(found, counts, strict=True) if int(c) not in known}
-        return labels[where].reshape(packed.shape), strange
+        colours, places, counts = np.unique(packed, return_inverse=True, return_counts=True)
+        labels = np.array([known.get(int(c), IGNORE) for c in colours], np.uint8)
+        strange = {_colour(int(c)): int(n) for c, n in zip(colours, counts, strict=True) if int(c) not in known}
+        return labels[places].reshape(packed.shape), strange
 
 
 def _packed(pixels: NDArray[Any]) -> Any:
+    """Red, green and blue as one number each."""
     wide = pixels.astype(np.int32)
-    found = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
-    return found if found.ndim else int(found)
+    packed = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    return packed if packed.ndim else int(packed)
 
 
 def _colour(packed: int) -> Color:
@@ -86,48 +88,44 @@ def read_classmap(given: str | None, folder: Path, changes: Iterable[str]) -> Cl
     if given is not None and Path(given).suffix in (".txt", ".yaml", ".yml"):
         path = Path(given)
     elif given is not None:
-        return _made([(name.strip(), None) for name in given.split(",")], "--classes", changes)
+        return _class_map([(name.strip(), None) for name in given.split(",")], "--classes", changes)
     if path is None:
         fix = f"--classes background,road,... in order of the label values, or write {folder / FILES[0]}, one a line"
         raise UsageError("the classes have no names", str(folder), fix)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path.name} cannot be read: {error}", str(path), "check the path") from error
-    return _made(_from_text(text) if path.suffix == ".txt" else _from_yaml(text, path), str(path), changes)
+    return _class_map(_from_text(path) if path.suffix == ".txt" else _from_yaml(path), str(path), changes)
 
 
-def _from_text(text: str) -> list[tuple[str, Any]]:
-    lines = (line.strip() for line in text.splitlines())
-    return [_from_line(line) for line in lines if line and not line.startswith("#")]
+def _from_text(path: Path) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for line in map(str.strip, read_text(path, f"file {path.name}", "mend it", UsageError, LARGEST).splitlines()):
+        if line and not line.startswith("#"):
+            match = _LINE.fullmatch(line)
+            rows.append((match["name"].strip(), [int(match[c]) for c in "rgb"]) if match else (line, None))
+    return rows
 
 
-def _from_line(line: str) -> tuple[str, Any]:
-    found = _LINE.fullmatch(line)
-    return (found["name"].strip(), [int(found[c]) for c in "rgb"]) if found else (line, None)
-
-
-def _from_yaml(text: str, path: Path) -> list[tuple[str, Any]]:
-    try:
-        said = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path.name} is not YAML: {error}", str(path), "mend it") from error
-    said = said.get("classes", said) if isinstance(said, dict) else said
-    if isinstance(said, list):
-        return [(str(name), None) for name in said]
-    if isinstance(said, dict) and sorted(map(str, said)) == sorted(map(str, range(len(said)))):
-        return [(str(name), None) for _, name in sorted(said.items(), key=lambda item: int(item[0]))]
-    if isinstance(said, dict):
-        return [(str(name), colour) for name, colour in said.items()]
+def _from_yaml(path: Path) -> list[tuple[str, Any]]:
+    content = read_yaml(path, f"file {path.name}", "mend it", UsageError, LARGEST)
+    content = content.get("classes", content) if isinstance(content, dict) else content
+    if isinstance(content, list):
+        return [(str(name), None) for name in content]
+    if isinstance(content, dict) and sorted(map(str, content)) == sorted(map(str, range(len(content)))):
+        return [(str(name), None) for _, name in sorted(content.items(), key=lambda item: int(item[0]))]
+    if isinstance(content, dict):
+        return [(str(name), colour) for name, colour in content.items()]
     raise UsageError(f"{path.name} holds no classes", str(path), "write a list of names, or name: [r, g, b] lines")
 
 
-def _made(rows: list[tuple[str, Any]], where: str, changes: Iterable[str]) -> ClassMap:
+def _class_map(rows: list[tuple[str, Any]], where: str, changes: Iterable[str]) -> ClassMap:
     coloured = [(name, _as_colour(name, colour, where)) for name, colour in rows]
     void = next((colour for name, colour in coloured if name == VOID), None)
     classes = [row for row in coloured if row[0] != VOID]
     names = tuple(name for name, _ in classes)
-    _fit(names, where)
+    if not 0 < len(names) <= MOST or "" in names:
+        raise UsageError(f"{len(names)} class names, 1 to {MOST} are needed, none empty", where, "mend the list")
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise UsageError(f"class '{twice[0]}' stands twice", where, "give each class a name of its own")
     colours = tuple(colour for _, colour in classes if colour is not None)
     if colours and len(colours) != len(classes):
         bare = next(name for name, colour in classes if colour is None)
@@ -136,14 +134,6 @@ def _made(rows: list[tuple[str, Any]], where: str, changes: Iterable[str]) -> Cl
     if twice:
         raise UsageError(f"two classes have the colour {twice[0]}", where, "give each its own")
     return ClassMap(names, colours, void, dict(_change(text, len(names)) for text in changes))
-
-
-def _fit(names: tuple[str, ...], where: str) -> None:
-    if not 0 < len(names) <= MOST or "" in names:
-        raise UsageError(f"{len(names)} class names, 1 to {MOST} are needed, none empty", where, "mend the list")
-    twice = [name for name, n in Counter(names).items() if n > 1]
-    if twice:
-        raise UsageError(f"class '{twice[0]}' stands twice", where, "give each class a name of its own")
 
 
 def _as_colour(name: str, given: Any, where: str) -> Color | None:
@@ -155,8 +145,8 @@ def _as_colour(name: str, given: Any, where: str) -> Color | None:
 
 
 def _change(text: str, classes: int) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,3})=(\d{1,3})", text.strip())
-    value, label = (int(n) for n in found.groups()) if found else (-1, -1)
+    match = re.fullmatch(r"(\d{1,3})=(\d{1,3})", text.strip())
+    value, label = (int(n) for n in match.groups()) if match else (-1, -1)
     if not (0 <= value < 256 and (0 <= label < classes or label == IGNORE)):
         fix = f"for instance --map 11=255; labels are 0..{classes - 1} and 255 (ignored)"
         raise UsageError(f"--map {text!r} is not VALUE=LABEL", "--map", fix)

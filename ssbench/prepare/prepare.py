@@ -1,17 +1,17 @@
-"""`ssbench prepare`: a folder of verified, converted data with a ledger of digests.
+"""`ssbench prepare`: from a source to a folder of verified, converted data with a ledger of digests.
 
-Each `prepare_<name>.py` defines
+The module of each dataset, `ssbench/prepare/<name>.py`, defines
 
     ARCHIVES: tuple[Archive, ...]    what is downloaded, or looked for in the source
     MANUAL: str | None               the steps by hand when the data sits behind a login (then nothing is downloaded)
     COUNTS: dict[str, int]           expected ids per subset
-    def convert(source: Path, dest: Path, job: Job) -> None
-                                     first `job.declare(setting=...)`; then writes below `dest` by `put`, `put_png`,
-                                     `put_copy`, and skips what is `intact` from an earlier run that was cut off
+    def convert(source: Path, dest: Path, job: PrepareJob) -> None
+                                     first `job.declare(setting=...)`; then writes below `dest` with the functions of
+                                     `ssbench.prepare.convert`, and skips what an earlier run, cut off, left intact
 
 The work is done in `<data root>/.<name>.partial`, which becomes `<data root>/<name>` when everything is verified and
-the ledger is written: a dataset is there in full or not at all. Names that begin with a dot (a cache, say) are no part
-of it: no ledger names them, no check minds them.
+the ledger is written: a dataset is there in full or not at all. Files whose name begins with a dot (the cache) are not
+part of it: the ledger does not list them, and no check reads them.
 """
 
 from __future__ import annotations
@@ -24,41 +24,31 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssbench import find
-from ssbench.data.dataset import Dataset
+from ssbench.console import Bars
 from ssbench.data.folder import CARD
 from ssbench.data.ledger import NAME, Ledger
 from ssbench.errors import DataError, UsageError, nearest
-from ssbench.files import write_json
-from ssbench.prepare import cache, ledger
-from ssbench.prepare.files import intact, locked, put, put_copy, put_png, readable_errors, sweep
-from ssbench.prepare.job import Archive, Bar, Job, Progress, Silent, parallel, processors
-from ssbench.prepare.ledger import Problem
-from ssbench.prepare.sources import Plan, downloads, find_source
-from ssbench.prepare.verify import belongs, ids_if_any, opened, sample_problem, verify
+from ssbench.files import readable_errors, remove_temporary, write_json
+from ssbench.prepare import cache
+from ssbench.prepare.job import PrepareJob, preparation_lock, processors
+from ssbench.prepare.sources import SourceSpec, find_source
+from ssbench.prepare.split_lists import fetch_lists
+from ssbench.prepare.verify import (
+    Problem,
+    belongs,
+    compare,
+    lost_files,
+    open_folder,
+    sample_problem,
+    verify,
+    write_ledger,
+)
 
-__all__ = [
-    "Archive",
-    "Bar",
-    "Job",
-    "Problem",
-    "Progress",
-    "Report",
-    "Silent",
-    "check",
-    "intact",
-    "known",
-    "parallel",
-    "plan_of",
-    "prepare",
-    "put",
-    "put_copy",
-    "put_png",
-]
 MARKER = ".settings.json"
 
 
 @dataclass(frozen=True)
-class Report:
+class PrepareReport:
     """What `prepare` did: ids per subset, files and bytes of the dataset, split lists in place, settings, seconds."""
 
     name: str
@@ -82,34 +72,55 @@ def known() -> list[str]:
     return sorted(modules & set(find.names("dataset")))  # a dataset's two files share its name
 
 
+def source_spec(name: str) -> SourceSpec:
+    """What the module of a dataset states: archives, steps by hand, counts. UsageError for an unknown name."""
+    if name not in known():
+        what = f"no dataset '{name}' to prepare; {nearest(name, known())}"
+        raise UsageError(what, fix="ssbench list datasets")
+    module = importlib.import_module(f"ssbench.prepare.{name}")
+    return SourceSpec(module.ARCHIVES, module.MANUAL, module.COUNTS, module.convert)
+
+
 def prepare(
-    name: str, data_root: Path, source: Path | None = None, workers: int | None = None, progress: Progress | None = None
-) -> Report:
+    name: str, data_root: Path, source: Path | None = None, workers: int | None = None, bars: Bars | None = None
+) -> PrepareReport:
     """Make `<data root>/<name>` complete: find or download, verify, unpack, convert, verify, fetch split lists.
 
-    A complete dataset is only looked over (sizes; digests of files written since); one that lost files is mended. An
-    imported folder is looked over, too, and mended by importing it again.
-    UsageError for an unknown name; DataError naming the file for everything else: what was done so far is kept, and the
-    same command goes on from there.
+    Of a complete dataset only sizes are compared, and digests of files written since. One that lost files is mended,
+    but for an imported folder, which only its owner can bring again.
+
+    Raises:
+        UsageError: an unknown name.
+        DataError: everything else, naming the file. What was done so far is kept: the same command goes on from there.
     """
     began, data_root = time.monotonic(), data_root.absolute()
+    lists = 0
     if (data_root / name / CARD).is_file():
-        return _looked_over(name, data_root, progress or Silent())
-    plan = plan_of(name)
-    job = Job(name, data_root, source.absolute() if source else None, workers or processors(), progress or Silent())
-    with readable_errors(data_root), locked(data_root, name):
-        final = (data_root / name).resolve()
-        book = _complete(final, job)
-        state: Literal["prepared", "complete"] = "complete" if book else "prepared"
-        if book is None:
-            book = _make(plan, job, final)
-        lists = _fetch_lists(job, opened(name, str(final)))
-    seconds = round(time.monotonic() - began, 3)
-    path = str(final / NAME)
-    return Report(name, state, book.counts, len(book.files), book.bytes, seconds, path, lists, book.settings)
+        final, is_new = data_root / name, False
+        ledger = _imported(final, bars)
+    else:
+        spec = source_spec(name)
+        source = source.absolute() if source else None
+        job = PrepareJob(name, data_root, source, workers or processors(), bars or Bars(show=False))
+        with readable_errors(data_root), preparation_lock(data_root, name):
+            final = (data_root / name).resolve()
+            complete = _complete(final, job)
+            ledger, is_new = complete or _make(spec, job, final), complete is None
+            lists = fetch_lists(name, data_root, source, train=open_folder(name, str(final)).ids("train"))
+    return PrepareReport(
+        name=name,
+        state="prepared" if is_new else "complete",
+        counts=ledger.counts,
+        files=len(ledger.files),
+        bytes=ledger.bytes,
+        seconds=round(time.monotonic() - began, 3),
+        ledger=str(final / NAME),
+        lists=lists,
+        settings=ledger.settings,
+    )
 
 
-def check(name: str, data_root: Path, progress: Progress | None = None) -> list[Problem]:
+def check(name: str, data_root: Path, bars: Bars | None = None) -> list[Problem]:
     """Every missing, extra, truncated or changed file of `<data root>/<name>`, by digest, and of its cache, if any.
 
     Changes nothing. Empty when all is as it was prepared; `Problem("missing", "ledger.json", ...)` when it was never
@@ -117,66 +128,66 @@ def check(name: str, data_root: Path, progress: Progress | None = None) -> list[
     """
     root = (data_root / name).absolute()
     if not (root / CARD).is_file():
-        plan_of(name)
+        source_spec(name)  # an unknown name is a UsageError
     try:
-        book = Ledger.read(root)
+        ledger = Ledger.read(root)
     except DataError as error:
         return [Problem("changed", NAME, error.what)]
-    if book is None:
+    if ledger is None:
         return [Problem("missing", NAME, f"not prepared, or not to the end: ssbench prepare {name}")]
-    problems = ledger.compare(root, book, progress)
+    problems = compare(root, ledger, bars)
     touched = [Path(p.path).stem for p in problems if p.kind in ("truncated", "changed")]
-    ids = {id for subset in book.counts for id in ids_if_any(name, root, subset)} if touched else set()
+    ids = {id for subset in ledger.counts for id in _ids_if_readable(name, root, subset)} if touched else set()
     near = [id for id in sorted(ids) if any(belongs(stem, id) for stem in touched)]
     problems += [p for id in near if (p := sample_problem(name, str(root), id)) and p.kind == "bad-mask"]
-    return problems + cache.check(root, progress)
+    return problems + cache.check(root, bars)
 
 
-def plan_of(name: str) -> Plan:
-    """What a `prepare_<name>` module states: archives, counts. UsageError for an unknown name."""
-    if name not in known():
-        what = f"no dataset '{name}' to prepare; {nearest(name, known())}"
-        raise UsageError(what, fix="ssbench list datasets")
-    module = importlib.import_module(f"ssbench.prepare.{name}")
-    return Plan(module.ARCHIVES, module.MANUAL, module.COUNTS, module.convert)
-
-
-def _looked_over(name: str, data_root: Path, progress: Progress) -> Report:
-    """The report on an imported folder; DataError when it lost files, which only its owner has."""
-    began, root = time.monotonic(), data_root / name
-    book = Ledger.read(root)
-    found = ledger.compare(root, book, progress, quick=True) if book else [Problem("missing", NAME)]
-    problems = [problem for problem in found if problem.kind != "extra"]
-    if book is None or problems:
-        what = f"{name}, an imported folder: {problems[0].path} is {problems[0].kind} ({len(problems)} such files)"
-        fix = f"ssbench import FOLDER --name {name} --replace --data-root {data_root}"
-        raise DataError(what, str(root / problems[0].path), fix)
-    seconds, path = round(time.monotonic() - began, 3), str(root / NAME)
-    return Report(name, "complete", book.counts, len(book.files), book.bytes, seconds, path, settings=book.settings)
-
-
-def _complete(final: Path, job: Job) -> Ledger | None:
-    """The ledger of `final` when all its files are there; otherwise its good files go back to work."""
+def _ids_if_readable(name: str, root: Path, subset: str) -> tuple[str, ...]:
+    """The ids of a subset, none when its list is damaged."""
     try:
-        book = Ledger.read(final)
+        return open_folder(name, str(root)).ids(subset)
+    except DataError:
+        return ()
+
+
+def _imported(root: Path, bars: Bars | None) -> Ledger:
+    """The ledger of an imported folder; DataError when it lost files, which only its owner has."""
+    fix = f"ssbench import FOLDER --name {root.name} --replace --data-root {root.parent}"
+    try:
+        ledger = Ledger.read(root)
+    except DataError as error:
+        raise DataError(error.what, error.where, fix) from None
+    problems = lost_files(root, ledger, bars) if ledger else [Problem("missing", NAME)]
+    if ledger is None or problems:
+        count = f"({len(problems)} such files)"
+        what = f"{root.name}, an imported folder: {problems[0].path} is {problems[0].kind} {count}"
+        raise DataError(what, str(root / problems[0].path), fix)
+    return ledger
+
+
+def _complete(final: Path, job: PrepareJob) -> Ledger | None:
+    """The ledger of `final` when all its files are there; otherwise its good files go back to the partial folder."""
+    try:
+        ledger = Ledger.read(final)
     except DataError:
         shutil.rmtree(final)  # the ledger is damaged, so nothing tells good files from bad ones
         return None
-    if book is None:
+    if ledger is None:
         if final.exists() and any(final.iterdir()):
             what = f"{final} holds files that ssbench did not put there"
             fix = f"move it away, and if it is the data: ssbench prepare {job.name} --source WHERE_IT_IS_NOW"
             raise DataError(what, str(final), fix)
         return None
-    problems = [p for p in ledger.compare(final, book, job.progress, quick=True) if p.kind != "extra"]
+    problems = lost_files(final, ledger, job.bars)
     if not problems:
-        return book
+        return ledger
     for problem in problems:
         (final / problem.path).unlink(missing_ok=True)
     (final / NAME).unlink()
     shutil.rmtree(_partial(final), ignore_errors=True)
     final.replace(_partial(final))
-    write_json(_partial(final) / MARKER, job.statement(book.settings))
+    write_json(_partial(final) / MARKER, job.statement(ledger.settings))
     return None
 
 
@@ -184,28 +195,21 @@ def _partial(final: Path) -> Path:
     return final.with_name(f".{final.name}.partial")
 
 
-def _make(plan: Plan, job: Job, final: Path) -> Ledger:
+def _make(spec: SourceSpec, job: PrepareJob, final: Path) -> Ledger:
     """Convert and verify in the partial folder, write its ledger, give it its name."""
     work = _partial(final)
     work.mkdir(parents=True, exist_ok=True)
-    sweep(work, keep=MARKER)
+    remove_temporary(work, keep=MARKER)
     job.marker = work / MARKER
-    plan.convert(find_source(plan, job), work, job)
-    counts = verify(plan, job, work)
-    sweep(work, keep=MARKER)
-    ledger.write(work, job.name, job.settings, counts, job.progress)
+    spec.convert(find_source(spec, job), work, job)
+    counts = verify(spec, job, work)
+    remove_temporary(work, keep=MARKER)
+    write_ledger(work, job.name, job.settings, counts, job.bars)
     job.marker.unlink(missing_ok=True)
     work.replace(final)
-    opened.cache_clear()
-    shutil.rmtree(downloads(job) / "unpacked", ignore_errors=True)
-    book = Ledger.read(final)
-    if book is None:
+    open_folder.cache_clear()
+    shutil.rmtree(job.downloads / "unpacked", ignore_errors=True)
+    ledger = Ledger.read(final)
+    if ledger is None:
         raise DataError(f"{job.name} was changed while it was prepared", str(final), f"ssbench prepare {job.name}")
-    return book
-
-
-def _fetch_lists(job: Job, dataset: Dataset) -> int:
-    """The published split lists in place; how many."""
-    from ssbench.splits.passport import fetch_lists
-
-    return fetch_lists(job.name, job.data_root, job.source, train=dataset.ids("train"))
+    return ledger

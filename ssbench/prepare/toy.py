@@ -1,4 +1,4 @@
-"""The toy data: nothing to fetch, every file is drawn from (seed, id).
+"""Draws the toy data: nothing is fetched, every file is drawn from (seed, id).
 
 Pixels of masks and of pictures before compression are the same everywhere. The bytes of the files also depend on the
 JPEG and zlib encoders that Pillow was built with; they repeat wherever the same Pillow wheel is installed.
@@ -15,8 +15,8 @@ from PIL import Image
 from ssbench.data.dataset import IGNORE
 from ssbench.data.toy import SUBSETS, Toy
 from ssbench.data.toy_scene import Scene, is_coarse, scene
-from ssbench.prepare.files import intact, put, put_png
-from ssbench.prepare.job import Archive, Job, parallel
+from ssbench.prepare.convert import is_intact, put, put_list, put_png
+from ssbench.prepare.job import Archive, PrepareJob, parallel
 
 ARCHIVES: tuple[Archive, ...] = ()
 MANUAL: str | None = None
@@ -25,20 +25,20 @@ SEED = 0
 QUALITY = 92  # of the JPEGs: artefacts as photographs have them, hardly visible
 
 
-def convert(source: Path, dest: Path, job: Job) -> None:
+def convert(source: Path, dest: Path, job: PrepareJob) -> None:
     """Draw every scene below `dest`; what an earlier, interrupted run drew stays. `source` is not read."""
     job.declare(seed=SEED, quality=QUALITY)
     ids = {subset: [f"{subset}_{i:04d}" for i in range(COUNTS[subset])] for subset in SUBSETS}
     every = [id for subset in SUBSETS for id in ids[subset]]
     parallel(partial(draw_pair, dest=dest), every, job, "drawing toy")
     for name, listed in {**ids, "coarse": [id for id in every if is_coarse(id, SEED)]}.items():
-        put(dest / f"{name}.txt", "".join(f"{id}\n" for id in listed).encode())
+        put_list(dest / f"{name}.txt", listed)
 
 
 def draw_pair(id: str, dest: Path) -> None:
     """Write images/<id>.jpg and masks/<id>.png, unless they are there."""
     image, mask = dest / "images" / f"{id}.jpg", dest / "masks" / f"{id}.png"
-    if not (intact(image) and intact(mask)):
+    if not (is_intact(image) and is_intact(mask)):
         drawn = scene(id, SEED)
         put(image, jpeg(drawn))
         put_png(mask, indexed(drawn))

@@ -1,5 +1,7 @@
-"""Drawing which images count as labelled: seeded, optionally stratified by class presence; the lists shipped here
-(`camvid/ours`, `toy/ours`) and a user's own are made by the same function."""
+"""Draws which images count as labelled: seeded, optionally stratified by the classes present.
+
+The lists shipped with ssbench (`camvid/ours`, `toy/ours`) and a user's own are drawn by the same function.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,27 @@ from datetime import date
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-import yaml
 
 from ssbench import keyed
 from ssbench.errors import UsageError
 from ssbench.files import write_text
 from ssbench.splits import lists
 
-if TYPE_CHECKING:
-    from ssbench.data.dataset import Dataset
+
+class LabelSource(Protocol):
+    """What a draw and a passport need of a prepared dataset. Splits know no datasets: `data.Dataset` fits this."""
+
+    name: str
+    classes: tuple[str, ...]
+
+    def ids(self, subset: str) -> tuple[str, ...]:
+        """Sorted ids of a subset; UsageError for one it does not have."""
+
+    def mask(self, id: str) -> Any:
+        """H W label values of an image, as an image or an array."""
 
 
 def draw(
@@ -29,8 +40,8 @@ def draw(
 ) -> tuple[str, ...]:
     """`count` of `ids`, sorted: those that come first when all are ordered by a keyed hash of (seed, id).
 
-    Without `strata` the draws of one seed are nested (each smaller one lies in each larger one), do not depend on
-    the order of `ids`, nor on any library's generator. With `strata` (id -> classes present in it) ids are taken in
+    Without `strata` the draws of one seed are nested (each smaller one lies in each larger one), and depend neither on
+    the order of `ids` nor on any library's generator. With `strata` (id -> classes present in it) ids are taken in
     that order, rarest class first, until each class has one id, then until each has its share of the pool, then freely;
     such draws are not nested. Raises UsageError for a count that is negative or above the number of ids.
     """
@@ -49,17 +60,17 @@ def _stratified(order: list[str], count: int, strata: Mapping[str, Collection[in
             candidates = (id for id in order if c in strata[id] and id not in chosen)
             missing = max(1, round(share * total[c])) - sum(c in strata[id] for id in chosen)
             chosen.update(list(islice(candidates, max(0, min(missing, count - len(chosen))))))
-    rest = (id for id in order if id not in chosen)
-    return chosen | set(islice(rest, count - len(chosen)))
+    unchosen = (id for id in order if id not in chosen)
+    return chosen | set(islice(unchosen, count - len(chosen)))
 
 
-def presence(dataset: Dataset, ids: Iterable[str]) -> dict[str, frozenset[int]]:
+def presence(dataset: LabelSource, ids: Iterable[str]) -> dict[str, frozenset[int]]:
     """The classes (train ids, without 255) that occur in the mask of each id."""
     return {id: frozenset(np.unique(np.asarray(dataset.mask(id))).tolist()) - {255} for id in ids}
 
 
 def make(
-    dataset: Dataset,
+    dataset: LabelSource,
     out: Path,
     *,
     count: int | None = None,
@@ -71,40 +82,42 @@ def make(
     """Draw a new split of `dataset`'s train ids into `out`/labeled.txt, unlabeled.txt and split.yaml.
 
     Give `count`, or `fraction` in (0, 1], rounded up as the published lists are (10582/16 -> 662). In acdc both
-    speak of patients, whose slices stay together. `stratify` reads every mask and keeps the share of images in which
+    count patients, whose slices stay together. `stratify` reads every mask and keeps the share of images in which
     each class occurs. Only ids of the `pool` may become labelled (and are what a fraction is of); by default all.
-    Returns what split.yaml says. Raises UsageError for an impossible count or an `out` in use.
+    Returns the content of split.yaml. Raises UsageError for an impossible count or an `out` in use.
     """
+    import yaml
+
     if any((out / f"{role}.txt").exists() for role in ("labeled", "unlabeled")):
         raise UsageError("there are lists in that folder already", str(out), "choose another folder, or remove it")
     ids = dataset.ids("train")
-    may = [id for id in ids if pool is None or id in pool]
+    drawable = [id for id in ids if pool is None or id in pool]
     units: dict[str, list[str]] = {}
-    for id in may:
+    for id in drawable:
         units.setdefault(lists.unit(dataset.name, id), []).append(id)
-    wanted = _count(count, fraction, len(units))
-    found = presence(dataset, may) if stratify else None
-    strata = found and {u: frozenset[int]().union(*(found[id] for id in group)) for u, group in units.items()}
-    labeled = {id for u in draw(units, wanted, seed, strata) for id in units[u]}
-    said = _passport(dataset.name, labeled, set(ids) - labeled, seed, stratify)
-    write_text(out / "labeled.txt", lists.dump(labeled))
-    write_text(out / "unlabeled.txt", lists.dump(set(ids) - labeled))
-    write_text(out / "split.yaml", yaml.safe_dump(said, sort_keys=False))
-    return said
-
-
-def _passport(dataset: str, labeled: set[str], unlabeled: set[str], seed: int, stratify: bool) -> dict[str, Any]:
-    return {
-        "dataset": dataset,
+    strata = None
+    if stratify:
+        classes = presence(dataset, drawable)
+        strata = {unit: frozenset[int]().union(*(classes[id] for id in members)) for unit, members in units.items()}
+    chosen = draw(units, labeled_count(count, fraction, len(units)), seed, strata)
+    labeled = {id for unit in chosen for id in units[unit]}
+    unlabeled = set(ids) - labeled
+    content = {
+        "dataset": dataset.name,
         "seed": seed,
         "rule": "stratified by class presence" if stratify else "first of the keyed order, nested for one seed",
         "drawn": date.today().isoformat(),
         "labeled": {"count": len(labeled), "fingerprint": lists.fingerprint(labeled)},
         "unlabeled": {"count": len(unlabeled), "fingerprint": lists.fingerprint(unlabeled)},
     }
+    write_text(out / "labeled.txt", lists.dump(labeled))
+    write_text(out / "unlabeled.txt", lists.dump(unlabeled))
+    write_text(out / "split.yaml", yaml.safe_dump(content, sort_keys=False))
+    return content
 
 
-def _count(count: int | None, fraction: Fraction | float | None, total: int) -> int:
+def labeled_count(count: int | None, fraction: Fraction | float | None, total: int) -> int:
+    """How many of `total` a count or a fraction (rounded up) asks for; UsageError unless it is 1 to `total`."""
     if (count is None) == (fraction is None):
         raise UsageError("a split needs either a count or a fraction", fix="for instance --fraction 1/16")
     if fraction is not None:

@@ -1,7 +1,8 @@
-"""Lists of image ids: the line formats of the published files, one canonical id form, and the fingerprint of a list.
+"""Reads and writes lists of image ids: published line formats, one canonical form of an id, a list's fingerprint.
 
-Formats and their quirks (CRLF, no newline after the last line, tabs) are those of the published repositories; every
-list is read into canonical ids, sorted, because several repositories publish one set in several orders and formats.
+Formats and their quirks (CRLF, no newline after the last line, tabs) are those of the published repositories
+(card: datasets 8). Several repositories publish one set in several orders and formats, so lists are compared by the
+fingerprint of their sorted canonical ids.
 """
 
 from __future__ import annotations
@@ -53,11 +54,12 @@ def parse(text: str, format: str, dataset: str, where: str | Path) -> tuple[str,
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if not line.strip():
             continue
-        id = _id(line.strip(), pattern, format)
-        if id is None:
-            raise DataError(
-                f"not a line of format '{format}': {line.strip()[:120]!r}", f"{where}:{number}", _like(format)
-            )
+        match = pattern.fullmatch(line.strip())
+        id = match["id"] if match else ""
+        subset = (match.groupdict().get("subset") if match else None) or "train"
+        if match is None or render(id, format, subset) != line.strip():  # the city folder must be the id's own
+            what = f"not a line of format '{format}': {line.strip()[:120]!r}"
+            raise DataError(what, f"{where}:{number}", f"a line reads: {FORMATS[format]}")
         if id in seen:
             raise DataError(f"'{id}' stands here twice, first on line {seen[id]}", f"{where}:{number}", "remove one")
         seen[id] = number
@@ -86,8 +88,8 @@ def unit(dataset: str, id: str) -> str:
 
 def guess(ids: Iterable[str]) -> str | None:
     """The one dataset whose canonical ids all of `ids` could be, or None."""
-    rest = tuple(ids)
-    fits = [name for name, pattern in IDS.items() if rest and all(re.fullmatch(pattern, id, re.ASCII) for id in rest)]
+    every = tuple(ids)
+    fits = [name for name, pattern in IDS.items() if every and all(re.fullmatch(pattern, id, re.ASCII) for id in every)]
     return fits[0] if len(fits) == 1 else None
 
 
@@ -101,15 +103,3 @@ def _pattern(format: str, dataset: str) -> re.Pattern[str]:
     for field, part in parts.items():
         source = source.replace(f"{{{field}}}", part, 1).replace(f"{{{field}}}", f"(?P={field})")
     return re.compile(source, re.ASCII)
-
-
-def _id(line: str, pattern: re.Pattern[str], format: str) -> str | None:
-    found = pattern.fullmatch(line)
-    if found is None:
-        return None
-    id, subset = found["id"], found.groupdict().get("subset") or "train"
-    return id if render(id, format, subset) == line else None  # the city folder must be the id's own
-
-
-def _like(format: str) -> str:
-    return f"a line reads: {FORMATS[format]}"

@@ -1,7 +1,7 @@
-"""Partition: which images of a dataset count as labelled, read from lists that must be what the manifest says.
+"""Reads partitions: which images of a dataset count as labelled, from lists that must be the manifest's.
 
-`splits/manifest.yaml` names every list by origin, commit, path, count and digest. A list that is not the manifest's is
-refused, unless it is a user's own folder: such a partition says `custom`.
+`splits/manifest.yaml` gives each list's origin, commit, path, count and digest. Another list is refused, unless it is a
+user's own folder: such a partition is marked `custom`.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ssbench import paths
 from ssbench.errors import DataError, UsageError, nearest
+from ssbench.files import as_model, read_text, read_yaml
 from ssbench.splits import lists
 
 OURS = "ours"
 """Origin of the lists drawn and shipped here."""
 
 
-class _Entry(BaseModel):
+class _ManifestEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ListEntry(_Entry):
+class ListEntry(_ManifestEntry):
     """One list: `count` ids of fingerprint `fingerprint`, from `path` in the origin, whose bytes have `sha256`.
 
     An upstream file nobody could read has no fingerprint; it has the `git_blob` SHA-1 of its bytes, and is rebuilt as
     the pool `complement` minus the labelled list.
     """
 
-    count: int
+    count: Annotated[int, Field(ge=0)]
     fingerprint: str | None = None
     path: str | None = None
     sha256: str | None = None
@@ -49,7 +49,7 @@ class PoolEntry(ListEntry):
     format: str = "bare"
 
 
-class SplitEntry(_Entry):
+class SplitEntry(_ManifestEntry):
     """One split `dataset/family/part`: its two lists, where they come from, and who else publishes the same set."""
 
     origin: str
@@ -61,7 +61,7 @@ class SplitEntry(_Entry):
     note: str = ""
 
 
-class Repository(_Entry):
+class Repository(_ManifestEntry):
     """A public repository at one commit; `licence` is what its licence file says."""
 
     slug: str
@@ -73,7 +73,20 @@ class Repository(_Entry):
         return f"{host}/{self.slug}/{self.commit}/{path}"
 
 
-class Manifest(_Entry):
+class CustomSplit(BaseModel):
+    """`split.yaml` in a user's own split: what `ssbench splits make` writes; every line may be missing."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    dataset: str = ""
+    seed: int | None = None
+    rule: str | None = None
+    drawn: Annotated[str | None, BeforeValidator(lambda day: day if day is None else str(day))] = None
+    labeled: ListEntry | None = None
+    unlabeled: ListEntry | None = None
+
+
+class Manifest(_ManifestEntry):
     """`splits/manifest.yaml`: repositories by short name, pools by dataset and subset, splits by name."""
 
     version: int
@@ -85,7 +98,13 @@ class Manifest(_Entry):
 
 def manifest() -> Manifest:
     """The shipped manifest, read once."""
-    return _manifest(paths.shipped("splits") / "manifest.yaml")
+    return _read_manifest(paths.shipped("splits") / "manifest.yaml")
+
+
+@functools.cache
+def _read_manifest(path: Path) -> Manifest:
+    kind, fix = "split manifest", "reinstall ssbench"
+    return as_model(read_yaml(path, kind, fix), Manifest, str(path), kind, fix)
 
 
 @dataclass(frozen=True)
@@ -147,10 +166,10 @@ def verify(ids: tuple[str, ...], entry: ListEntry, where: str | Path, fix: str, 
         guess = "last line lost?" if len(ids) < entry.count else "lines added?"
         what = f"{Path(where).name} has {len(ids)} ids, {book} says {entry.count} ({guess})"
         raise DataError(what, str(where), fix)
-    found = lists.fingerprint(ids)
-    if entry.fingerprint not in (None, found):
+    digest = lists.fingerprint(ids)
+    if entry.fingerprint not in (None, digest):
         what = f"{Path(where).name} has {len(ids)} ids, as the {book} says, but others"
-        raise DataError(f"{what}: digest {found[:16]}, not {str(entry.fingerprint)[:16]}", str(where), fix)
+        raise DataError(f"{what}: digest {digest[:16]}, not {str(entry.fingerprint)[:16]}", str(where), fix)
 
 
 def digest(labeled: tuple[str, ...], unlabeled: tuple[str, ...]) -> str:
@@ -168,23 +187,15 @@ def _joined(labeled: str, unlabeled: str) -> str:
     return hashlib.sha256(f"{labeled}\n{unlabeled}".encode()).hexdigest()
 
 
-def mend(dataset: str, origin: str, data_root: Path) -> str:
+def restore_command(dataset: str, origin: str, data_root: Path) -> str:
     """The command that restores the lists of `dataset`."""
     if origin == OURS:
         return "these lists are shipped: reinstall ssbench, or `git checkout -- splits` in a checkout"
     return f"ssbench prepare {dataset} --data-root {data_root}"
 
 
-@functools.cache
-def _manifest(path: Path) -> Manifest:
-    try:
-        return Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise DataError(f"the split manifest cannot be read: {error}", str(path), "reinstall ssbench") from error
-
-
 def _published(name: str, entry: SplitEntry, data_root: Path) -> Partition:
-    dataset, fix = name.split("/")[0], mend(name.split("/")[0], entry.origin, data_root)
+    dataset, fix = name.split("/")[0], restore_command(name.split("/")[0], entry.origin, data_root)
     where = folder(name, data_root)
     labeled = read_list(where / "labeled.txt", entry.labeled, dataset, fix)
     unlabeled = read_list(where / "unlabeled.txt", entry.unlabeled, dataset, fix)
@@ -194,20 +205,24 @@ def _published(name: str, entry: SplitEntry, data_root: Path) -> Partition:
 
 def _custom_folder(name: str, data_root: Path) -> Path | None:
     inside = data_root / "splits" / name
-    if name.count("/") == 2 and name.split("/")[1] == "custom" and inside.is_dir():
-        return inside
-    return Path(name) if Path(name).is_dir() else None
+    try:
+        if name.count("/") == 2 and name.split("/")[1] == "custom" and inside.is_dir():
+            return inside
+        return Path(name) if Path(name).is_dir() else None
+    except (OSError, ValueError):  # a name too long for a path, or with a NUL in it
+        return None
 
 
 def _custom(where: Path) -> Partition:
-    said, fix = passport_of(where), "put one id a line into labeled.txt and unlabeled.txt, or: ssbench splits make"
-    dataset = str(said.get("dataset", "")) or _guessed(where, fix)
+    fix = "put one id a line into labeled.txt and unlabeled.txt, or: ssbench splits make"
+    stated = read_custom(where)
+    dataset = stated.dataset or _guessed(where, fix)
     both = []
-    for role in ("labeled", "unlabeled"):
+    for role, entry in (("labeled", stated.labeled), ("unlabeled", stated.unlabeled)):
         ids = lists.parse(_text(where / f"{role}.txt", fix), "bare", dataset, where / f"{role}.txt")
-        if role in said:
+        if entry is not None:
             change = "restore the list, or delete split.yaml if the change is meant"
-            verify(ids, ListEntry.model_validate(said[role]), where / f"{role}.txt", change, "split.yaml")
+            verify(ids, entry, where / f"{role}.txt", change, "split.yaml")
         both.append(tuple(sorted(ids)))
     labeled, unlabeled = both
     if not labeled:
@@ -217,41 +232,28 @@ def _custom(where: Path) -> Partition:
     return Partition(name, dataset, labeled, unlabeled, digest(labeled, unlabeled), custom=True)
 
 
-def passport_of(where: Path) -> dict[str, Any]:
-    """What `split.yaml` in a custom split's folder says (dataset, seed, counts, digests); {} without one."""
+def read_custom(where: Path) -> CustomSplit:
+    """`split.yaml` of a custom split's folder; an empty one where there is none. DataError for a damaged one."""
     path = where / "split.yaml"
     if not path.is_file():
-        return {}
-    try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(said, dict):
-            raise ValueError("not a mapping")
-        for role in ("labeled", "unlabeled"):
-            ListEntry.model_validate(said.get(role, {"count": 0}))
-    except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"split.yaml cannot be read: {error}", str(path), "mend or delete it") from error
-    return said
+        return CustomSplit()
+    kind, fix = "split.yaml", "mend or delete it"
+    return as_model(read_yaml(path, kind, fix), CustomSplit, str(path), kind, fix)
 
 
 def _guessed(where: Path, fix: str) -> str:
     path = where / "labeled.txt"
-    found = lists.guess(lists.parse(_text(path, fix), "bare", "", path))
-    if found is None:
-        raise DataError("cannot tell from the ids which dataset this split is of", str(path), _say_which(where))
-    return found
-
-
-def _say_which(where: Path) -> str:
-    return f"echo 'dataset: voc' > {where / 'split.yaml'}   (with the name of the dataset)"
+    dataset = lists.guess(lists.parse(_text(path, fix), "bare", "", path))
+    if dataset is None:
+        name_it = f"echo 'dataset: voc' > {where / 'split.yaml'}   (with the name of the dataset)"
+        raise DataError("cannot tell from the ids which dataset this split is of", str(path), name_it)
+    return dataset
 
 
 def _text(path: Path, fix: str) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{path.name} is not there", str(path), fix) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path.name} cannot be read as text: {error}", str(path), fix) from error
+    if not path.is_file():
+        raise DataError(f"{path.name} is not there", str(path), fix)
+    return read_text(path, f"list {path.name}", fix)
 
 
 def _disjoint(labeled: tuple[str, ...], unlabeled: tuple[str, ...], where: Path, fix: str) -> None:

@@ -1,25 +1,28 @@
-"""What there is to know about splits: the catalogue, the passport of one, the difference of two, new ones.
+"""Describes splits: the catalogue of all, the passport of one, the difference of two.
 
-Lists are brought by `ssbench.splits.fetch`, read by `ssbench.splits.manifest`, drawn by `ssbench.splits.draw`.
+Lists are read by `ssbench.splits.manifest` and drawn by `ssbench.splits.draw`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ssbench.errors import DataError, UsageError
 from ssbench.splits import lists
-from ssbench.splits.draw import draw, make
-from ssbench.splits.fetch import fetch_lists
-from ssbench.splits.manifest import OURS, Partition, folder, manifest, mend, passport_of, pool_file, read_list
-
-if TYPE_CHECKING:
-    from ssbench.data.dataset import Dataset
-
-__all__ = ["catalogue", "diff", "draw", "fetch_lists", "make", "passport"]
+from ssbench.splits.draw import LabelSource
+from ssbench.splits.manifest import (
+    OURS,
+    Partition,
+    folder,
+    manifest,
+    pool_file,
+    read_custom,
+    read_list,
+    restore_command,
+)
 
 
 def catalogue(data_root: Path | None = None) -> list[dict[str, Any]]:
@@ -40,7 +43,7 @@ def catalogue(data_root: Path | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-def passport(name: str, data_root: Path, dataset: Dataset | None = None) -> dict[str, Any]:
+def passport(name: str, data_root: Path, dataset: LabelSource | None = None) -> dict[str, Any]:
     """All that identifies the split `name` and says whether it may be used.
 
     Keys: name, dataset, custom, sha256, labeled and unlabeled {count, fingerprint}, origin (repository, commit, paths;
@@ -75,18 +78,19 @@ def diff(a: str, b: str, data_root: Path) -> dict[str, Any]:
     For each role (labeled, unlabeled): a, b (counts), common (count), only_a, only_b (sorted ids).
     Raises UsageError for splits of two datasets, and what `Partition.read` raises.
     """
-    one, two = Partition.read(a, data_root), Partition.read(b, data_root)
-    if one.dataset != two.dataset:
-        raise UsageError(f"'{a}' is a split of {one.dataset}, '{b}' of {two.dataset}", fix="name two of one dataset")
-    page: dict[str, Any] = {"a": one.name, "b": two.name, "dataset": one.dataset}
+    first, second = Partition.read(a, data_root), Partition.read(b, data_root)
+    if first.dataset != second.dataset:
+        what = f"'{a}' is a split of {first.dataset}, '{b}' of {second.dataset}"
+        raise UsageError(what, fix="name two of one dataset")
+    page: dict[str, Any] = {"a": first.name, "b": second.name, "dataset": first.dataset}
     for role in ("labeled", "unlabeled"):
-        left, right = set(getattr(one, role)), set(getattr(two, role))
+        left, right = set(getattr(first, role)), set(getattr(second, role))
         page[role] = {"a": len(left), "b": len(right), "common": len(left & right)}
         page[role] |= {"only_a": sorted(left - right), "only_b": sorted(right - left)}
     return page
 
 
-def histogram(dataset: Dataset, ids: tuple[str, ...]) -> dict[str, dict[str, int]]:
+def histogram(dataset: LabelSource, ids: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """Class -> pixels and images (in which it occurs), counted in the masks of `ids`; "ignore" is value 255."""
     pixels, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
     for id in ids:
@@ -108,8 +112,8 @@ def _origin(name: str) -> dict[str, Any]:
 
 def _drawn_by(name: str, data_root: Path) -> dict[str, Any]:
     inside = data_root / "splits" / name
-    said = passport_of(inside if inside.is_dir() else Path(name))
-    return {"repository": "custom", **{key: said[key] for key in ("seed", "rule", "drawn") if key in said}}
+    stated = read_custom(inside if inside.is_dir() else Path(name))
+    return {"repository": "custom", **stated.model_dump(include={"seed", "rule", "drawn"}, exclude_none=True)}
 
 
 def _fine(split: Partition, data_root: Path) -> dict[str, Any] | None:
@@ -132,7 +136,7 @@ def _namesakes(split: Partition, data_root: Path) -> list[dict[str, Any]]:
             continue
         row: dict[str, Any] = {"name": name, "labeled": entry.labeled.count, "common": None}
         try:
-            fix = mend(split.dataset, entry.origin, data_root)
+            fix = restore_command(split.dataset, entry.origin, data_root)
             other = read_list(folder(name, data_root) / "labeled.txt", entry.labeled, split.dataset, fix)
             row["common"] = len(set(split.labeled) & set(other))
         except DataError as error:
@@ -141,7 +145,7 @@ def _namesakes(split: Partition, data_root: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _leaks(split: Partition, data_root: Path, dataset: Dataset | None) -> dict[str, dict[str, Any]]:
+def _leaks(split: Partition, data_root: Path, dataset: LabelSource | None) -> dict[str, dict[str, Any]]:
     """Of each evaluation subset: its size, and the split's ids that share a unit (image; acdc: patient) with it."""
     page: dict[str, dict[str, Any]] = {}
     used = split.labeled + split.unlabeled
@@ -159,13 +163,13 @@ def _leaks(split: Partition, data_root: Path, dataset: Dataset | None) -> dict[s
 
 
 def _pool(
-    dataset: str, subset: str, data_root: Path, prepared: Dataset | None = None
+    dataset: str, subset: str, data_root: Path, prepared: LabelSource | None = None
 ) -> tuple[set[str] | None, str | None]:
     """The ids of a subset, or why they are not known; (None, None) when the manifest and the data know no such list."""
     entry = manifest().pools.get(dataset, {}).get(subset)
     try:
         if entry is not None:
-            fix = mend(dataset, entry.origin, data_root)
+            fix = restore_command(dataset, entry.origin, data_root)
             return set(read_list(pool_file(dataset, subset, data_root), entry, dataset, fix)), None
         return (None, None) if prepared is None else (set(prepared.ids(subset)), None)
     except DataError as error:

@@ -30,10 +30,10 @@ from ssbench.data.dataset import Dataset
 from ssbench.data.loader import Steps
 from ssbench.data.open import open_dataset
 from ssbench.data.plan import Needs, Plan
-from ssbench.prepare import cache, ledger
-from ssbench.prepare.job import Job
-from ssbench.prepare.sources import Plan as Making
-from ssbench.prepare.verify import opened, verify
+from ssbench.prepare import cache
+from ssbench.prepare.job import PrepareJob
+from ssbench.prepare.sources import SourceSpec
+from ssbench.prepare.verify import open_folder, verify, write_ledger
 from ssbench.views.pipelines import read_views
 
 TURNS = 4
@@ -53,14 +53,14 @@ def prepared(name: str, real: Path, root: Path, count: int) -> Dataset:
     counts = SOURCES[name](real, root / "source" / name)
     if name == "toy":
         module.COUNTS = counts = {"train": count // 2, "val": count // 4, "test": count // 4}
-    home, job = root / name, Job(name, root, root / "source" / name)
+    home, job = root / name, PrepareJob(name, root, root / "source" / name)
     home.mkdir()
     module.convert(root / "source" / name, home, job)
     if name not in ("toy", "acdc"):
         repeat(home, list(counts), count)
-    plan = Making((), None, {s: len(opened(name, str(home)).ids(s)) for s in counts}, module.convert)
-    ledger.write(home, name, job.settings, verify(plan, job, home))
-    return opened(name, str(home))
+    plan = SourceSpec((), None, {s: len(open_folder(name, str(home)).ids(s)) for s in counts}, module.convert)
+    write_ledger(home, name, job.settings, verify(plan, job, home))
+    return open_folder(name, str(home))
 
 
 def repeat(home: Path, subsets: list[str], count: int) -> None:
@@ -75,7 +75,7 @@ def repeat(home: Path, subsets: list[str], count: int) -> None:
                 os.link(file, file.with_name(file.name.replace(id, new, 1)))
     for subset, ids in lists.items():
         (home / f"{subset}.txt").write_text("".join(f"{name}\n" for id in ids for name in (id, *copies[id])))
-    opened.cache_clear()
+    open_folder.cache_clear()
 
 
 def reading(dataset: Dataset) -> Callable[[], int]:

@@ -21,10 +21,9 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from ssbench.prepare import ledger
-from ssbench.prepare.job import Archive, Job
-from ssbench.prepare.sources import Plan, find_source
-from ssbench.prepare.verify import verify
+from ssbench.prepare.job import Archive, PrepareJob
+from ssbench.prepare.sources import SourceSpec, find_source
+from ssbench.prepare.verify import verify, write_ledger
 from ssbench.prepare.voc import ARCHIVES, convert
 
 DEVKIT, SBD = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"
@@ -64,8 +63,8 @@ def _mat(mask: Path, path: Path) -> Path:
 
 def measure(root: Path, counts: dict[str, int], workers: int) -> dict[str, float]:
     """Seconds of each stage of a preparation in `root`."""
-    plan = Plan(tuple(Archive(a.name) for a in ARCHIVES[:2]), None, counts, convert)
-    job, work = Job("voc", root / "data", root, workers), root / "data" / "voc"
+    plan = SourceSpec(tuple(Archive(a.name) for a in ARCHIVES[:2]), None, counts, convert)
+    job, work = PrepareJob("voc", root / "data", root, workers), root / "data" / "voc"
     clock = [time.perf_counter()]
     source = find_source(plan, job)
     clock.append(time.perf_counter())
@@ -73,7 +72,7 @@ def measure(root: Path, counts: dict[str, int], workers: int) -> dict[str, float
     clock.append(time.perf_counter())
     verify(plan, job, work)
     clock.append(time.perf_counter())
-    ledger.write(work, "voc", job.settings, counts)
+    write_ledger(work, "voc", job.settings, counts)
     clock.append(time.perf_counter())
     convert(source, work, job)  # all is there: the price of a restart
     clock.append(time.perf_counter())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -11,10 +12,19 @@ from PIL import Image
 from ssbench import keyed
 from ssbench.data.acdc import Acdc
 from ssbench.errors import DataError, UsageError
-from ssbench.prepare.acdc import TEST, VAL, convert, convert_volume, find_volumes, subset_of
-from ssbench.prepare.acdc_forms import H5Volume, NiftiVolume, PngVolume
-from ssbench.prepare.job import Job
-from ssbench.prepare.prepare import Report, check, prepare
+from ssbench.prepare.acdc import (
+    TEST,
+    VAL,
+    H5Volume,
+    NiftiVolume,
+    PngVolume,
+    convert,
+    convert_volume,
+    find_volumes,
+    subset_of,
+)
+from ssbench.prepare.job import PrepareJob
+from ssbench.prepare.prepare import PrepareReport, check, prepare
 
 h5py = pytest.importorskip("h5py", reason="needs the extra ssbench[medical]")
 nibabel = pytest.importorskip("nibabel", reason="needs the extra ssbench[medical]")
@@ -60,7 +70,7 @@ def truth(path: Path) -> Path:
 
 def converted(source: Path, dest: Path) -> dict[str, bytes]:
     """Every file `convert` writes, by its relative path."""
-    convert(source, dest, Job("acdc", dest.parent))
+    convert(source, dest, PrepareJob("acdc", dest.parent))
     return {str(path.relative_to(dest)): path.read_bytes() for path in dest.rglob("*") if path.is_file()}
 
 
@@ -80,7 +90,7 @@ def forms(tmp_path: Path) -> dict[str, Path]:
 
 def test_three_forms_end_in_the_same_pixels(forms, tmp_path):
     png, h5, nifti = (converted(root, tmp_path / f"{form} out") for form, root in forms.items())
-    assert png.keys() == h5.keys() == nifti.keys()
+    assert h5.keys() == nifti.keys() == {re.sub(r"^(slices/.*)png$", r"\1tif", name) for name in png}
     assert len(png) == 6 * 12 * 2 + 1
     assert {k: v for k, v in h5.items() if k != "volumes.csv"} == {k: v for k, v in nifti.items() if k != "volumes.csv"}
     out = Acdc(tmp_path / "nifti out")
@@ -89,7 +99,9 @@ def test_three_forms_end_in_the_same_pixels(forms, tmp_path):
         for name, ids in out.volumes(subset).items():
             assert ids == tuple(f"{name}_slice_{k}" for k in range(1, 13))
             grey, labels = volume(int(name[7:10]), int(name[-2:]))
-            assert np.array_equal(np.stack([np.asarray(out.image(id)) for id in ids]), grey)
+            intensity = np.stack([np.asarray(out.image(id)) for id in ids])
+            assert intensity.dtype == np.float32
+            assert np.array_equal(intensity, (grey / np.float64(255)).astype(np.float32))
             assert np.array_equal(np.stack([np.asarray(out.mask(id)) for id in ids]), labels)
             assert np.array_equal(np.asarray(Acdc(tmp_path / "png out").image(ids[3])), grey[3])
         assert out.ids(subset) == tuple(sorted(id for ids in out.volumes(subset).values() for id in ids))
@@ -107,10 +119,10 @@ def test_the_table_tells_the_spacing_where_it_is_known(forms, tmp_path):
 
 def test_the_settings_say_which_form_it_was(forms, tmp_path):
     for form, root in forms.items():
-        job = Job("acdc", tmp_path)
+        job = PrepareJob("acdc", tmp_path)
         convert(root, tmp_path / f"{form} out", job)
         assert job.settings["form"] == form
-        assert job.settings["intensity"].endswith("8 bit")
+        assert job.settings["intensity"].endswith("8 bit" if form == "png" else "float32")
 
 
 def test_slices_alone_do_when_the_volumes_are_missing(tmp_path):
@@ -118,7 +130,9 @@ def test_slices_alone_do_when_the_volumes_are_missing(tmp_path):
     for k in range(12):
         as_h5(tmp_path / "in" / "data" / "slices" / f"patient099_frame01_slice_{k + 1}.h5", grey[k], labels[k])
     converted(tmp_path / "in", tmp_path / "out")
-    assert np.array_equal(np.asarray(Acdc(tmp_path / "out").image("patient099_frame01_slice_12")), grey[11])
+    assert np.array_equal(
+        np.asarray(Acdc(tmp_path / "out").image("patient099_frame01_slice_12")), grey[11] / np.float32(255)
+    )
     (tmp_path / "in" / "data" / "slices" / "patient099_frame01_slice_5.h5").unlink()
     with pytest.raises(DataError, match=r"patient099_frame01 has slices \[1, 2, 3, 4, 6"):
         find_volumes(tmp_path / "in")
@@ -157,7 +171,7 @@ def test_patients_of_the_subsets():
 def test_what_is_there_is_not_converted_again_and_what_is_cut_is(forms, tmp_path):
     before = converted(forms["h5"], tmp_path / "out")
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("patient028_*")}
-    broken = tmp_path / "out" / "slices" / "patient099_frame01_slice_3.png"
+    broken = tmp_path / "out" / "slices" / "patient099_frame01_slice_3.tif"
     broken.write_bytes(broken.read_bytes()[:-1])
     assert converted(forms["h5"], tmp_path / "out") == before
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
@@ -263,7 +277,7 @@ def test_no_volumes_and_a_damaged_table(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def whole(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+def whole(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PrepareReport]:
     """All of ACDC, prepared from the folder of PNGs."""
     root = tmp_path_factory.mktemp("data")
     return root, prepare("acdc", root, shared / "acdc")
@@ -303,13 +317,16 @@ def test_the_real_h5_files_give_the_real_pngs_within_quantisation(whole, shared,
     from_h5 = Acdc(tmp_path)
     assert from_h5.ids("val")
     for id in from_h5.ids("val"):
-        difference = np.asarray(from_h5.image(id), np.int16) - np.asarray(data.image(id), np.int16)
-        assert np.abs(difference).max() <= 1
+        with h5py.File(home / "patient028_frame01.h5", "r") as file:
+            stored = file["image"][int(id.rpartition("_")[2]) - 1]
+        intensity = np.asarray(from_h5.image(id))
+        assert np.array_equal(intensity, stored), "float slices are kept bit for bit"
+        assert np.abs(255 * intensity - np.asarray(data.image(id))).max() <= 0.51
         assert np.array_equal(np.asarray(from_h5.mask(id)), np.asarray(data.mask(id)))
     for k in (7, 8, 9):
         id = f"patient099_frame01_slice_{k}"
         (grey,), (labels,) = H5Volume(id, (home / "slices" / f"{id}.h5",)).read()
-        assert np.abs(grey.astype(np.int16) - np.asarray(data.image(id), np.int16)).max() <= 1
+        assert np.abs(255 * grey - np.asarray(data.image(id))).max() <= 0.51
         assert np.array_equal(labels, np.asarray(data.mask(id)))
 
 
@@ -317,12 +334,16 @@ def test_the_real_h5_files_give_the_real_pngs_within_quantisation(whole, shared,
 def test_the_real_slices_through_nifti_are_the_real_slices(shared, tmp_path):
     found = {v.name: v for v in PngVolume.find(shared / "acdc")}
     assert len(found) == 200
-    grey, labels = found["patient090_frame01"].read()
+    home, volume = Acdc(shared / "acdc"), found["patient090_frame01"]
+    ids = [path.stem for path in volume.files]
+    grey, labels = (np.stack([np.asarray(read(id)) for id in ids]) for read in (home.image, home.mask))
     assert (grey.min(), grey.max()) == (0, 255)
     path = as_nifti(tmp_path, 90, 4, grey, labels)
     again = NiftiVolume("patient090_frame01", (path, truth(path)))
     assert again.shape() == grey.shape
-    assert all(np.array_equal(a, b) for a, b in zip(again.read(), (grey, labels), strict=True))
+    image, truths = again.read()
+    assert np.array_equal(np.rint(image * 255), grey)
+    assert np.array_equal(truths, labels)
 
 
 @pytest.mark.real

@@ -26,9 +26,11 @@ from ssbench.data.ledger import Ledger
 from ssbench.data.open import open_dataset
 from ssbench.data.toy import Toy
 from ssbench.errors import DataError, SsbenchError
+from ssbench.files import write_json
 from ssbench.prepare import cache
-from ssbench.prepare.files import locked
+from ssbench.prepare.job import preparation_lock
 from ssbench.prepare.prepare import check, prepare
+from ssbench.prepare.verify import write_ledger
 from ssbench.views.pipelines import eval_view, labeled_view, read_views, unlabeled_view
 from ssbench.views.sample import Draw, Sample
 from ssbench.views.strong import STRONG
@@ -116,7 +118,7 @@ def test_a_grey_dataset_stays_grey(tmp_path):
         "name: grey\nclasses: [x, y, z]\npalette: [[0, 0, 0], [1, 1, 1], [2, 2, 2]]\nchannels: 1\n"
         "subsets: {train: 1, val: 1}\n"
     )
-    cache.ledger.write(home, "grey", {}, {"train": 1, "val": 1})
+    write_ledger(home, "grey", {}, {"train": 1, "val": 1})
     assert cache.build("grey", tmp_path / "data", workers=1).bytes == 2 * 20 * 30 * 2
     assert open_dataset("grey", tmp_path / "data").image("a").mode == "L"
 
@@ -229,7 +231,7 @@ def test_pixels_of_another_jpeg_decoder_are_refused(prepared, monkeypatch):
         with Image.open(path) as image:
             image.save(path.with_suffix(".jpg"))
         path.unlink()
-    cache.ledger.write(prepared / "camvid", "camvid", {}, {"train": 5, "val": 2, "test": 3})
+    write_ledger(prepared / "camvid", "camvid", {}, {"train": 5, "val": 2, "test": 3})
     with monkeypatch.context() as patch:
         patch.setattr("ssbench.data.cache.features.version", lambda name: "1.2.3")
         cache.build("camvid", prepared, workers=1)
@@ -269,7 +271,7 @@ def test_many_shards_by_many_processes_and_a_run_that_goes_on(prepared, monkeypa
     home = prepared / "camvid" / ".cache"
     (home / "index.json").unlink()  # as if it had ended after three shards
     plan = {"ledger": index["ledger"], "jpeg": None, "samples": 2}
-    (home / "plan.json").write_text(json.dumps(plan))
+    write_json(home / "plan.json", plan)
     for n, shard in enumerate(index["shards"][:3]):
         (home / f"0000{n}.json").write_text(json.dumps(shard))
     (home / ".00003.u8.x").write_bytes(b"half")
@@ -294,7 +296,7 @@ def test_a_disk_too_small_is_said_before_anything_is_written(prepared, small_dis
 def test_a_disk_that_fills_up_is_said_and_the_next_run_goes_on(prepared, small_disk, monkeypatch):
     shutil.copytree(prepared / "camvid", small_disk / "camvid")
     monkeypatch.setattr(cache, "SHARD", 2 * 24 * 32 * 4)
-    monkeypatch.setattr(cache, "_need", lambda *_: None)  # as if others had filled it meanwhile
+    monkeypatch.setattr(cache, "_need_room", lambda *_: None)  # as if others had filled it meanwhile
     (small_disk / "ballast").write_bytes(bytes(512 * 1024 - 20_000 - used(small_disk)))
     with pytest.raises(DataError, match="the disk is full"):
         cache.build("camvid", small_disk, workers=1)
@@ -333,7 +335,10 @@ def test_two_at_once_end_in_one_whole_cache(prepared):
 
 
 def test_nothing_is_cached_while_another_process_prepares(prepared):
-    with locked(prepared, "camvid"), pytest.raises(DataError, match="camvid is being prepared by another process"):
+    with (
+        preparation_lock(prepared, "camvid"),
+        pytest.raises(DataError, match="camvid is being prepared by another process"),
+    ):
         cache.build("camvid", prepared)
 
 

@@ -9,11 +9,11 @@ from PIL import Image
 
 from ssbench.data.camvid import CamVid
 from ssbench.errors import DataError, UsageError
-from ssbench.prepare.prepare import Report, check, prepare
+from ssbench.prepare.prepare import PrepareReport, check, prepare
 
 
 @pytest.fixture(scope="module")
-def whole(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+def whole(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PrepareReport]:
     """All of CamVid, prepared from the folder of JPEGs."""
     root = tmp_path_factory.mktemp("data")
     return root, prepare("camvid", root, shared / "camvid")

@@ -14,9 +14,9 @@ from PIL import Image
 from ssbench.data.cityscapes import CITIES, Cityscapes, subset_of
 from ssbench.errors import DataError, UsageError
 from ssbench.prepare.cityscapes import ARCHIVES, COUNTS, MANUAL, TRAIN_IDS, convert, to_train_ids
-from ssbench.prepare.job import Job
+from ssbench.prepare.job import PrepareJob
 from ssbench.prepare.prepare import check, prepare
-from ssbench.prepare.sources import Plan, find_source
+from ssbench.prepare.sources import SourceSpec, find_source
 from ssbench.prepare.verify import verify
 
 AACHEN, FRANKFURT = "aachen_000000_000019", "frankfurt_000000_000294"
@@ -53,8 +53,8 @@ def zipped(official: Path, folder: Path) -> Path:
 
 def drive(source: Path, root: Path) -> Cityscapes:
     """What `prepare` does up to the ledger, for one image a subset and archives without checksums."""
-    plan = Plan(tuple(type(a)(a.name) for a in ARCHIVES), MANUAL, {"train": 1, "val": 1}, convert)
-    job, work = Job("cityscapes", root, source), root / "cityscapes"
+    plan = SourceSpec(tuple(type(a)(a.name) for a in ARCHIVES), MANUAL, {"train": 1, "val": 1}, convert)
+    job, work = PrepareJob("cityscapes", root, source), root / "cityscapes"
     plan.convert(find_source(plan, job), work, job)
     verify(plan, job, work)
     return Cityscapes(work)

@@ -12,13 +12,13 @@ from PIL import Image
 from ssbench.data.toy import SUBSETS, Toy
 from ssbench.data.toy_scene import CLASSES, COARSE_SHARE, IGNORE, SIDES, is_coarse, layers, scene, within
 from ssbench.errors import DataError, UsageError
-from ssbench.prepare.prepare import Report, check, prepare
+from ssbench.prepare.prepare import PrepareReport, check, prepare
 from ssbench.prepare.toy import COUNTS
 from ssbench.splits.manifest import Partition
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, Report]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, PrepareReport]:
     """All of the toy data, prepared once."""
     root = tmp_path_factory.mktemp("data")
     report = prepare("toy", root, workers=1)
@@ -26,7 +26,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, Report]:
 
 
 @pytest.fixture(scope="module")
-def masks(whole: tuple[Toy, Report]) -> dict[str, np.ndarray]:
+def masks(whole: tuple[Toy, PrepareReport]) -> dict[str, np.ndarray]:
     toy = whole[0]
     return {id: np.asarray(toy.mask(id)) for subset in SUBSETS for id in toy.ids(subset)}
 

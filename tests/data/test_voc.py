@@ -19,11 +19,11 @@ from scipy.io import savemat
 from ssbench.data.voc import Voc
 from ssbench.errors import DataError, UsageError
 from ssbench.prepare import voc as prepare_voc
-from ssbench.prepare.job import Job
+from ssbench.prepare.job import PrepareJob
 from ssbench.prepare.prepare import check, prepare
-from ssbench.prepare.sources import Plan, find_source
+from ssbench.prepare.sources import SourceSpec, find_source
 from ssbench.prepare.verify import verify
-from ssbench.prepare.voc import ARCHIVES, COUNTS, Sources, convert, read_sbd
+from ssbench.prepare.voc import ARCHIVES, COUNTS, VocFolders, convert, read_sbd
 from ssbench.splits.lists import fingerprint
 
 FINE, VAL, COARSE = ("2011_000003", "2011_000006"), ("2007_000129",), ("2011_000025",)
@@ -75,15 +75,15 @@ def official(real: Path, tmp_path: Path) -> Path:
     return root
 
 
-def wanted(train: int, val: int, fine: int) -> Plan:
+def wanted(train: int, val: int, fine: int) -> SourceSpec:
     """The plan of `prepare voc` for part of the data: other counts, and no checksums."""
     archives = tuple(type(a)(a.name, a.urls, optional=a.optional) for a in ARCHIVES)
-    return Plan(archives, None, {"train": train, "val": val, "fine": fine}, convert)
+    return SourceSpec(archives, None, {"train": train, "val": val, "fine": fine}, convert)
 
 
-def drive(source: Path, root: Path, plan: Plan, workers: int = 1) -> tuple[Path, Job]:
+def drive(source: Path, root: Path, plan: SourceSpec, workers: int = 1) -> tuple[Path, PrepareJob]:
     """What `prepare` does up to the ledger, with the counts of `plan`."""
-    job, work = Job("voc", root, source, workers), root / "voc"
+    job, work = PrepareJob("voc", root, source, workers), root / "voc"
     plan.convert(find_source(plan, job), work, job)
     verify(plan, job, work)
     return work, job
@@ -176,7 +176,7 @@ def test_the_well_known_zip(official: Path, real: Path, tmp_path: Path, folder: 
         for id in EVERY:
             file.write(real / f"SegmentationClassAug/{id}.png", f"{folder}{id}.png")
     whole = wanted(3, 1, 2)
-    without_sbd = Plan(whole.archives[::2], None, whole.counts, convert)
+    without_sbd = SourceSpec(whole.archives[::2], None, whole.counts, convert)
     for _ in range(2):
         work, job = drive(brought, tmp_path / "data", without_sbd)
     assert job.settings["coarse_masks"] == "SegmentationClassAug"
@@ -188,7 +188,7 @@ def test_the_well_known_zip(official: Path, real: Path, tmp_path: Path, folder: 
 def test_no_masks_for_the_augmented_set(official: Path, tmp_path: Path) -> None:
     (official / "benchmark_RELEASE").rename(tmp_path / "away")
     with pytest.raises(DataError, match="neither SBD's nor a copy") as error:
-        convert(official, tmp_path / "voc", Job("voc", tmp_path))
+        convert(official, tmp_path / "voc", PrepareJob("voc", tmp_path))
     assert "benchmark.tgz" in error.value.fix
 
 
@@ -230,7 +230,7 @@ def test_train_aug_is_derived_from_the_official_lists(shared: Path, tmp_path: Pa
     lines(devkit / "ImageSets/Segmentation/val.txt", val)
     lines(sbd / "train.txt", rest[:7000] + extra[:1498])
     lines(sbd / "val.txt", rest[7000:] + extra[1498:])
-    lists, masks = prepare_voc.plan(Sources(devkit, sbd, None))
+    lists, masks = prepare_voc.lists_and_masks(VocFolders(devkit, sbd, None))
     assert {subset: len(ids) for subset, ids in lists.items()} == COUNTS
     assert fingerprint(lists["train"]).startswith("d1326bd532648d73")  # splits_compare, section 2
     assert len(masks) == 12_031
@@ -344,17 +344,20 @@ def test_the_users_own_files_are_copied_not_linked(official: Path, tmp_path: Pat
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ssbench.prepare.job import Job, Silent
+from ssbench.console import Bars
+from ssbench.prepare.job import PrepareJob
 from ssbench.prepare.voc import convert
 
-class Deadly(Silent):
-    left = 2
-    def advance(self, n=1):
-        self.left -= n
-        if self.left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+moves = []
 
-convert(Path(sys.argv[1]), Path(sys.argv[2]), Job("voc", Path(sys.argv[3]), progress=Deadly()))
+def die_at_the_second(doing):
+    moves.append(doing)
+    if len(moves) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+bars = Bars(show=False)
+bars.on_progress = die_at_the_second
+convert(Path(sys.argv[1]), Path(sys.argv[2]), PrepareJob("voc", Path(sys.argv[3]), bars=bars))
 """
 
 

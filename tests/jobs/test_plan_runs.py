@@ -104,7 +104,7 @@ def test_digests_of_splits_without_their_lists(tmp_path: Path) -> None:
 
 
 def test_digests_of_published_splits_against_their_lists(shared: Path, tmp_path: Path) -> None:
-    from ssbench.splits.passport import fetch_lists
+    from ssbench.prepare.split_lists import fetch_lists
 
     fetch_lists("voc", tmp_path, shared / "splits")
     for name, entry in manifest().splits.items():

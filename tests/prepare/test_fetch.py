@@ -6,35 +6,19 @@ from pathlib import Path
 import pytest
 
 from ssbench import keyed
+from ssbench.console import Bars
 from ssbench.errors import DataError
-from ssbench.prepare.fetch import Patience, fetch
+from ssbench.prepare.fetch import RetryPolicy, fetch
 from ssbench.prepare.job import Archive
 
 DATA = keyed.rng("a file").bytes(300_000)
 MD5, SHA = hashlib.md5(DATA).hexdigest(), hashlib.sha256(DATA).hexdigest()  # noqa: S324  published sums are MD5
-QUICK = Patience(tries=3, pause=0.01, longest=0.02, stall=0.3)
-
-
-class Watched:
-    """A progress that keeps its numbers."""
-
-    def __init__(self) -> None:
-        self.total = self.done = self.started = 0
-        self.stopped = False
-
-    def start(self, total: int, label: str) -> None:
-        self.total, self.done, self.started, self.stopped = total, 0, self.started + 1, False
-
-    def advance(self, n: int = 1) -> None:
-        self.done += n
-
-    def stop(self) -> None:
-        self.stopped = True
+QUICK = RetryPolicy(tries=3, pause=0.01, longest=0.02, stall=0.3)
 
 
 def get(web, folder: Path, *paths: str, **known) -> Path:
     archive = Archive("a.zip", tuple(web.url(path) for path in paths or ("a",)), **known)
-    return fetch(archive, folder, "by hand: ...", patience=QUICK)
+    return fetch(archive, folder, "by hand: ...", policy=QUICK)
 
 
 def only(folder: Path, *names: str) -> bool:
@@ -42,12 +26,13 @@ def only(folder: Path, *names: str) -> bool:
 
 
 def test_a_file_is_downloaded_verified_and_told(web, tmp_path):
-    web.files["a"], told = DATA, Watched()
+    web.files["a"], bars = DATA, Bars(show=False, leave=True)
     archive = Archive("a.zip", (web.url("a"),), md5=MD5, sha256=SHA, size=len(DATA))
-    path = fetch(archive, tmp_path / "downloads", "", told, QUICK)
+    path = fetch(archive, tmp_path / "downloads", "", bars, QUICK)
     assert path.read_bytes() == DATA
     assert only(tmp_path / "downloads", "a.zip")
-    assert (told.total, told.done, told.stopped) == (len(DATA), len(DATA), True)
+    (bar,) = bars.progress.tasks
+    assert (bar.total, bar.completed, bar.stop_time is not None) == (len(DATA), len(DATA), True)
 
 
 def test_what_is_there_and_right_is_not_asked_for_again(web, tmp_path):
@@ -202,12 +187,12 @@ def test_a_size_that_is_not_the_published_one_is_refused_before_the_download(web
 
 def test_no_server_at_all(tmp_path):
     with pytest.raises(DataError, match="could not be downloaded"):
-        fetch(Archive("a.zip", ("http://127.0.0.1:9/a",)), tmp_path, "by hand", patience=QUICK)
+        fetch(Archive("a.zip", ("http://127.0.0.1:9/a",)), tmp_path, "by hand", policy=QUICK)
 
 
 def test_only_http_addresses_are_opened(tmp_path):
     with pytest.raises(DataError) as caught:
-        fetch(Archive("a.zip", ("file:///etc/passwd",)), tmp_path, "by hand", patience=QUICK)
+        fetch(Archive("a.zip", ("file:///etc/passwd",)), tmp_path, "by hand", policy=QUICK)
     assert "not an http address" in caught.value.where
 
 

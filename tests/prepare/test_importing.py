@@ -15,18 +15,18 @@ from PIL import Image
 from ssbench.data.ledger import Ledger
 from ssbench.data.open import open_dataset
 from ssbench.errors import DataError, SsbenchError, UsageError
-from ssbench.prepare.own import Lint, Report, Wish, import_folder, lint
+from ssbench.prepare.own import FolderCheck, ImportOptions, ImportReport, check_folder, import_folder
+from ssbench.prepare.own_checks import FolderLayout
 from ssbench.prepare.own_classes import read_classmap
-from ssbench.prepare.own_pairs import Layout
 from ssbench.splits.manifest import Partition
 
 
-def run(home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: object) -> Report:
+def run(home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: object) -> ImportReport:
     return import_folder(wish(home, classes, changes, **more), home.parent / "data", workers=1)
 
 
-def looked(home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: object) -> Lint:
-    return lint(wish(home, classes, changes, **more), workers=1)
+def looked(home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: object) -> FolderCheck:
+    return check_folder(wish(home, classes, changes, **more), workers=1)
 
 
 def fails(home: Path, *words: str, classes: str | None = NAMES, **more: object) -> DataError:
@@ -73,21 +73,24 @@ def test_a_folder_of_pairs_is_imported(home):
 def test_subsets_may_be_folders_inside_or_outside(tmp_path, how):
     report = run(divided_folder(tmp_path / "mine", how))
     assert report.counts == {"train": 8, "val": 4}
-    assert report.lint.notes == ()
+    assert report.check.notes == ()
 
 
 def test_folders_may_have_other_names_and_masks_a_suffix(tmp_path):
     home = own_folder(tmp_path / "mine", images="photos", masks="truth")
     for path in sorted((home / "truth").iterdir()):
         path.rename(path.with_name(f"{path.stem}_mask.png"))
-    layout = Layout(images="photos", masks="truth", mask_suffix="_mask")
+    layout = FolderLayout(images="photos", masks="truth", mask_suffix="_mask")
     assert run(home, layout=layout).counts == {"train": 8, "val": 2}
     (home / "photos").rename(home / "train")  # the folder of images may be called as a subset is
-    assert not looked(home, layout=Layout(images="train", masks="truth", mask_suffix="_mask")).findings
+    assert not looked(home, layout=FolderLayout(images="train", masks="truth", mask_suffix="_mask")).findings
     (home / "train").rename(home / "photos")
-    for words, given in (("no folder of images", Layout()), ("no folder of masks", Layout(images="photos"))):
+    for words, given in (
+        ("no folder of images", FolderLayout()),
+        ("no folder of masks", FolderLayout(images="photos")),
+    ):
         with pytest.raises(DataError, match=words) as caught:
-            lint(wish(home, layout=given))
+            check_folder(wish(home, layout=given))
         assert "NAME" in caught.value.fix
 
 
@@ -126,7 +129,7 @@ def test_palette_masks_are_read_by_index(home):
     for k in range(5):
         paletted(labels(f"room{k}")).save(mask(home, k))
     report = run(home)
-    assert report.lint.masks == {"palette": 5, "grey": 5}
+    assert report.check.masks == {"palette": 5, "grey": 5}
     assert open_dataset("rooms", home.parent / "data").mask("room_02").tobytes() == labels("room2").tobytes()
 
 
@@ -143,7 +146,7 @@ def test_colour_coded_masks_need_a_table_and_are_read_by_it(home):
     assert "1 colour" in error.what
     (home / "classes.txt").write_text("".join(f"{name} {r} {g} {b}\n" for name, (r, g, b) in COLOURED.items()))
     report = run(home, None)
-    assert report.lint.masks == {"colours": 10}
+    assert report.check.masks == {"colours": 10}
     dataset = open_dataset("rooms", home.parent / "data")
     assert dataset.classes == ("floor", "wall", "door")
     assert dataset.palette == tuple(COLOURED.values())[:3]
@@ -170,7 +173,7 @@ def test_unknown_values_are_counted_and_can_be_mapped(home):
         page.save(mask(home, k))
     fails(home, "1 value", f"{mask(home)}: value 11 is no class: 8 pixels in 2 masks", "--map 11=255")
     report = run(home, changes=("11=255",))
-    assert report.lint.classes[-1] == {"label": 255, "class": "ignore", "pixels": 8, "images": 2}
+    assert report.check.classes[-1] == {"label": 255, "class": "ignore", "pixels": 8, "images": 2}
     assert open_dataset("rooms", home.parent / "data").mask("room_03").getpixel((0, 0)) == 255
 
 
@@ -178,7 +181,7 @@ def test_masks_of_0_and_255_are_not_taken_as_all_ignored(home):
     for k in range(10):
         labels(f"room{k}").point(lambda v: 255 if v else 0).save(mask(home, k))
     fails(home, "--map 255=1", classes="background,thing")
-    assert run(home, "background,thing", ("255=1",)).lint.classes[1]["pixels"] > 0
+    assert run(home, "background,thing", ("255=1",)).check.classes[1]["pixels"] > 0
     meant = looked(home, "background,thing", ("255=255",))
     assert meant.findings == ()
     assert meant.notes[0] == "class 1 'thing' occurs in no mask"
@@ -289,7 +292,7 @@ def test_images_without_masks_become_unlabelled_ones(home):
     assert set(every.unlabeled) == bare
     assert bare <= set(half.unlabeled)
     assert set(np.unique(open_dataset("rooms", home.parent / "data").mask("room_04"))) == {255}
-    assert "images without a mask, kept as unlabelled ones: 3" in report.lint.notes
+    assert "images without a mask, kept as unlabelled ones: 3" in report.check.notes
 
 
 @pytest.mark.parametrize("how", ["images/{}", "{}/images"])
@@ -347,7 +350,7 @@ def test_a_split_of_ones_own_is_not_overwritten(home):
 @pytest.mark.parametrize("name", ["voc", "toy", "splits", "downloads", "", "A", "a/b", "..", ".x"])
 def test_names_that_cannot_be(home, name):
     with pytest.raises(UsageError, match="cannot be the name of a dataset of yours"):
-        import_folder(Wish(home, name, read_classmap(NAMES, home, ())), home.parent / "data")
+        import_folder(ImportOptions(home, name, read_classmap(NAMES, home, ())), home.parent / "data")
 
 
 @pytest.mark.parametrize(
@@ -448,10 +451,10 @@ def test_classes_have_to_be_named(tmp_path):
     with pytest.raises(UsageError, match="the classes have no names") as caught:
         read_classmap(None, tmp_path, ())
     assert "--classes background" in caught.value.fix
-    with pytest.raises(UsageError, match=r"gone.txt cannot be read"):
+    with pytest.raises(UsageError, match=r"this file gone.txt is not there"):
         read_classmap(str(tmp_path / "gone.txt"), tmp_path, ())
     (tmp_path / "classes.yaml").write_text("{a: [")
-    with pytest.raises(UsageError, match=r"classes.yaml is not YAML"):
+    with pytest.raises(UsageError, match=r"this file classes.yaml is not YAML"):
         read_classmap(None, tmp_path, ())
 
 

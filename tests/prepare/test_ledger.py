@@ -9,8 +9,7 @@ import pytest
 
 from ssbench.data.ledger import Ledger
 from ssbench.errors import DataError
-from ssbench.prepare import ledger
-from ssbench.prepare.ledger import Problem
+from ssbench.prepare.verify import Problem, compare, write_ledger
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def root(tmp_path: Path) -> Path:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
     (root / ".temporary").write_text("not data")
-    ledger.write(root, "toy", {"form": "png"}, {"train": 2})
+    write_ledger(root, "toy", {"form": "png"}, {"train": 2})
     return root
 
 
@@ -47,12 +46,12 @@ def test_a_ledger_is_json_with_a_file_a_line(root):
 
 def test_writing_twice_gives_the_same_bytes(root):
     before = (root / "ledger.json").read_bytes()
-    ledger.write(root, "toy", {"form": "png"}, {"train": 2})
+    write_ledger(root, "toy", {"form": "png"}, {"train": 2})
     assert (root / "ledger.json").read_bytes() == before
 
 
 def test_nothing_changed_nothing_said(root):
-    assert ledger.compare(root, book(root)) == []
+    assert compare(root, book(root)) == []
 
 
 def test_each_kind_of_change_is_named(root):
@@ -60,7 +59,7 @@ def test_each_kind_of_change_is_named(root):
     (root / "images/b.png").write_text("TWO")
     (root / "train.txt").unlink()
     (root / "new.txt").write_text("?")
-    problems = ledger.compare(root, book(root))
+    problems = compare(root, book(root))
     assert [(p.kind, p.path) for p in problems] == [
         ("changed", "images/b.png"),
         ("truncated", "images/ä.png"),
@@ -72,15 +71,15 @@ def test_each_kind_of_change_is_named(root):
 
 def test_a_longer_file_is_changed(root):
     (root / "images/b.png").write_text("two and more")
-    assert ledger.compare(root, book(root)) == [Problem("changed", "images/b.png", "12 of 3 bytes")]
+    assert compare(root, book(root)) == [Problem("changed", "images/b.png", "12 of 3 bytes")]
 
 
 def test_a_quick_look_hashes_only_what_was_written_since(root):
     (root / "images/b.png").write_text("TWO")
     os.utime(root / "images/b.png", (1, 1))
-    assert ledger.compare(root, book(root), quick=True) == []
+    assert compare(root, book(root), quick=True) == []
     os.utime(root / "images/b.png")
-    assert [p.kind for p in ledger.compare(root, book(root), quick=True)] == ["changed"]
+    assert [p.kind for p in compare(root, book(root), quick=True)] == ["changed"]
 
 
 DAMAGED = {
@@ -118,7 +117,7 @@ def test_the_digest_is_of_names_and_contents(root):
     before = book(root)
     assert before.digest() != before.digest("images/")
     (root / "images/b.png").rename(root / "images/c.png")
-    ledger.write(root, "toy", {}, {})
+    write_ledger(root, "toy", {}, {})
     assert book(root).digest("images/") != before.digest("images/")
     assert book(root).digest("train") == before.digest("train")
 
@@ -126,6 +125,6 @@ def test_the_digest_is_of_names_and_contents(root):
 def test_more_files_than_are_hashed_at_once(tmp_path):
     for i in range(1100):
         (tmp_path / f"{i:05d}").write_bytes(i.to_bytes(2, "big"))
-    ledger.write(tmp_path, "toy", {}, {})
+    write_ledger(tmp_path, "toy", {}, {})
     assert len(book(tmp_path).files) == 1100
-    assert ledger.compare(tmp_path, book(tmp_path)) == []
+    assert compare(tmp_path, book(tmp_path)) == []

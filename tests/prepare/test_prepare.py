@@ -18,14 +18,13 @@ from PIL import Image
 
 from ssbench.data.ledger import Ledger
 from ssbench.errors import DataError, SsbenchError, UsageError
-from ssbench.prepare.files import locked
-from ssbench.prepare.job import Archive
-from ssbench.prepare.prepare import Report, check, known, prepare
+from ssbench.prepare.job import Archive, preparation_lock
+from ssbench.prepare.prepare import PrepareReport, check, known, prepare
 
 COUNTS = {"train": 5, "val": 2, "test": 3}
 
 
-def run(root: Path, source: Path | None = None) -> Report:
+def run(root: Path, source: Path | None = None) -> PrepareReport:
     return prepare("camvid", root, source, workers=1)
 
 
@@ -299,7 +298,7 @@ def test_an_unknown_dataset_names_the_closest(tmp_path):
 
 
 def test_the_second_of_two_at_once_is_told_who_is_first(small_camvid, tmp_path):
-    with locked(tmp_path, "camvid"):
+    with preparation_lock(tmp_path, "camvid"):
         fails(tmp_path, small_camvid, "camvid is being prepared by another process", str(os.getpid()))
     assert run(tmp_path, small_camvid).state == "prepared"
 

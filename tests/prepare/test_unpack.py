@@ -10,7 +10,7 @@ import pytest
 
 from ssbench import keyed
 from ssbench.errors import DataError
-from ssbench.prepare.unpack import Damaged, bound, is_archive, unpack
+from ssbench.prepare.unpack import DamagedArchive, bound, is_archive, unpack
 
 FILES = {"a/one.txt": b"one", "a/b/two.bin": keyed.rng("two").bytes(70_000), "readme": b""}
 KINDS = ("zip", "tar", "tar.gz", "tar.xz", "tar.bz2")
@@ -113,7 +113,7 @@ def test_a_wrong_check_sum_in_a_zip_names_the_member(tmp_path):
         archive.writestr("good", b"good")
         archive.writestr("poor", b"the content")
     path.write_bytes(path.read_bytes().replace(b"the content", b"THE content"))
-    assert isinstance(refused(path, tmp_path, "damaged at poor", "CRC"), Damaged)
+    assert isinstance(refused(path, tmp_path, "damaged at poor", "CRC"), DamagedArchive)
 
 
 def test_a_wrong_check_sum_at_the_end_of_a_gz_is_seen(tmp_path):
@@ -121,7 +121,7 @@ def test_a_wrong_check_sum_at_the_end_of_a_gz_is_seen(tmp_path):
     data = bytearray(path.read_bytes())
     data[-8] ^= 1
     path.write_bytes(data)
-    assert isinstance(refused(path, tmp_path, "damaged", "CRC"), Damaged)
+    assert isinstance(refused(path, tmp_path, "damaged", "CRC"), DamagedArchive)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -129,7 +129,7 @@ def test_a_wrong_check_sum_at_the_end_of_a_gz_is_seen(tmp_path):
 def test_an_archive_cut_short_is_damaged(tmp_path, kind, share):
     path = pack(tmp_path, kind, FILES)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    assert isinstance(refused(path, tmp_path, "damaged"), Damaged)
+    assert isinstance(refused(path, tmp_path, "damaged"), DamagedArchive)
 
 
 def test_a_tar_cut_exactly_between_two_members_is_damaged(tmp_path):
@@ -141,7 +141,7 @@ def test_a_tar_cut_exactly_between_two_members_is_damaged(tmp_path):
 def test_garbage_and_an_empty_file_are_damaged(tmp_path):
     for name, data in (("x.zip", b"<html>log in first</html>"), ("x.tar", b""), ("x.tar.gz", b"\x1f\x8bnonsense")):
         (tmp_path / name).write_bytes(data)
-        assert isinstance(refused(tmp_path / name, tmp_path, "damaged at its index"), Damaged)
+        assert isinstance(refused(tmp_path / name, tmp_path, "damaged at its index"), DamagedArchive)
 
 
 def test_two_members_of_one_name_are_refused(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ssbench.errors import DataError, UsageError
-from ssbench.splits.fetch import fetch_lists
+from ssbench.prepare.split_lists import fetch_lists
 from ssbench.splits.manifest import Partition, folder, manifest
 
 VOC, CITY, COCO = 10582, 2975, 118287
@@ -198,12 +198,21 @@ def test_impossible_custom_lists_are_refused(labeled: str, unlabeled: str, says:
     assert str(where) in caught.value.where
 
 
-@pytest.mark.parametrize("text", ["- a\n", "labeled: 3\n", "a: [\n", "labeled: {count: two}\n"])
+DAMAGED = {
+    "- a\n": "damaged: input should be a valid dictionary",
+    "labeled: 3\n": "damaged, field 'labeled'",
+    "a: [\n": "is not YAML",
+    "labeled: {count: two}\n": "damaged, field 'labeled.count'",
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_a_split_yaml_that_is_no_passport_is_refused(text: str, tmp_path: Path) -> None:
     where = own(tmp_path / "mine", "train_0001\n", "")
     (where / "split.yaml").write_text(text)
-    with pytest.raises(DataError, match=r"split\.yaml cannot be read"):
+    with pytest.raises(DataError, match=rf"this split\.yaml.* {DAMAGED[text]}") as caught:
         Partition.read(str(where), tmp_path)
+    assert caught.value.where.startswith(str(where / "split.yaml"))
 
 
 def test_a_folder_without_lists_is_refused_by_file(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from PIL import Image
 
 from ssbench.data.dataset import Dataset
 from ssbench.errors import DataError, UsageError
+from ssbench.prepare.split_lists import fetch_lists
 from ssbench.splits import lists
+from ssbench.splits.draw import make
 from ssbench.splits.manifest import Partition, PoolEntry, manifest, pool_file
-from ssbench.splits.passport import catalogue, diff, fetch_lists, make, passport
+from ssbench.splits.passport import catalogue, diff, passport
 
 # First 16 digits of the fingerprints of specs/splits_compare.md, section 2, written down by hand.
 FINGERPRINTS = {

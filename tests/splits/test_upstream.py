@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ssbench.errors import DataError, UsageError
+from ssbench.prepare.split_lists import fetch_lists
 from ssbench.splits import lists
-from ssbench.splits.fetch import fetch_lists
 from ssbench.splits.manifest import Partition, folder, manifest, pool_file
 
 pytestmark = pytest.mark.real

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ssbench import keyed
-from ssbench.prepare.own import Wish
+from ssbench.prepare.own import ImportOptions
 from ssbench.prepare.own_classes import read_classmap
 
 NAMES = "floor,wall,door"
@@ -45,8 +45,8 @@ def divided_folder(home: Path, how: str = "images/{}") -> Path:
     return home
 
 
-def wish(home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: Any) -> Wish:
-    return Wish(home, "rooms", read_classmap(classes, home, changes), **more)
+def wish(home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: Any) -> ImportOptions:
+    return ImportOptions(home, "rooms", read_classmap(classes, home, changes), **more)
 
 
 def paletted(mask: Image.Image) -> Image.Image:

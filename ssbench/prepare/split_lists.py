@@ -1,4 +1,4 @@
-"""Bringing the published id lists home: from a folder on disk or from their repositories at the pinned commits."""
+"""Fetches the published id lists: from a folder on disk, or from their repositories at the pinned commits."""
 
 from __future__ import annotations
 
@@ -9,15 +9,26 @@ from pathlib import Path
 
 from ssbench.errors import DataError, UsageError, nearest
 from ssbench.files import write_text
+from ssbench.prepare.fetch import fetch
+from ssbench.prepare.job import Archive
 from ssbench.splits import lists
-from ssbench.splits.manifest import OURS, ListEntry, folder, manifest, mend, pool_file, read_list, verify
+from ssbench.splits.manifest import (
+    OURS,
+    ListEntry,
+    folder,
+    manifest,
+    pool_file,
+    read_list,
+    restore_command,
+    verify,
+)
 
 GITHUB = "https://raw.githubusercontent.com"
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """A list to have at `dest`; `labeled` is the list it is the complement of, when its own file may be unreadable."""
+class _ListTask:
+    """A list to have at `dest`; `labeled`: the list it is the complement of, when its own file may be unreadable."""
 
     dest: Path
     entry: ListEntry
@@ -40,15 +51,16 @@ def fetch_lists(
     left alone. `train` are the ids of the whole training pool, from which lists that exist upstream but could not be
     pinned (coco) are rebuilt as a complement; without it such a list is taken from `source` or downloaded, and left
     out when a `source` is given that has none. Lists shipped with ssbench are only verified.
+
     Returns how many lists are in place. Raises UsageError for an unknown dataset, DataError for a list that cannot be
-    had or is not the manifest's; what was brought before stays.
+    had or is not the manifest's; what was fetched before stays.
     """
     known = list(manifest().pools)
     if dataset not in known:
         raise UsageError(f"no lists of a dataset '{dataset}'; {nearest(dataset, known)}", fix="ssbench list datasets")
     pool = frozenset(train) if train is not None else None
-    bringer = _Bringer(dataset, data_root, source.resolve() if source else None, pool, host)
-    return sum(bringer.have(item) for item in _wanted(dataset, data_root))
+    fetcher = _ListFetcher(dataset, data_root, source.resolve() if source else None, pool, host)
+    return sum(fetcher.bring(task) for task in _tasks(dataset, data_root))
 
 
 def find_list(source: Path, origin: str, path: str) -> Path | None:
@@ -57,91 +69,87 @@ def find_list(source: Path, origin: str, path: str) -> Path | None:
     return next((base / path for base in bases if (base / path).is_file()), None)
 
 
-def _wanted(dataset: str, data_root: Path) -> Iterator[_Wanted]:
+def _tasks(dataset: str, data_root: Path) -> Iterator[_ListTask]:
+    """Every list of a dataset: its pools, then the two of each split, the labelled one first."""
     for subset, pool in manifest().pools[dataset].items():
         if pool.fingerprint is not None:
-            yield _Wanted(pool_file(dataset, subset, data_root), pool, pool.origin, pool.format)
+            yield _ListTask(pool_file(dataset, subset, data_root), pool, pool.origin, pool.format)
     for name, split in manifest().splits.items():
         if name.split("/")[0] == dataset:
             where = folder(name, data_root)
             labeled = where / "labeled.txt"
-            yield _Wanted(labeled, split.labeled, split.origin, split.format)
+            yield _ListTask(labeled, split.labeled, split.origin, split.format)
             minus = labeled if split.unlabeled.complement else None
-            yield _Wanted(where / "unlabeled.txt", split.unlabeled, split.origin, split.format, minus)
+            yield _ListTask(where / "unlabeled.txt", split.unlabeled, split.origin, split.format, minus)
 
 
 @dataclass(frozen=True)
-class _Bringer:
+class _ListFetcher:
+    """Brings the lists of one dataset; the arguments are those of `fetch_lists`."""
+
     dataset: str
     data_root: Path
     source: Path | None
     train: frozenset[str] | None
     host: str
 
-    def have(self, item: _Wanted) -> bool:
+    def bring(self, task: _ListTask) -> bool:
         """True when the list is in place, brought now if need be; False when it may be left out and is."""
         try:
-            read_list(item.dest, item.entry, self.dataset, self.mend(item))
+            read_list(task.dest, task.entry, self.dataset, self.command(task))
             return True
         except DataError:
-            if item.origin == OURS:
+            if task.origin == OURS:
                 raise
-        ids = self.rest(item) or self.published(item)
+        ids = self.complement(task) or self.published(task)
         if ids is not None:
-            write_text(item.dest, lists.dump(ids))
+            write_text(task.dest, lists.dump(ids))
         return ids is not None
 
-    def mend(self, item: _Wanted) -> str:
-        return mend(self.dataset, item.origin, self.data_root)
+    def command(self, task: _ListTask) -> str:
+        return restore_command(self.dataset, task.origin, self.data_root)
 
-    def rest(self, item: _Wanted) -> tuple[str, ...] | None:
+    def complement(self, task: _ListTask) -> tuple[str, ...] | None:
         """The pool without the labelled list, when the pool given is the whole one."""
-        whole = manifest().pools[self.dataset].get(item.entry.complement or "")
-        if item.labeled is None or whole is None or self.train is None or len(self.train) != whole.count:
+        whole = manifest().pools[self.dataset].get(task.entry.complement or "")
+        if task.labeled is None or whole is None or self.train is None or len(self.train) != whole.count:
             return None
-        labeled = lists.parse(item.labeled.read_text(encoding="utf-8"), "bare", self.dataset, item.labeled)
+        labeled = lists.parse(task.labeled.read_text(encoding="utf-8"), "bare", self.dataset, task.labeled)
         missing = sorted(set(labeled) - self.train)
         if missing:
             what = f"labelled id '{missing[0]}' is not among the {len(self.train)} images"
-            raise DataError(what, str(item.labeled), self.mend(item))
-        rest = tuple(sorted(self.train - set(labeled)))
-        verify(rest, item.entry, item.dest, self.mend(item))
-        return rest
+            raise DataError(what, str(task.labeled), self.command(task))
+        unlabeled = tuple(sorted(self.train - set(labeled)))
+        verify(unlabeled, task.entry, task.dest, self.command(task))
+        return unlabeled
 
-    def published(self, item: _Wanted) -> tuple[str, ...] | None:
+    def published(self, task: _ListTask) -> tuple[str, ...] | None:
         """The ids of the upstream file, verified; None when it may be left out and is not in the source."""
-        repository = manifest().repositories[item.origin]
-        path = find_list(self.source, item.origin, str(item.entry.path)) if self.source else None
-        if path is not None:
-            fix = f"bring {item.entry.path} of github.com/{repository.slug} at commit {repository.commit}"
-            return self.read(path, item, fix)
-        if self.source is not None and item.labeled is not None:
+        repository, path = manifest().repositories[task.origin], str(task.entry.path)
+        local = find_list(self.source, task.origin, path) if self.source else None
+        if local is not None:
+            fix = f"bring {path} of github.com/{repository.slug} at commit {repository.commit}"
+            return self.read(local, task, fix)
+        if self.source is not None and task.labeled is not None:
             return None
-        return self.downloaded(item)
-
-    def downloaded(self, item: _Wanted) -> tuple[str, ...]:
-        from ssbench.prepare.fetch import fetch
-        from ssbench.prepare.job import Archive
-
-        repository, path = manifest().repositories[item.origin], str(item.entry.path)
-        clone = f"SOURCE/splits/{item.origin}"
+        clone = f"SOURCE/splits/{task.origin}"
         fix = (
             f"git clone https://github.com/{repository.slug} {clone} && git -C {clone} checkout {repository.commit}"
             f" && ssbench prepare {self.dataset} --source SOURCE --data-root {self.data_root}"
         )
         with tempfile.TemporaryDirectory() as scratch:
-            archive = Archive(Path(path).name, (repository.url(path, self.host),), sha256=item.entry.sha256)
-            return self.read(fetch(archive, Path(scratch), fix), item, self.mend(item))
+            archive = Archive(Path(path).name, (repository.url(path, self.host),), sha256=task.entry.sha256)
+            return self.read(fetch(archive, Path(scratch), fix), task, self.command(task))
 
-    def read(self, path: Path, item: _Wanted, fix: str) -> tuple[str, ...]:
+    def read(self, path: Path, task: _ListTask, fix: str) -> tuple[str, ...]:
         """Ids of an upstream file. Their fingerprint decides, not the bytes: a checkout may have changed line ends."""
         data = path.read_bytes()
-        if item.entry.git_blob not in (None, lists.git_blob(data)):
+        if task.entry.git_blob not in (None, lists.git_blob(data)):
             raise DataError(f"{path.name} is not the file of the pinned commit (git blob differs)", str(path), fix)
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{path.name} is not a text file: {error}", str(path), fix) from error
-        ids = lists.parse(text, item.format, self.dataset, path)
-        verify(ids, item.entry, path, fix)
+        ids = lists.parse(text, task.format, self.dataset, path)
+        verify(ids, task.entry, path, fix)
         return ids

@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '$(OLD_ENOUG
 JOBS ?= 2
 CLEAN := env -u SSBENCH_DATA -u SSBENCH_RUNS -u SSBENCH_RESULTS OMP_NUM_THREADS=1
 
-.PHONY: demo test lint bench nightly clean
+.PHONY: demo test lint bench soak nightly clean
 
 demo: $(STAMP)
 	$(CLEAN) $(BIN)/ssbench demo --out demo
@@ -21,6 +21,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The long form of the tests that draw at random: kills, signals, two processes on one run, bad inputs. Hours.
+SOAKED = $(shell grep -rl SSBENCH_SOAK tests --include='test_*.py')
+
+soak: $(STAMP)
+	SSBENCH_SOAK=1 $(CLEAN) $(BIN)/python -m pytest -n $(JOBS) --timeout 3600 $(SOAKED)
 
 bench: $(STAMP)
 	set -e; for script in tests/bench/bench_*.py; do echo "$$script"; $(CLEAN) $(BIN)/python $$script; done

@@ -186,7 +186,7 @@ def run(
 def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], list[int]]:
     """Target, split and seed of a stored run; says why its key would differ, if it would."""
     from ssbench.console import say
-    from ssbench.recipe.stored import read_stored_run
+    from ssbench.recipe.identity import read_stored_run
     from ssbench.splits.manifest import Partition
 
     stored = read_stored_run(record, data_root)

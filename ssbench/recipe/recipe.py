@@ -22,6 +22,7 @@ from ssbench.recipe.marks import Keys, Mark, Marked
 from ssbench.recipe.overrides import override
 from ssbench.recipe.quick import shrunk
 from ssbench.recipe.sections import PROTOCOLS, AboutConfig, DataConfig, EvalConfig, OptimConfig, ScheduleConfig
+from ssbench.recipe.stored import read_run_head, recipe_text_of
 from ssbench.views.settings import UNREAD, ViewsConfig
 
 if TYPE_CHECKING:
@@ -169,11 +170,10 @@ def load(
         RecipeError: anything wrong, with file:line and the nearest known name.
     """
     if name.endswith(".json"):  # the record of a run is a recipe, too
-        from ssbench.recipe.stored import read_stored_run
-
         if overrides or quick or division:
             raise RecipeError("a record is repeated as it stands", name, "ssbench check RECORD.json --write mine.yaml")
-        return read_stored_run(Path(name), data_root).recipe
+        head = read_run_head(Path(name))
+        return resolve(head.name, Path(name), recipe_text_of(head, Path(name)), head.overrides, False, data_root)
     place, marked = read_recipe(name)
     smaller = marked.data.pop("quick", None) or {}
     if not isinstance(smaller, dict):

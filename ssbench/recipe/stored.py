@@ -1,9 +1,8 @@
-"""A recipe from the record of a run that used it: `ssbench run --from RECORD.json` repeats the run from it alone."""
+"""Records of runs as recipes: a record's resolved settings read back, with a mark that says where they come from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from pydantic import BaseModel, ConfigDict
 from ssbench.errors import DataError
 from ssbench.files import read_model
 from ssbench.recipe.marks import Keys, Mark, Marked
-from ssbench.recipe.recipe import Recipe, resolve
 
 SET = "set "  # how a record's departures begin where a `--set` made them
 
@@ -33,45 +31,38 @@ class RunHead(BaseModel):
     departures: list[str] = []
     resolved: dict[str, Any]
 
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The `--set` arguments of the run."""
+        return tuple(text.removeprefix(SET) for text in self.departures if text.startswith(SET))
 
-@dataclass(frozen=True)
-class StoredRun:
-    """What a record says of its run. differs: why the present code would give it another key, "" if it would not."""
-
-    recipe: Recipe
-    split: str
-    split_sha256: str
-    seed: int
-    key: str
-    differs: str
+    @property
+    def name(self) -> str:
+        """The recipe's name, without the hash of the overrides that results are kept under."""
+        return self.recipe.rsplit("+", 1)[0] if self.overrides else self.recipe
 
 
-def read_stored_run(path: Path, data_root: Path | None = None) -> StoredRun:
-    """The run of the record at `path`: its recipe as resolved then, its split and seed.
+def read_run_head(path: Path) -> RunHead:
+    """Which run the record at `path` is of.
 
     Raises:
         DataError: no record, a damaged one, or the record of a quick run.
-        RecipeError: a setting that the present code no longer takes.
     """
-    fix = "name a record that ssbench run wrote: results/<recipe>/<split>/seed0.json"
-    head = read_model(path, RunHead, "record", fix)
+    head = read_model(path, RunHead, "record", "name a record that ssbench run wrote: results/.../seed0.json")
     if head.quick:
         raise DataError("this is the record of a quick run", str(path), "ssbench run RECIPE --quick runs it again")
-    overrides = tuple(text.removeprefix(SET) for text in head.departures if text.startswith(SET))
-    name = head.recipe.rsplit("+", 1)[0] if overrides else head.recipe
+    return head
+
+
+def recipe_text_of(head: RunHead, path: Path) -> Marked:
+    """The settings of a record's run, as if read from a recipe's file; every value is marked with the record."""
     data = {section: block for section, block in head.resolved.items() if block}
     if len(head.resolved.get("plugin") or []) == 1:
         data["plugin"] = head.resolved["plugin"][0]
     data |= {"paper": head.paper, "division": head.division, "title": f"repeats {path.name}"}
     data["departures"] = [text for text in head.departures if not text.startswith(SET)]
     mark = Mark(str(path), 0, "as in the record")
-    marked = Marked(data, {keys: mark for section, block in data.items() for keys in _places((section,), block)})
-    recipe = resolve(name, path, marked, overrides, False, data_root)
-    changes = list(differences(head.resolved, recipe.resolved()))
-    if not changes and recipe.key(head.split_sha256, head.seed) != head.key:
-        changes = [f"behaviour of {part}: version {n} now" for part, n in recipe.behaviours().items()]
-        changes = changes or ["its key is not the one of its settings"]
-    return StoredRun(recipe, head.split, head.split_sha256, head.seed, head.key, "; ".join(changes))
+    return Marked(data, {keys: mark for section, block in data.items() for keys in _places((section,), block)})
 
 
 def differences(before: Any, now: Any, at: str = "") -> Iterator[str]:

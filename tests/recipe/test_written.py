@@ -11,8 +11,9 @@ from ran import ROOT, Ran
 
 from ssbench.errors import DataError, RecipeError
 from ssbench.recipe.compose import host_names, recipe_names
+from ssbench.recipe.identity import read_stored_run
 from ssbench.recipe.recipe import load
-from ssbench.recipe.stored import differences, read_stored_run
+from ssbench.recipe.stored import differences
 from ssbench.recipe.written import recipe_text
 
 RECORD = ROOT / "results/toy/s4mc_fixmatch/toy-ours-1_16/seed0.json"

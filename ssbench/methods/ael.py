@@ -36,6 +36,7 @@ from ssbench.data.plan import Needs, Plan
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
 from ssbench.methods.base import (
+    LossConfig,
     MakeNet,
     Method,
     MethodConfig,
@@ -61,6 +62,7 @@ from ssbench.views.regions import ael_half
 
 Masks: TypeAlias = NDArray[np.bool_]
 Positive = Annotated[float, Field(gt=0)]
+Classes: TypeAlias = tuple[Annotated[int, Field(ge=0)], ...]
 
 
 class AEL(Method):
@@ -90,13 +92,7 @@ class AEL(Method):
         paste_share: Share = 0.5  # release
         paste_scale: tuple[Positive, Positive] | None = (0.1, 2.0)  # release; null: the views' own
         paste_draws: Count = 3  # release: cityscapes_2 3, pascal_4 1
-        paste_without: tuple[Annotated[int, Field(ge=0)], ...] = (
-            0,
-            1,
-            2,
-            8,
-            10,
-        )  # release, for both data sets (card: ael 5: meant for Cityscapes)
+        paste_without: Classes = (0, 1, 2, 8, 10)  # release, for both data sets (card: ael 5: meant for Cityscapes)
         component_area: Share = 0.005  # release: cityscapes_2 0.005, pascal_4 0.03
         presence: Share = 0.01  # release: cityscapes_2 0.01, pascal_4 0.03
 
@@ -116,10 +112,17 @@ class AEL(Method):
         cfg = self.cfg
         return Needs(partner="asked", pick=cfg.pick, donor=cfg.paste_share, donor_scale=cfg.paste_scale)
 
+    @classmethod
+    def check(cls, cfg: Config, loss: LossConfig, classes: int | None) -> None:
+        """Refuse a pseudo-label loss that this method would not use, and exclusions that leave no class to paste."""
+        if loss.pseudo != "ce":
+            raise RecipeError("the consistency of ael is a weighted cross entropy", "loss.pseudo", "loss: {pseudo: ce}")
+        if classes is not None and set(range(classes)) <= set(cfg.paste_without):
+            what = f"paste_without leaves none of the {classes} classes"
+            raise RecipeError(what, "method.paste_without", "paste_without: []")
+
     def build(self, make_net: MakeNet) -> None:
         """A teacher with a head of its own (for one step: the first update copies the student), and the two banks."""
-        if self.losses.cfg.pseudo != "ce":
-            raise RecipeError("the consistency of ael is a weighted cross entropy", "loss.pseudo", "loss: {pseudo: ce}")
         self.teacher = make_net("teacher").requires_grad_(False)
         self.register_buffer("bank", torch.full((self.net.classes,), 0.5))  # C
         self.images = torch.zeros(0, self.net.classes, dtype=torch.bool)  # N C, on the host

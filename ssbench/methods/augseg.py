@@ -31,6 +31,7 @@ from ssbench.methods.base import (
     Method,
     MethodConfig,
     Step,
+    count_groups,
     frozen_copy,
     frozen_forward,
     labels_of,
@@ -82,6 +83,14 @@ class AugSeg(Method):
         """One strong view; partners are in the batch."""
         return Needs(strong=1)
 
+    @classmethod
+    def check_batches(cls, cfg: Config, labeled: int, unlabeled: int) -> None:
+        """Batches of one size, which form whole groups."""
+        if labeled != unlabeled:
+            what = f"{labeled} labelled and {unlabeled} unlabelled images"
+            raise RecipeError(what, "schedule", "augseg pastes one into the other: give both batches one size")
+        count_groups(cfg.group, unlabeled)
+
     def build(self, make_net: MakeNet) -> None:
         """The teacher starts as a copy of the student."""
         self.teacher = frozen_copy(self.net)
@@ -108,14 +117,9 @@ class AugSeg(Method):
         strong = here.strong[0]
         if t.chance("augseg mix") >= self.cfg.mix_probability:
             return MixedView(strong, target, here.weak)
-        if labeled.x.shape != strong.shape:
-            what = f"{len(labeled.x)} labelled and {len(strong)} unlabelled images"
-            raise RecipeError(what, "schedule", "augseg pastes one into the other: give both batches one size")
         order = self._draw_order(len(strong), t)
-        inner = (
-            self._draw_boxes(strong, self.cfg.inject_beta, "inner box", t)
-            & self._draw_injections(confident, t)[:, None, None]
-        )
+        injected = self._draw_injections(confident, t)[:, None, None]
+        inner = self._draw_boxes(strong, self.cfg.inject_beta, "inner box", t) & injected
         outer = self._draw_boxes(strong, self.cfg.mix_beta, "outer box", t)
         truth = ground_truth(labeled.y, target, self.cfg.padding == "ignored").permuted(order)
         pseudo = target.pasted(target.pasted(truth, inner).permuted(order), outer)
@@ -131,26 +135,19 @@ class AugSeg(Method):
 
     def _draw_order(self, images: int, t: Progress) -> Tensor:
         """B indices: a random order within each group."""
-        count = self._groups(images)
+        count = count_groups(self.cfg.group, images)
         keys = torch.rand(count * t.world, images // count, generator=t.generator("augseg order"), device=t.device)
         first = torch.arange(0, images, images // count, device=t.device)[:, None]
         return (_rows_of_process(keys, t).argsort(1) + first).flatten()
 
     def _draw_boxes(self, like: Tensor, beta: tuple[float, float], purpose: str, t: Progress) -> Tensor:
         """B H W bool: a box an image, of one size in each group, its centre uniform from an eighth of the side on."""
-        shape, count = (like.shape[-2], like.shape[-1]), self._groups(len(like))
+        shape, count = (like.shape[-2], like.shape[-1]), count_groups(self.cfg.group, len(like))
         places = torch.rand(len(like) * t.world, 2, generator=t.generator(f"augseg {purpose}"), device=t.device)
         ranks = range(t.rank * count, (t.rank + 1) * count)
         cuts = [math.sqrt(1 - rng(t.seed, t.step, f"augseg {purpose}", k).beta(*beta)) for k in ranks]
         pairs = zip(cuts, _rows_of_process(places, t).chunk(count), strict=True)
         return torch.cat([boxes(centres, shape, cut) for cut, centres in pairs])
-
-    def _groups(self, images: int) -> int:
-        """How many groups a process's images form; fewer than a group are one."""
-        if images % min(images, self.cfg.group):
-            what = f"{images} images a process do not form groups of {self.cfg.group}"
-            raise RecipeError(what, "method.group", "choose a group that divides them")
-        return max(images // int(self.cfg.group), 1)
 
     def _total(
         self, batch: Batch, out: Out, views: Sequence[StudentView], terms: dict[str, Tensor], t: Progress

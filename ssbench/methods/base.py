@@ -146,17 +146,21 @@ class Method(nn.Module):
     """A baseline. `forward` is `step`, so that DDP wraps the method and not its networks.
 
     honours: the plug-in hooks its step calls. synchronises: why its step waits for the device, empty if it does not.
-    two_students: whether it trains two networks that teach each other.
+    two_students: whether it trains two networks that teach each other. one_mean: whether labelled and pseudo-labelled
+    pixels share one mean, so that a plug-in's weights cannot stay out of its divisor.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     honours: ClassVar[frozenset[str]] = frozenset()
     synchronises: ClassVar[str] = ""
     two_students: ClassVar[bool] = False
+    one_mean: ClassVar[bool] = False
 
     def __init__(self, cfg: Any, make_net: MakeNet, plugin: Plugin, loss: LossConfig) -> None:
         super().__init__()
-        if refusal := unhosted(type(self).__name__, type(self), cfg, type(plugin).__name__, plugin, plugin.needs):
+        self.check(cfg, loss, plugin.classes)
+        method, name = type(self), type(plugin).__name__
+        if refusal := unhosted(method.__name__, method, cfg, name, plugin, plugin.needs, plugin.absolute):
             raise RecipeError(refusal.what, "method", refusal.fix)
         self.cfg, self.losses, self.plugin = cfg, Losses(loss, plugin.absolute), plugin
         self.net = make_net("student")
@@ -167,6 +171,22 @@ class Method(nn.Module):
     def calls(cls, cfg: Any) -> frozenset[str]:
         """The hooks its step calls under these settings: `honours`, less those that some settings leave out."""
         return cls.honours
+
+    @classmethod
+    def check(cls, cfg: Any, loss: LossConfig, classes: int | None) -> None:
+        """Refuse losses or classes (None: not yet known) the method cannot use. Called when a recipe is read and again when the method is built.
+
+        Raises:
+            RecipeError: where = the setting concerned ("loss.pseudo").
+        """
+
+    @classmethod
+    def check_batches(cls, cfg: Any, labeled: int, unlabeled: int) -> None:
+        """Refuse batches (images of all processes) the method cannot use. Called when a recipe is read.
+
+        Raises:
+            RecipeError: where = the setting concerned ("schedule").
+        """
 
     def build(self, make_net: MakeNet) -> None:
         """Make what the method has besides the student (a teacher, a second network)."""
@@ -265,6 +285,21 @@ def parts(out: Out, sizes: Sequence[int]) -> list[Out]:
     """A network's output cut along the batch into consecutive parts of `sizes` images."""
     ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
     return [rows(out, slice(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+
+
+def count_groups(group: int, unlabeled: int, labeled: int = 0) -> int:
+    """How many groups of `group` unlabelled images, and as many of labelled ones, a process holds.
+
+    A group stands for one process of a release. Fewer images than a group are one group.
+
+    Raises:
+        RecipeError: the groups would not have one size.
+    """
+    count = max(unlabeled // group, 1)
+    if unlabeled % min(unlabeled, group) or labeled % count:
+        what = f"{unlabeled} unlabelled and {labeled} labelled images a process do not form groups of {group}"
+        raise RecipeError(what, "method.group", "choose a group that divides both batches")
+    return count
 
 
 def mean(terms: Sequence[Tensor]) -> Tensor:

@@ -54,13 +54,16 @@ class Fit:
 def refused(host: str, method: type[Any], cfg: Any, parts: Sequence[Part]) -> Refusal | None:
     """The first reason why `method` (called `host`, with settings `cfg`) cannot have these plug-ins; None: it can."""
     for which, part in enumerate(parts):
-        refusal = unhosted(host, method, cfg, part.name, part.cls, part.cls.uses(part.cfg))
+        uses, absolute = part.cls.uses(part.cfg), part.cls.is_absolute(part.cfg)
+        refusal = unhosted(host, method, cfg, part.name, part.cls, uses, absolute)
         if refusal := refusal or _missing(host, method, cfg, part):
             return replace(refusal, which=which)
     return next(_collisions(parts), None)
 
 
-def unhosted(host: str, method: type[Any], cfg: Any, name: str, plugin: Any, needs: frozenset[str]) -> Refusal | None:
+def unhosted(
+    host: str, method: type[Any], cfg: Any, name: str, plugin: Any, needs: frozenset[str], absolute: bool
+) -> Refusal | None:
     """Why a method cannot be built with one plug-in (class or instance) that uses the hooks `needs`; None: it can.
 
     Hooks that the method never calls are allowed here, unlike in `refused`: a plug-in that only observes may define
@@ -68,6 +71,9 @@ def unhosted(host: str, method: type[Any], cfg: Any, name: str, plugin: Any, nee
     """
     if plugin.one_student and method.two_students:
         return Refusal(f"{name} {ONE}, {host} trains two", "choose a host of one student")
+    if absolute and method.one_mean:
+        what = f"{name} wants its weights left out of the divisor, which {host} shares between labels and pseudo-labels"
+        return Refusal(what, "choose another host")
     for hook in sorted(needs & (method.honours - method.calls(cfg))):
         off, on = _switch(method, cfg, hook)
         return Refusal(f"{name} needs {hook}, which {host} does not call with {off}", f"set method.{on}")

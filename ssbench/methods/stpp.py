@@ -35,7 +35,7 @@ from ssbench.data.plan import Needs, Plan
 from ssbench.errors import DataError, RecipeError
 from ssbench.methods.base import (
     Loop,
-    MakeNet,
+    LossConfig,
     Method,
     MethodConfig,
     StagedTraining,
@@ -61,6 +61,7 @@ class STPlusPlus(Method):
     """L = mean cross-entropy of labelled and pseudo-labelled pixels together."""
 
     honours = frozenset({"prepare", "extras", "scale", "mix", "weigh", "loss"})
+    one_mean = True
     synchronises = "with a plug-in that mixes, mixed pictures are coloured on the host: a transfer each way"
 
     class Config(MethodConfig):
@@ -69,9 +70,7 @@ class STPlusPlus(Method):
         name: Literal["stpp"] = "stpp"
         variant: Literal["st", "st++"] = "st++"  # Sec. 3.2; Sec. 3.3
         label_with: Literal["best", "last"] = "best"  # release (card: stpp 1); the author advises last (thread #30)
-        double_below: Annotated[int, Field(ge=0)] = (
-            200  # release main.py: shorter labelled lists count twice (card: stpp 2)
-        )
+        double_below: Annotated[int, Field(ge=0)] = 200  # release main.py: shorter lists count twice (card: stpp 2)
         epoch_of: Literal["labeled", "unlabeled"] = "labeled"  # release; of the first training
         scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.5, 0.75, 1.0, 1.5, 2.0)  # release base.py
         flip: bool = True  # release base.py
@@ -88,14 +87,12 @@ class STPlusPlus(Method):
         mixes = "mix" in self.plugin.needs
         return Needs(mixture="plain" if mixes else "coloured", donor=float(mixes))
 
-    def build(self, make_net: MakeNet) -> None:
-        """Nothing but the student; refuse a loss that could not be one mean over all pixels."""
-        if self.losses.cfg.supervised != "ce":
-            what = f"loss.supervised '{self.losses.cfg.supervised}' with stpp, which has one loss for all pixels"
-            raise RecipeError(what, "loss", "loss: {supervised: ce}")
-        if self.plugin.absolute:
-            what = f"{type(self.plugin).__name__} wants its weights left out of a divisor that stpp shares with labels"
-            raise RecipeError(what, "plugin", "choose another host")
+    @classmethod
+    def check(cls, cfg: Config, loss: LossConfig, classes: int | None) -> None:
+        """Refuse losses that cannot be one mean over all pixels."""
+        if loss.supervised != "ce":
+            what = f"loss.supervised '{loss.supervised}' with stpp, which has one loss for all pixels"
+            raise RecipeError(what, "loss.supervised", "loss: {supervised: ce}")
 
     def attach(self, plan: Plan) -> None:
         """Refuse a split in which there is nothing to label."""

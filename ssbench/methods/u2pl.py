@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.data.plan import Needs
-from ssbench.errors import RecipeError
 from ssbench.methods.base import (
     MakeNet,
     Method,
     MethodConfig,
     Step,
+    count_groups,
     frozen_forward,
     labels_of,
     mean,
@@ -52,6 +52,9 @@ from ssbench.ops.reduce import gather_rows
 from ssbench.plugins.base import BelowOne, Count, MixedView, Share, StepOutputs, StudentView, Weight
 
 Teach: TypeAlias = Callable[[Tensor], Out]
+Epochs = Annotated[int, Field(ge=0)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+HalfPercent = Annotated[float, Field(ge=0, le=50)]  # the lowest and the highest entropies may not overlap
 
 
 class U2PL(Method):
@@ -63,19 +66,13 @@ class U2PL(Method):
         """Settings."""
 
         name: Literal["u2pl"] = "u2pl"
-        contrastive_impl: Literal["release", "paper"] = (
-            "release"  # ours: which made the tables is unknown (card: u2pl 8)
-        )
-        warmup_epochs: Annotated[int, Field(ge=0)] = 1  # release sup_only_epoch: VOC 1, Cityscapes 0
+        contrastive_impl: Literal["release", "paper"] = "release"  # ours: which made the tables is open (card: u2pl 8)
+        warmup_epochs: Epochs = 1  # release sup_only_epoch: VOC 1, Cityscapes 0
         ema: BelowOne = 0.99  # release net.ema_decay
         mix_probability: Share = 0.5  # release: one coin a step
         weight: Weight = 1.0  # release: unsupervised.loss_weight is absent
-        drop_percent: Annotated[float, Field(ge=0, le=100)] = (
-            80  # release unsupervised.drop_percent: keeps 80 %, rising to 100 %
-        )
-        low_entropy: Annotated[float, Field(ge=0, le=50)] = (
-            20  # release contrastive.low_entropy_threshold: percent, falling to 0
-        )
+        drop_percent: Percent = 80  # release unsupervised.drop_percent: keeps 80 %, rising to 100 %
+        low_entropy: HalfPercent = 20  # release contrastive.low_entropy_threshold: percent, falling to 0
         low_rank: Count = 3  # release contrastive.low_rank
         high_rank: Count = 20  # release contrastive.high_rank
         anchor_above: BelowOne = 0.3  # release current_class_threshold
@@ -101,6 +98,11 @@ class U2PL(Method):
     def needs(self) -> Needs:
         """Weak views and a region each; partners are in the batch."""
         return Needs(strong=1)
+
+    @classmethod
+    def check_batches(cls, cfg: Config, labeled: int, unlabeled: int) -> None:
+        """Batches that form whole groups."""
+        count_groups(cfg.group, unlabeled, labeled)
 
     def build(self, make_net: MakeNet) -> None:
         """A teacher with a head of its own, banks, and whether the warm-up is over."""
@@ -161,7 +163,7 @@ class U2PL(Method):
         if t.chance("cutmix") >= self.cfg.mix_probability:
             return MixedView(here.weak, target, here.weak)
         order = torch.arange(len(here.weak), device=here.weak.device)
-        order = order.view(self._groups(len(order)), -1).roll(-1, 1).flatten()
+        order = order.view(count_groups(self.cfg.group, len(order)), -1).roll(-1, 1).flatten()
         image = paste(here.weak, here.weak[order], here.boxes[0])
         return MixedView(image, target.pasted(target.permuted(order), here.boxes[0]), image)
 
@@ -183,14 +185,14 @@ class U2PL(Method):
         weighed = kept if weight is None else kept * weight
         below = kept if self.plugin.absolute else weighed
         maps = (ce * weighed, below, kept, pseudo.valid)
-        total, over, used, every = (x.view(self._groups(len(ce)), -1).sum(1) for x in maps)
+        total, over, used, every = (x.view(count_groups(self.cfg.group, len(ce)), -1).sum(1) for x in maps)
         return (total / over.clamp(min=1e-12) * every / used.clamp(min=1)).mean()
 
     def _contrastive(
         self, labeled: Labeled, out: Out, known: Out, view: StudentView, teacher: Out, t: Progress
     ) -> Tensor:
         """Mean over groups of their InfoNCE, once the step's keys of all groups are in the banks (card: u2pl 7)."""
-        labelled, count = labeled.y != 255, self._groups(len(view.images), len(labeled.y))
+        labelled, count = labeled.y != 255, count_groups(self.cfg.group, len(view.images), len(labeled.y))
         truth = _grid(labeled.y, labelled, labelled, out, known)
         grids = truth.joined_by_group(_grid(*self._extremes(view.pseudo, t), view.out, teacher), count)
         picked = [contrast.pick(grid, len(labelled) // count, self.rule) for grid in grids]
@@ -212,7 +214,7 @@ class U2PL(Method):
     def _percentile(self, entropy: Tensor, pseudo: Pseudo, level: float) -> Tensor:
         """B 1 1, by group and over all pixels but pasted ground truth."""
         return confidence.group_quantiles(
-            entropy, pseudo.valid & ~pseudo.trusted_mask(), level, self._groups(len(entropy))
+            entropy, pseudo.valid & ~pseudo.trusted_mask(), level, count_groups(self.cfg.group, len(entropy))
         )
 
     def _draw_uniform(self, groups: int, view: str, t: Progress) -> list[tuple[Tensor, Tensor]]:
@@ -223,14 +225,6 @@ class U2PL(Method):
         anchors = torch.rand(shape, generator=of_anchors, device=t.device)
         negatives = torch.rand((*shape, self.cfg.negatives), generator=of_negatives, device=t.device)
         return list(zip(anchors[own], negatives[own], strict=True))
-
-    def _groups(self, images: int, labeled: int = 0) -> int:
-        """How many groups a process's images form; fewer unlabelled ones than a group are one."""
-        count: int = max(images // self.cfg.group, 1)
-        if images % min(images, self.cfg.group) or labeled % count:
-            what = f"{images} unlabelled and {labeled} labelled images a process do not form groups of {self.cfg.group}"
-            raise RecipeError(what, "method.group", "choose a group that divides both batches")
-        return count
 
     def _total(
         self, batch: Batch, out: Out, views: Sequence[StudentView], terms: dict[str, Tensor], teach: Teach, t: Progress

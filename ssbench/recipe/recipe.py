@@ -223,6 +223,7 @@ def resolve(
         classes=(method, net, *(cls for _, cls, _ in plugins)),
     )
     _hooks_fit(recipe, method, [(at, cls) for at, cls, _ in plugins], marked)
+    _settings_fit(recipe, method, [(at, cls) for at, cls, _ in plugins], data_root)
     _protocol_fits(recipe, data_root)
     return recipe
 
@@ -271,6 +272,25 @@ def _hooks_fit(recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, 
     parts = [fit.Part(cfg.name, cls, cfg) for (_, cls), cfg in zip(plugins, recipe.plugins, strict=True)]
     if found := fit.refused(recipe.method.name, method, recipe.method, parts):
         raise RecipeError(found.what, str(marked.at(plugins[found.which][0])), found.fix)
+
+
+def _settings_fit(
+    recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, type[Any]]], data_root: Path | None
+) -> None:
+    """Refuse settings of the method and the plug-ins that do not fit the losses, the batches or the classes."""
+    schedule, classes = recipe.schedule, getattr(_dataset_class(recipe, data_root), "classes", None)
+    try:
+        method.check(recipe.method, recipe.loss, None if classes is None else len(classes))
+        method.check_batches(recipe.method, schedule.labeled_batch, schedule.unlabeled_batch)
+    except RecipeError as error:
+        raise RecipeError(error.what, str(recipe.marked.at(tuple(error.where.split(".")))), error.fix) from None
+    for (at, cls), cfg in zip(plugins, recipe.plugins, strict=True):
+        if classes is None:  # an imported folder's are known once it is opened; the plug-in checks them when built
+            return
+        try:
+            cls.check(cfg, len(classes))
+        except RecipeError as error:
+            raise RecipeError(error.what, str(recipe.marked.at(at)), error.fix) from None
 
 
 def _dataset_class(recipe: Recipe, data_root: Path | None) -> type[Dataset]:

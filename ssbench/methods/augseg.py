@@ -117,6 +117,7 @@ class AugSeg(Method):
         strong = here.strong[0]
         if t.chance("augseg mix") >= self.cfg.mix_probability:
             return MixedView(strong, target, here.weak)
+        self.check_batches(self.cfg, len(labeled.x), len(strong))
         order = self._draw_order(len(strong), t)
         injected = self._draw_injections(confident, t)[:, None, None]
         inner = self._draw_boxes(strong, self.cfg.inject_beta, "inner box", t) & injected

@@ -43,6 +43,11 @@ class LossConfig(Settings):
     ohem_min_kept: Count = 200_000  # UniMatch, per group
     ohem_group: Count = 2  # UniMatch: images per process
 
+    @property
+    def behaviour(self) -> int:
+        """Version of the computation, which enters the run key above 1. 2: hard examples are averaged by group."""
+        return 2 if self.supervised == "ohem" else 1
+
     @model_validator(mode="after")
     def _read(self) -> LossConfig:
         if self.pseudo == "dice":
@@ -155,6 +160,8 @@ class Method(nn.Module):
     synchronises: ClassVar[str] = ""
     two_students: ClassVar[bool] = False
     one_mean: ClassVar[bool] = False
+    behaviour: ClassVar[int] = 1
+    """Version of the computation. Raise it when the computation changes: above 1 it enters the run key."""
 
     def __init__(self, cfg: Any, make_net: MakeNet, plugin: Plugin, loss: LossConfig) -> None:
         super().__init__()
@@ -173,8 +180,15 @@ class Method(nn.Module):
         return cls.honours
 
     @classmethod
+    def behaviour_of(cls, cfg: Any) -> int:
+        """`behaviour` under these settings: 1 where a later version computes the same as the first."""
+        return cls.behaviour
+
+    @classmethod
     def check(cls, cfg: Any, loss: LossConfig, classes: int | None) -> None:
-        """Refuse losses or classes (None: not yet known) the method cannot use. Called when a recipe is read and again when the method is built.
+        """Refuse losses or numbers of classes (None: not yet known) the method cannot use.
+
+        Called when a recipe is read and again when the method is built.
 
         Raises:
             RecipeError: where = the setting concerned ("loss.pseudo").

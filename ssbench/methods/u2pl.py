@@ -3,11 +3,12 @@
 Paper: Wang et al., "Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels", CVPR 2022.
 Checked against: Haochen-Wang409/U2PL ab3d2be `train_semi.py`, `u2pl/utils/loss_helper.py` (card: u2pl); the branch
 `with_AEL`, which made its higher Cityscapes numbers, is another algorithm (card: u2pl 13) and not here.
-`contrastive_impl: release` has the release's two defects (card: u2pl 8): negatives of a class must also be labelled
-with it, and class v reads the bank of the v-th valid class. `paper` has neither. Which one made the tables is unknown.
+`contrastive_impl: release` has the release's three defects (card: u2pl 8): negatives of a class must also be labelled
+with it; class v reads the bank of the v-th valid class; in the one-hot labels the first image of a process carries the
+classes of all its images, the others none. `paper` has none of them. Which one made the tables is unknown.
 What the release computes per process of `group` images is computed per group here: percentiles, the kept share,
-prototypes, the mean over classes, mixing partners. So the number of processes changes nothing but the labelled mean,
-which is over the whole batch; banks hold the keys of all processes, as in the release.
+prototypes, the mean over classes, mixing partners. So the number of processes changes nothing; banks hold the keys
+of all processes, as in the release. The labelled cross entropy of VOC is a mean over the whole batch, not per process.
 Departures: rectangles are drawn per image with the data; pixels are found by rank in a fixed number of operations,
 which draws from the same distributions; of the release's mixing operators only CutMix; no momentum prototypes (off, and
 broken, in the release); a network without a representation head (`rep: false`, U-Net) lends its penultimate features;
@@ -98,6 +99,11 @@ class U2PL(Method):
     def needs(self) -> Needs:
         """Weak views and a region each; partners are in the batch."""
         return Needs(strong=1)
+
+    @classmethod
+    def behaviour_of(cls, cfg: Config) -> int:
+        """2: the one-hot labels of `contrastive_impl: release` are the release's."""
+        return 2 if cfg.contrastive_impl == "release" else 1
 
     @classmethod
     def check_batches(cls, cfg: Config, labeled: int, unlabeled: int) -> None:

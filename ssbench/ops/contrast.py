@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssbench.ops.class_memory import Bank, draw_indices
+from ssbench.ops.losses import IGNORE
 
 
 class FeatureGrid(NamedTuple):
@@ -51,14 +52,15 @@ class Rule:
     anchor_above: an anchor's probability of its class. negative_below: a negative's probability of the class.
     low_rank, high_rank: the class is among a labelled negative's first `low_rank` guesses, or is an unlabelled
     negative's guess number `low_rank` to `high_rank - 1`, counted from 0.
-    own_negatives: the release's defect (a): negatives of a class must also be labelled with it.
+    release: with the release's defects: labels are those of `release_one_hot`, and negatives of a class must also be
+    labelled with it (card: u2pl 8).
     """
 
     anchor_above: float
     negative_below: float
     low_rank: int
     high_rank: int
-    own_negatives: bool
+    release: bool
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,33 @@ class Picked:
 
 def pick(grid: FeatureGrid, labeled: int, rule: Rule) -> Picked:
     """The pixels each class contrasts; the first `labeled` images hold ground truth, the others pseudo-labels."""
-    classes = torch.arange(grid.probs.shape[1], device=grid.label.device)[:, None, None]
-    own, rank = grid.label[:, None] == classes, ranks(grid.probs)
+    one_hot, classes, rank = release_one_hot if rule.release else label_planes, grid.probs.shape[1], ranks(grid.probs)
+    own = torch.cat([one_hot(part, classes) for part in (grid.label[:labeled], grid.label[labeled:])])
     guessed = (rank[:labeled] < rule.low_rank) & ~own[:labeled]
     doubted = (rank[labeled:] >= rule.low_rank) & (rank[labeled:] < rule.high_rank)
     negatives = torch.cat([guessed, doubted]) & grid.high[:, None] & (grid.probs < rule.negative_below)
-    if rule.own_negatives:
+    if rule.release:
         negatives = negatives & own
     valid = own & grid.low[:, None]
     masks = (valid, valid & (grid.probs > rule.anchor_above), negatives)
     return Picked(*(mask.movedim(1, 0).flatten(1) for mask in masks))
+
+
+def label_planes(label: Tensor, classes: int) -> Tensor:
+    """B C h w bool: whether a pixel has the label (B h w, 255 = none)."""
+    return label[:, None] == torch.arange(classes, device=label.device)[:, None, None]
+
+
+def release_one_hot(label: Tensor, classes: int) -> Tensor:
+    """`label_planes` as the release's `label_onehot` writes them for the images of one process (card: u2pl 8c).
+
+    It scatters into C B h w with an index of B 1 h w, so that every image writes into the first one's planes. There a
+    pixel has the labels of all images, and the others have none. 255 is written as class 0, and only the first image's
+    own 255 clears the pixel.
+    """
+    written = label_planes(label.where(label != IGNORE, 0), classes)
+    first = written.any(0, keepdim=True) & (label[:1, None] != IGNORE)
+    return torch.cat([first, torch.zeros_like(written[1:])])
 
 
 def ranks(probs: Tensor) -> Tensor:

@@ -149,16 +149,23 @@ def test_a_step_re_derived(impl: str, mixes: bool) -> None:
 
 
 def test_the_two_readings_differ_in_negatives_and_in_whose_they_are() -> None:
-    """The paper fills every class's bank; the release few, and only where two passes of the teacher disagree."""
+    """The paper fills every class's bank. Of the release, an image alone in its process adds keys only where two passes
+    of the teacher disagree; of several the first alone adds keys, by the labels of the others.
+    """
     filled = {}
-    for impl in ("release", "paper"):
-        method = made(contrastive_impl=impl, bank=4000, bank_first=4000)
+    for impl, group in (("paper", 4), ("release", 1), ("release", 4)):
+        method = made(contrastive_impl=impl, group=group, bank=4000, bank_first=4000)
         apart(method)
         with torch.no_grad():
             method(make_batch(method.needs, seed=3, images=4), at(2, mixes=True))
-        filled[impl] = method.bank.seen
-    assert (filled["paper"] > 100).all()
-    assert filled["release"].sum() < 0.2 * filled["paper"].sum()
+        filled[impl, group] = method.bank.seen
+    assert (filled["paper", 4] > 100).all()
+    assert filled["release", 1].sum() < 0.2 * filled["paper", 4].sum()
+    assert 0 < filled["release", 4].sum() < filled["release", 1].sum()
+
+
+def test_the_release_changed_its_behaviour_and_the_paper_did_not() -> None:
+    assert [U2PL.behaviour_of(U2PL.Config(contrastive_impl=impl)) for impl in ("paper", "release")] == [1, 2]
 
 
 def test_banks_fill_up_over_steps_and_are_resumed() -> None:
@@ -417,20 +424,23 @@ def contrasted(
             labelled = b < 4
             for i, row in enumerate(near):
                 for j, column in enumerate(near):
-                    said = int((y if labelled else label)[b % 4, row, column])
+                    maps = y if labelled else label
+                    said = int(maps[b % 4, row, column])
+                    mates = [int(maps[m, row, column]) for m in (k, k + 1)]
+                    labels = {said} - {255} if paper else released(mates, b % 4 - k)
                     h = float(entropy[b % 4, row, column])
                     low = said != 255 if labelled else h <= low_limit
                     high = said != 255 if labelled else h >= high_limit
                     p = probs[b, :, i, j]
                     ranked = p.argsort(descending=True).tolist()
                     for c in range(CLASSES):
-                        if said == c and low:
+                        if c in labels and low:
                             valid[c].append(key[b, :, i, j])
                             if p[c] > SMALL["anchor_above"]:
                                 anchors[c].append(rep[b, :, i, j])
                         rank = ranked.index(c)
-                        negative = (rank < 3 and said != c) if labelled else 3 <= rank < 20
-                        if high and p[c] < 1 and negative and (paper or said == c):
+                        negative = (rank < 3 and c not in labels) if labelled else 3 <= rank < 20
+                        if high and p[c] < 1 and negative and (paper or c in labels):
                             queues[c].append(key[b, :, i, j])
         groups.append((anchors, valid))
     sizes = [SMALL["bank_first"]] + [SMALL["bank"]] * (CLASSES - 1)
@@ -453,6 +463,13 @@ def contrasted(
                 total = total + F.cross_entropy(cos[None], torch.tensor([0])) / 6
         losses.append(total / len(classes))
     return sum(losses[1:], losses[0]) / 2, queues
+
+
+def released(labels: list[int], image: int) -> set[int]:
+    """A pixel's labels in the release's one-hot planes: those of all images of the process, in its first one."""
+    if image or labels[0] == 255:
+        return set()
+    return {0 if label == 255 else label for label in labels}
 
 
 def as_ring(queue: list[Tensor], size: int) -> list[Tensor]:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ssbench import find
-from ssbench.certify.small import CLASSES, SIDE, Maps, batch_for, build, prepared, progress, train
+from ssbench.certify.small import build, prepared, progress, train
 from ssbench.certify.watch import drawing, watched
 from ssbench.data.batch import Batch
+from ssbench.data.noise import CLASSES, SIDE, Maps, batch_for
 from ssbench.methods.base import Method, Step
 from ssbench.methods.hosting import fit
 from ssbench.nets.segnet import Out

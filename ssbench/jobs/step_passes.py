@@ -8,16 +8,16 @@ with its images, whether gradients come back through it, and whether the decoder
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
 
 import torch
-from torch import Tensor
+from PIL import Image
 
-from ssbench.data.batch import Batch, Labeled, Unlabeled
+from ssbench.data.noise import batch_for
 from ssbench.data.plan import Needs, Plan
 from ssbench.methods.base import Method
 from ssbench.nets.segnet import SegNet
@@ -89,10 +89,13 @@ def stand_ins(labeled: int, unlabeled: int) -> tuple[tuple[str, ...], tuple[str,
 def _step_passes(method: Method, labeled: int, unlabeled: int, channels: int, maps: tuple[str, ...]) -> Passes:
     """Passes of a step on noise. A map that it misses, which its plug-in would have prepared, is added, empty."""
     t = Progress(25, 40, 10, 0, torch.device("cpu"))  # past every warm-up of an epoch or two
+    empty = {name: Image.new("L", (CROP, CROP)) for name in maps}
+    sizes = {"images": labeled, "unlabeled": unlabeled // method.needs.pick, "classes": method.net.classes}
+    batch = batch_for(method, t, maps=(lambda id: empty,), channels=channels, side=CROP, **sizes)
     try:
         with torch.random.fork_rng(devices=[]), counting(method) as passes:
             torch.manual_seed(0)
-            method.step(_Noise(channels, method.net.classes, maps).batch(method, labeled, unlabeled, t), t)
+            method.step(batch, t)
     except KeyError as missing:
         name = missing.args[0]
         if not isinstance(name, str) or name in maps or len(maps) == MAPS:
@@ -117,57 +120,3 @@ def counting(method: Method) -> Iterator[Passes]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@dataclass(frozen=True)
-class _Noise:
-    """Batches of noise with labels, and everything a method's `needs` name."""
-
-    channels: int
-    classes: int
-    maps: tuple[str, ...]
-
-    def batch(self, method: Method, labeled: int, unlabeled: int, t: Progress) -> Batch:
-        needs = method.needs
-        batch = Batch(self._labeled(labeled))
-        if needs.donor:
-            batch = replace(batch, donor=self._labeled(unlabeled if needs.mixture else labeled))
-        if not needs.unlabeled or not unlabeled:
-            return batch
-        used = stand_ins(0, unlabeled // needs.pick)[1]
-        batch = replace(batch, unlabeled=self._unlabeled(needs, used))
-        asked = used if needs.partner in ("same", "other") else method.wants(batch, t)
-        return replace(batch, partner=self._unlabeled(needs, asked)) if asked else batch
-
-    def _labeled(self, images: int) -> Labeled:
-        return Labeled(self._images(images), self._labels(images), stand_ins(images, 0)[0], self._maps(images))
-
-    def _unlabeled(self, needs: Needs, ids: Sequence[str]) -> Unlabeled:
-        images, strong = len(ids), 1 if needs.mixture else needs.strong
-        everywhere, label = torch.ones(images, CROP, CROP, dtype=torch.bool), self._labels(images)
-        stored = {"pseudo": label.byte(), "entropy": torch.rand(label.shape)} if needs.mixture else {}
-        return Unlabeled(
-            weak=self._images(images),
-            strong=tuple(self._images(images) for _ in range(strong)),
-            valid=everywhere,
-            boxes=tuple(everywhere for _ in range(strong)),
-            truth=label,
-            ids=tuple(ids),
-            maps={**self._maps(images), **stored},
-            colour=_uncoloured if needs.mixture == "plain" else None,
-        )
-
-    def _maps(self, images: int) -> dict[str, Tensor]:
-        return {name: torch.zeros(images, CROP, CROP, dtype=torch.uint8) for name in self.maps}
-
-    def _images(self, images: int) -> Tensor:
-        return torch.randn(images, self.channels, CROP, CROP)
-
-    def _labels(self, images: int) -> Tensor:
-        """Blocks of 8 x 8 pixels of one class: with a class a pixel no patch would be of one class."""
-        blocks = torch.randint(self.classes, (images, CROP // 8, CROP // 8))
-        return blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
-
-
-def _uncoloured(images: Tensor, copy: int = 0) -> tuple[Tensor, Tensor]:
-    return images, torch.zeros_like(images[:, 0], dtype=torch.bool)

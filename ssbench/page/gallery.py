@@ -22,8 +22,8 @@ from PIL import Image
 from ssbench.console import Bars
 from ssbench.data.dataset import IGNORE, Dataset
 from ssbench.errors import DataError, RecipeError, SsbenchError
-from ssbench.inspect.pictures import coloured
 from ssbench.inspect.networks import load_predictor
+from ssbench.inspect.pictures import coloured
 from ssbench.jobs.job import Places, run_folder
 from ssbench.ops.confusion import confusion, mean_iou
 from ssbench.page.facts import run_command

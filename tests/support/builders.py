@@ -7,21 +7,8 @@ from typing import Any
 import torch
 
 from ssbench import find
-from ssbench.certify.small import (
-    CLASSES,
-    IMAGES,
-    SIDE,
-    Maps,
-    batch_for,
-    build,
-    make_batch,
-    maker,
-    optimizer,
-    prepared,
-    progress,
-    tiny_net,
-    train,
-)
+from ssbench.certify.small import build, maker, optimizer, prepared, progress, tiny_net, train
+from ssbench.data.noise import CLASSES, IMAGES, SIDE, Maps, batch_for, make_batch
 from ssbench.nets.unet import UNet
 from ssbench.plugins.base import Plugin
 

@@ -20,7 +20,7 @@ from ssbench.data.batch import Batch
 from ssbench.data.dataset import Dataset
 from ssbench.data.loader import loader, make_steps, useful_workers
 from ssbench.data.plan import Plan, plan_partition
-from ssbench.errors import RunsFailed, Stopped
+from ssbench.errors import DataError, RunsFailed, Stopped
 from ssbench.keyed import key
 from ssbench.ops.progress import Progress
 from ssbench.ops.schedule import poly
@@ -202,8 +202,13 @@ class Trainer:
         snapshot = self.checkpointer.load()
         if snapshot is None:
             return
-        self.method.load_state_dict(snapshot.method)
-        self.optimizer.load_state_dict(snapshot.optimizer)
+        try:
+            self.method.load_state_dict(snapshot.method)
+            self.optimizer.load_state_dict(snapshot.optimizer)
+        except Exception as error:  # torch raises RuntimeError, ValueError, KeyError and more
+            # The key is this run's, so the file was damaged in a way that checksums allow, or the code has changed.
+            what = f"the checkpoint does not fit this run: {' '.join(str(error).split())[:200]}"
+            raise DataError(what, str(self.checkpointer.newest), "delete the run's folder and run again") from None
         self.state, self._sums = snapshot.state, snapshot.sums
 
     def _step(self, batch: Batch) -> None:

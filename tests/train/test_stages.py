@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -16,17 +18,18 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
-from running import ALONE, Job, partition_of, wait_until
+from running import ALONE, Job, partition_of, trainer_of, wait_until
 from torch import Tensor
 
 from ssbench.console import Bar, Bars
 from ssbench.data.plan import Mixture, Plan
 from ssbench.data.toy import Toy
-from ssbench.errors import DataError, Stopped
+from ssbench.errors import DataError, RunsFailed, Stopped
 from ssbench.methods.stpp import STPlusPlus
 from ssbench.train import checkpoint
 from ssbench.train.checkpoint import Checkpointer
 from ssbench.train.distributed import Team
+from ssbench.train.record import finished_record
 from ssbench.train.stages import StageRunner, fit
 from ssbench.train.trainer import Trainer
 from ssbench.views.sample import Maps
@@ -355,3 +358,31 @@ def test_two_processes_share_the_work_between_trainings(whole: Job, tmp_path: Pa
     assert list(values) == list(expected)
     assert values == pytest.approx(expected, abs=0.05)
     assert {path.name for path in (job.folder / "stages/pseudo").iterdir()} == {f"{id}.png" for id in values}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "null", '{"stage": 1}', "[" * 99, "\udcff"])
+@pytest.mark.parametrize("name", ["supervised/done.json", "reliability.json", "label_reliable.json"])
+def test_a_damaged_file_of_a_stage_is_one_error(whole: Job, tmp_path: Path, name: str, text: str) -> None:
+    """The file, and what to do about it; nothing is computed from it."""
+    shutil.copytree(whole.out, tmp_path, dirs_exist_ok=True)
+    job = replace(whole, out=tmp_path)
+    job.record.unlink()
+    path = job.folder / "stages" / name
+    path.write_text(text, errors="surrogateescape")
+    with pytest.raises(DataError, match="this file of a stage") as caught:
+        job.here()
+    assert caught.value.where.startswith(str(path))
+    if text == "{":
+        path.unlink()
+        assert job.here()["scores"] == record_of(whole)["scores"], "its stage is done anew"
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, "81.2", [81.2], None])
+def test_a_score_that_is_no_number_never_leaves(whole: Job, score: Any) -> None:
+    trainer = trainer_of(whole)
+    snapshot = trainer.checkpointer.load()
+    assert snapshot is not None
+    trainer.state = snapshot.state
+    trainer.state.history[-1]["select"] = score
+    with pytest.raises(RunsFailed, match=r"this record is damaged, field '.*select'"):
+        finished_record(trainer)

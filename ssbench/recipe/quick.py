@@ -1,6 +1,6 @@
 """What `--quick` changes: toy data, a small net and crop, few steps. Method, plug-in, losses and protocol stay.
 
-It answers "does it run at all?" in seconds on one core; its numbers mean nothing and no table shows them.
+A quick run answers "does it run at all?" in seconds on one core. Its scores mean nothing, and no table shows them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ EVAL_CROP = 72  # two windows a side on scenes of 88 to 96 pixels, three on larg
 SMALL_NET = {"encoder": "test_resnet", "weights": "random"}  # timm's 0.4 M parameter ResNet, for nets with encoders
 
 
-def shrunk(raw: Mapping[str, Any], wished: Mapping[str, Any], grey: bool) -> Marked:
-    """The values to lay over a merged, valid recipe; `wished` is its own `quick:` section, which wins.
+def shrunk(raw: Mapping[str, Any], own: Mapping[str, Any], grey: bool) -> Marked:
+    """The values to lay over a merged, valid recipe; `own` is its own `quick:` section, which wins.
 
-    grey: its data have one channel, and so shall these.
+    grey: its data have one channel, so the toy data are shown as grey stacks.
     """
     small: dict[str, Any] = {
         "data": {"dataset": "toy", "workers": 0, "few": 4, "form": "grey_stacks" if grey else "own"},
@@ -34,7 +34,7 @@ def shrunk(raw: Mapping[str, Any], wished: Mapping[str, Any], grey: bool) -> Mar
         },
         "eval": {"select": "val", "report": "val", "every": 1, "few": 1, **_eval_crop(raw)},
     }
-    for section, block in wished.items():
+    for section, block in own.items():
         whole = not isinstance(block, dict) or "name" in block
         small[section] = block if whole else {**small.get(section, {}), **block}
     kept = {section: block for section, block in small.items() if block}
@@ -46,7 +46,7 @@ def shrunk(raw: Mapping[str, Any], wished: Mapping[str, Any], grey: bool) -> Mar
 def _places(at: Keys, block: Any) -> list[Keys]:
     """Where the fields of a section stand, or of each block of a list."""
     if isinstance(block, list):
-        return [place for i, one in enumerate(block) for place in _places((*at, i), one)]
+        return [place for i, inner in enumerate(block) for place in _places((*at, i), inner)]
     return [(*at, field) for field in block] if isinstance(block, dict) else []
 
 
@@ -55,16 +55,16 @@ def _net(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in SMALL_NET.items() if field in fields}
 
 
-def _plugins(given: Any) -> Any:
+def _plugins(section: Any) -> Any:
     """Plug-ins with their own settings for `--quick`; nothing where none has any."""
-    listed = given if isinstance(given, list) else [given]
-    blocks = [one if isinstance(one, dict) else {"name": one} for one in listed]
+    listed = section if isinstance(section, list) else [section]
+    blocks = [entry if isinstance(entry, dict) else {"name": entry} for entry in listed]
     small = [find.load("plugin", b["name"]).quick if b["name"] not in (None, "none") else {} for b in blocks]
     if not any(small):
         return {}
-    if not isinstance(given, list):
+    if not isinstance(section, list):
         return {"name": blocks[0]["name"], **small[0]}
-    return [{"name": block["name"], **less} for block, less in zip(blocks, small, strict=True)]
+    return [{"name": block["name"], **fewer} for block, fewer in zip(blocks, small, strict=True)]
 
 
 def _eval_crop(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from ssbench import find, paths
 from ssbench.errors import RecipeError, nearest
-from ssbench.methods import hosting as fit
+from ssbench.methods import hosting
 from ssbench.recipe.compose import find_recipe, is_table_name, merge, read_recipe, recipe_names, shown
 from ssbench.recipe.marks import Keys, Mark, Marked
 from ssbench.recipe.overrides import override
@@ -202,7 +202,7 @@ def resolve(
     raw = marked.data
     _known_sections(raw, marked, path)
     data = _section(DataConfig, raw["data"], marked, ("data",))
-    method, net = _found("method", raw["method"], marked), _found("net", raw["net"], marked)
+    method, net = _class_of("method", raw["method"], marked), _class_of("net", raw["net"], marked)
     plugins = tuple(_plugins(raw.get("plugin"), marked))
     recipe = Recipe(
         name=name,
@@ -238,18 +238,18 @@ def _known_sections(raw: Mapping[str, Any], marked: Marked, path: Path) -> None:
             raise RecipeError(f"no section '{section}'", shown(path), f"add '{section}:' or a base that has it")
 
 
-def _found(kind: Literal["method", "net"], block: Any, marked: Marked) -> type[Any]:
+def _class_of(kind: Literal["method", "net"], block: Any, marked: Marked) -> type[Any]:
     """The class a section names."""
     if not isinstance(block, dict) or not isinstance(block.get("name"), str):
         raise RecipeError(f"'{kind}' needs a name", str(marked.at((kind,))), f"{kind}: {{name: ...}}")
     return find.load(kind, block["name"], str(marked.at((kind, "name"))))
 
 
-def _plugins(given: Any, marked: Marked) -> Iterator[tuple[Keys, type[Any], Any]]:
+def _plugins(section: Any, marked: Marked) -> Iterator[tuple[Keys, type[Any], Any]]:
     """(place, class, settings) of each plug-in: a block, a list of them, bare names; null and "none" are no plug-in."""
-    for i, one in enumerate(given if isinstance(given, list) else [given]):
-        at: Keys = ("plugin", i) if isinstance(given, list) else ("plugin",)
-        block = one if isinstance(one, dict) else {"name": one}
+    for i, entry in enumerate(section if isinstance(section, list) else [section]):
+        at: Keys = ("plugin", i) if isinstance(section, list) else ("plugin",)
+        block = entry if isinstance(entry, dict) else {"name": entry}
         name = block.get("name", "")
         if name in (None, "none"):
             continue
@@ -263,15 +263,15 @@ def _plugins(given: Any, marked: Marked) -> Iterator[tuple[Keys, type[Any], Any]
 
 def _facts(settings: Any) -> dict[str, Any]:
     """Settings as plain data, without fields `added` after records were stored that still have their usual value."""
-    usual = type(settings).added
-    return {n: v for n, v in settings.model_dump(mode="json").items() if n not in usual or v != usual[n]}
+    added = type(settings).added
+    return {n: v for n, v in settings.model_dump(mode="json").items() if n not in added or v != added[n]}
 
 
 def _hooks_fit(recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, type[Any]]], marked: Marked) -> None:
-    """Refuse plug-ins the method cannot host, or not together, where the recipe asks for them."""
-    parts = [fit.Part(cfg.name, cls, cfg) for (_, cls), cfg in zip(plugins, recipe.plugins, strict=True)]
-    if found := fit.refused(recipe.method.name, method, recipe.method, parts):
-        raise RecipeError(found.what, str(marked.at(plugins[found.which][0])), found.fix)
+    """Refuse plug-ins that the method cannot host, alone or together, at the line that names them."""
+    parts = [hosting.Part(cfg.name, cls, cfg) for (_, cls), cfg in zip(plugins, recipe.plugins, strict=True)]
+    if refusal := hosting.refused(recipe.method.name, method, recipe.method, parts):
+        raise RecipeError(refusal.what, str(marked.at(plugins[refusal.which][0])), refusal.fix)
 
 
 def _settings_fit(
@@ -300,7 +300,7 @@ def _dataset_class(recipe: Recipe, data_root: Path | None) -> type[Dataset]:
 
 
 def _protocol_fits(recipe: Recipe, data_root: Path | None) -> None:
-    """Refuse volumes of what has none, and images of what is scored by volume, before anything is trained."""
+    """Refuse the volume protocol for datasets of images, and the others for datasets of volumes, before training."""
     from ssbench.data.dataset import Dataset
 
     cls = _dataset_class(recipe, data_root)
@@ -312,7 +312,7 @@ def _protocol_fits(recipe: Recipe, data_root: Path | None) -> None:
 
 
 def _section(model: type[BaseModel], value: Any, marked: Marked, at: Keys) -> Any:
-    """`value` as `model`; pydantic's complaints become file:line errors with the nearest field name."""
+    """`value` as `model`; a complaint of pydantic becomes an error with file, line and the nearest field name."""
     if not isinstance(value, dict):
         what = f"'{at[-1]}' must be a mapping, not {value!r}"
         raise RecipeError(what, str(marked.at(at)), f"{at[-1]}: followed by name: value lines")
@@ -323,7 +323,7 @@ def _section(model: type[BaseModel], value: Any, marked: Marked, at: Keys) -> An
 
 
 def _refused(model: type[BaseModel], value: Any, error: ValidationError, marked: Marked, at: Keys) -> RecipeError:
-    """One complaint of pydantic's, a misspelt field before the field it leaves missing."""
+    """The first complaint of pydantic as an error with file and line; a misspelt field goes before a missing one."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     where, field = str(marked.at((*at, *first["loc"]))), str(first["loc"][0]) if first["loc"] else ""
     label = (
@@ -340,5 +340,7 @@ def _refused(model: type[BaseModel], value: Any, error: ValidationError, marked:
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
         return RecipeError(f"{label}: {message}", where, "mend the section")
-    got, dotted = first["input"], ".".join(map(str, first["loc"]))
-    return RecipeError(f"{label}: {dotted} = {got!r:.80}: {message[:1].lower()}{message[1:]}", where, "mend the value")
+    setting = f"{'.'.join(map(str, first['loc']))} = {first['input']!r:.80}"
+    return RecipeError(f"{label}: {setting}: {message[:1].lower()}{message[1:]}", where, "mend the value")
+        f"{label}: {dotted} = {value!r:.80}: {message[:1].lower()}{message[1:]}", where, "mend the value"
+    )

@@ -1,4 +1,4 @@
-"""The sections every recipe has: typed, strict, bounded. Those of nets, methods, plug-ins and views stand with them."""
+"""Sections that every recipe has: typed, strict, bounded. Settings of a net, method or plug-in stand in its own file."""
 
 from __future__ import annotations
 

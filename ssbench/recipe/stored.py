@@ -59,10 +59,21 @@ def recipe_text_of(head: RunHead, path: Path) -> Marked:
     data = {section: block for section, block in head.resolved.items() if block}
     if len(head.resolved.get("plugin") or []) == 1:
         data["plugin"] = head.resolved["plugin"][0]
+    if isinstance(data.get("views"), dict):
+        data["views"] = _read_views(data["views"])
     data |= {"paper": head.paper, "division": head.division, "title": f"repeats {path.name}"}
     data["departures"] = [text for text in head.departures if not text.startswith(SET)]
     mark = Mark(str(path), 0, "as in the record")
     return Marked(data, {keys: mark for section, block in data.items() for keys in _places((section,), block)})
+
+
+def _read_views(views: dict[str, Any]) -> dict[str, Any]:
+    """Without the settings that no chosen pipeline reads: a record holds their usual values, for the run's key."""
+    from ssbench.views.pipelines import views_class
+    from ssbench.views.settings import UNREAD
+
+    read = views_class(views).model_fields
+    return {field: value for field, value in views.items() if field in read or UNREAD.get(field) != value}
 
 
 def differences(before: Any, now: Any, at: str = "") -> Iterator[str]:

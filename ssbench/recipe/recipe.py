@@ -342,5 +342,3 @@ def _refused(model: type[BaseModel], value: Any, error: ValidationError, marked:
         return RecipeError(f"{label}: {message}", where, "mend the section")
     setting = f"{'.'.join(map(str, first['loc']))} = {first['input']!r:.80}"
     return RecipeError(f"{label}: {setting}: {message[:1].lower()}{message[1:]}", where, "mend the value")
-        f"{label}: {dotted} = {value!r:.80}: {message[:1].lower()}{message[1:]}", where, "mend the value"
-    )

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ssbench.errors import DataError, UsageError, nearest
+from ssbench.files import read_text
 
 IGNORE = 255
 
@@ -90,10 +91,10 @@ def read_mask(path: Path) -> Image.Image:
 
 def read_ids(path: Path, dataset: str) -> tuple[str, ...]:
     """The ids of a list file, one a line, sorted; DataError when the file is missing or names an id twice."""
-    try:
-        ids = sorted(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except FileNotFoundError:
-        raise DataError(f"{dataset} is not prepared: no {path.name}", str(path), f"ssbench prepare {dataset}") from None
+    if not path.is_file():
+        raise DataError(f"{dataset} is not prepared: no {path.name}", str(path), f"ssbench prepare {dataset}")
+    text = read_text(path, f"list {path.name}", f"ssbench prepare {dataset} --check")
+    ids = sorted(line.strip() for line in text.splitlines() if line.strip())
     twice = [a for a, b in zip(ids, ids[1:], strict=False) if a == b]
     if twice:
         raise DataError(f"{path.name} names '{twice[0]}' twice", str(path), f"ssbench prepare {dataset} --check")

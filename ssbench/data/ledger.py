@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from ssbench.errors import DataError
 from ssbench.files import read_model
@@ -27,7 +27,7 @@ class Ledger(BaseModel):
 
     dataset: str
     tool: str
-    settings: dict[str, Any]
+    settings: dict[str, JsonValue]
     counts: dict[str, Count]
     files: dict[str, Annotated[tuple[Count, Digest], Field(strict=False)]]
 

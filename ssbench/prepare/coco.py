@@ -239,7 +239,7 @@ def _slim(path: Path, record: dict[str, Any]) -> Any:
 
 def _not_whole(path: Path, error: Exception) -> DataError:
     what = f"{path.name} is not a whole instances file of COCO: {type(error).__name__}: {error}"
-    return DataError(what, str(path), UNPACK_AGAIN)
+    return DataError(shown(what), str(path), UNPACK_AGAIN)
 
 
 def _whole(value: Any, field: str, least: int = 0, most: int = 1 << 60) -> int:

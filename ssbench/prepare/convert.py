@@ -165,9 +165,17 @@ def need_folder(dataset: str, source: Path, name: str, holds: str, archive: str)
 
 
 def stems(folder: Path, pattern: str) -> set[str]:
-    """Names, without the constant end of `pattern`, of the files of `folder` that match; no hidden ones."""
+    """Names, without the constant end of `pattern`, of the files of `folder` that match; no hidden ones.
+
+    They become ids, which are written into lists: DataError for a name that is no plain text.
+    """
     end = pattern.split("*")[-1]
-    return {path.name.removesuffix(end) for path in folder.glob(pattern) if not path.name.startswith(".")}
+    names = {path.name.removesuffix(end) for path in folder.glob(pattern) if not path.name.startswith(".")}
+    for name in names:
+        if not name.isprintable():
+            what = f"the name {shown(name)}{end} is no plain text"
+            raise DataError(what, shown(folder / f"{name}{end}"), "rename this file, or take it out of the folder")
+    return names
 
 
 def need_all(ids: Collection[str], present: Collection[str], path: Callable[[str], Path], what: str) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,27 +98,38 @@ def parallel(function: Callable[[T], R], items: Sequence[T], job: PrepareJob, la
     `function` and items are pickled: a module-level function, or `functools.partial` of one. The first error ends the
     work and names its item: an OSError becomes a DataError, any other error gets a note. Ctrl-C ends it cleanly too.
     """
+    work = partial(_run_one, function)
     with job.bars.stage(label, len(items)) as bar:
         if job.workers <= 1 or len(items) < FEW:
-            return [result for item in items for result in _run_chunk(function, [item], bar)]
-        size = max(1, min(16, len(items) // (job.workers * 4)))
-        chunks = [items[i : i + size] for i in range(0, len(items), size)]
-        return [result for part in _run_pool(function, chunks, job.workers, bar) for result in part]
+            return _collect(map(work, items), bar)
+        # Spawned, not forked: this process may hold threads (the progress bar, OpenMP).
+        pool = ProcessPoolExecutor(job.workers, get_context("spawn"), initializer=_begin_worker)
+        try:
+            return _collect(pool.map(work, items, chunksize=max(1, min(16, len(items) // (job.workers * 4)))), bar)
+        except BrokenProcessPool as error:
+            raise DataError("a worker process was killed", label, "is memory short? try fewer --workers") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run_pool(function: Callable[[T], R], chunks: list[Sequence[T]], workers: int, bar: Bar) -> list[list[R]]:
-    """Results chunk by chunk. Spawned, not forked: the parent may hold threads (the progress bar, OpenMP)."""
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker)
+def _collect(results: Iterator[R], bar: Bar) -> list[R]:
+    collected = []
+    for result in results:
+        collected.append(result)
+        bar.advance()
+    return collected
+
+
+def _run_one(function: Callable[[T], R], item: T) -> R:
+    """`function` of an item; an error names the item it belongs to (the first part of a tuple)."""
+    name = str(item[0] if isinstance(item, tuple) else item)
     try:
-        futures = {pool.submit(_run_chunk, function, chunk): len(chunk) for chunk in chunks}
-        for future in as_completed(futures):
-            future.result()
-            bar.advance(futures[future])
-        return [future.result() for future in futures]
-    except BrokenProcessPool as error:
-        raise DataError("a worker process was killed", "", "is memory short? try fewer workers") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        with readable_errors(Path(name)):
+            return function(item)
+    except Exception as error:
+        if not isinstance(error, DataError):
+            error.add_note(f"while working on {name}")
+        raise
 
 
 def _begin_worker() -> None:
@@ -135,20 +147,3 @@ def _begin_worker() -> None:
             os._exit(1)
 
         threading.Thread(target=follow, daemon=True).start()
-
-
-def _run_chunk(function: Callable[[T], R], items: Sequence[T], bar: Bar | None = None) -> list[R]:
-    """`function` of each item; an error names the item it belongs to (the first part of a tuple)."""
-    results = []
-    for item in items:
-        name = str(item[0] if isinstance(item, tuple) else item)
-        try:
-            with readable_errors(Path(name)):
-                results.append(function(item))
-        except Exception as error:
-            if not isinstance(error, DataError):
-                error.add_note(f"while working on {name}")
-            raise
-        if bar is not None:
-            bar.advance()
-    return results

@@ -18,7 +18,7 @@ from ssbench.data.dataset import Dataset, bad_values
 from ssbench.data.folder import CARD, Folder
 from ssbench.data.ledger import NAME, Ledger
 from ssbench.errors import DataError
-from ssbench.files import readable_errors, sha256, walk_files
+from ssbench.files import readable_errors, sha256, shown, walk_files
 from ssbench.prepare.job import PrepareJob, parallel, processors
 from ssbench.prepare.sources import SourceSpec
 
@@ -116,7 +116,7 @@ def compare(root: Path, ledger: Ledger, bars: Bars | None = None, quick: bool = 
     written = (root / NAME).stat().st_mtime_ns
     present = {path: status for path, status in walk_files(root) if path != NAME}
     problems = [Problem("missing", path) for path in ledger.files if path not in present]
-    problems += [Problem("extra", path, "not in the ledger") for path in present if path not in ledger.files]
+    problems += [Problem("extra", shown(path), "not in the ledger") for path in present if path not in ledger.files]
     same_size = []
     for path in ledger.files.keys() & present.keys():
         expected, size = ledger.files[path][0], present[path].st_size

@@ -125,5 +125,5 @@ def labeled_count(count: int | None, fraction: Fraction | float | None, total: i
             raise UsageError(f"the fraction {fraction} is not above 0 and at most 1", fix="for instance 1/16")
         count = math.ceil(Fraction(fraction).limit_denominator(1_000_000) * total)
     if not 1 <= (count or 0) <= total:
-        raise UsageError(f"cannot label {count} of {total}", fix=f"give a count from 1 to {total}")
+        raise UsageError(f"cannot label {count} of {total}", "the number of labelled images", f"1 to {total}")
     return int(count or 0)

@@ -25,6 +25,7 @@ from PIL import Image
 
 from ssbench import keyed
 from ssbench.data.cache import load
+from ssbench.data.dataset import read_ids
 from ssbench.data.ledger import Ledger
 from ssbench.data.toy import Toy
 from ssbench.errors import DataError, SsbenchError, UsageError
@@ -271,6 +272,8 @@ def a_camvid_or_voc_source(home: Path, rng: Rng) -> None:
     path = pick(rng, files)
     path.write_bytes(damaged_bytes(path.read_bytes(), rng))
     camvid.convert(home / "in", home / "out", PrepareJob("camvid", home))
+    (home / "train.txt").write_bytes(damaged_bytes(b"a\nb\n", rng))
+    read_ids(home / "train.txt", "voc")
     (home / "x.mat").write_bytes(damaged_bytes(b"MATLAB 5.0 MAT-file" + bytes(600), rng))
     voc.read_sbd(home / "x.mat")
 

@@ -1,4 +1,4 @@
-"""Sections that every recipe has: typed, strict, bounded. Settings of a net, method or plug-in stand in its own file."""
+"""Sections that every recipe has: typed, strict, bounded. Settings of a net, method or plug-in stand beside it."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ def test_every_constant_is_in_the_key_and_nothing_else_is() -> None:
             stuck.add(name)
     assert free == {"data.workers", "schedule.checkpoint_minutes"}
     # Another value needs another layout, protocol, form, loss or score with it, so it is refused alone.
-    tied = {"net.wide", "data.form", "eval.protocol", "plugin.gamma", "plugin.dpa"}
+    tied = {"net.wide", "data.form", "eval.protocol", "plugin.gamma", "plugin.dpa", "plugin.agreement"}
+    tied |= {"eval.border", "eval.summed", "eval.stride", "eval.padding"}
     tied |= {"loss.ohem_threshold", "loss.ohem_min_kept", "loss.ohem_group"}
     assert stuck <= {"method.name", "net.name", "plugin.name", "schedule.precision"} | tied, "add to TRIED"
 

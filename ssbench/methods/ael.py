@@ -46,9 +46,7 @@ from ssbench.methods.base import (
     mean,
     parts,
     quality,
-    recorded,
     streams,
-    summed,
 )
 from ssbench.nets.segnet import Out
 from ssbench.ops import ema
@@ -72,8 +70,7 @@ class AEL(Method):
     synchronises = "connected components are found on the host, where the image bank lives: one transfer a step"
 
     class Config(MethodConfig):
-        """Settings; "release" is both configs where none is named."""
-
+        # "release" is both configs where none is named
         name: Literal["ael"] = "ael"
         threshold: Share = 0.0  # release: cityscapes_2 none, pascal_4 0.7
         weight: Weight = 1.0  # release
@@ -187,13 +184,17 @@ class AEL(Method):
         weights = [self.plugin.weigh(m, teach, t) for m in mixed]
         pairs = zip(views, weights, strict=True)
         of_mixed = mean([self._consistency(v.name, v.out.logits, v.pseudo, w, 1, t) for v, w in pairs])
-        extra, scale = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t), self.plugin.scale(t)
-        # A warm-up keeps the labelled term.
-        consistency = of_labeled + scale.unlabeled * of_mixed if scale.unlabeled else of_labeled
-        host = sup + self.cfg.aux_weight * aux + self.cfg.weight * consistency
+        extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t)
+
+        def printed(u: float) -> Tensor:
+            consistency = of_labeled + u * of_mixed if u else of_labeled  # a plug-in's warm-up keeps the labelled term
+            total: Tensor = sup + self.cfg.aux_weight * aux + self.cfg.weight * consistency
+            return total
+
+        terms = {"sup": sup, "aux": aux, "labeled": of_labeled, "mixed": of_mixed}
         shares = quality(pair, torch.cat([here.truth, there.truth]))
-        terms = recorded(sup=sup, aux=aux, labeled=of_labeled, mixed=of_mixed, **shares, **extra)
-        return Step(summed(host, scale, extra) * self.cfg.loss_scale, terms)
+        step = self._finish(self.plugin.scale(t), printed, extra, **terms, **shares)
+        return Step(step.loss * self.cfg.loss_scale, step.terms)
 
     def after_step(self, t: Progress) -> None:
         """EMA of parameters; the teacher's batch statistics come from its own passes."""

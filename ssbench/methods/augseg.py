@@ -38,8 +38,6 @@ from ssbench.methods.base import (
     mean,
     parts,
     quality,
-    recorded,
-    summed,
 )
 from ssbench.nets.segnet import Out
 from ssbench.ops import confidence, ema
@@ -60,8 +58,6 @@ class AugSeg(Method):
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
-        """Settings."""
-
         name: Literal["augseg"] = "augseg"
         threshold: Annotated[float, Field(ge=-1, le=1)] = 0.95  # release VOC; below 0 on Cityscapes: none
         weight: Weight = 1.0  # release, all logs
@@ -155,9 +151,11 @@ class AugSeg(Method):
     ) -> Step:
         sup = self.losses.labeled(out, batch.labeled.y, self.cfg.aux_weight)
         extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
-        scale = self.plugin.scale(t)
-        host = sup + self.cfg.weight * scale.unlabeled * terms["unsup"] if terms and scale.unlabeled else sup
-        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, **extra))
+
+        def printed(u: float) -> Tensor:
+            return sup + self.cfg.weight * u * terms["unsup"] if terms and u else sup
+
+        return self._finish(self.plugin.scale(t), printed, extra, sup=sup, **terms)
 
     def after_step(self, t: Progress) -> None:
         """EMA of parameters and buffers, rising to `ema`; a copy at first (card: augseg 8)."""

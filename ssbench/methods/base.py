@@ -257,6 +257,21 @@ class Method(nn.Module):
         terms = [self.losses.pseudo(out.logits, m.pseudo, self.plugin.weigh(m, teach, t)) for m, out in pairs]
         return terms, [StudentView(f"s{k}", m.images, out, m.pseudo, m.weak) for k, (m, out) in enumerate(pairs, 1)]
 
+    def _finish(
+        self, scale: LossScale, printed: Callable[[float], Tensor], extra: Mapping[str, Tensor], **terms: Tensor
+    ) -> Step:
+        """The step: the method's loss at the plug-in's scale plus the plug-in's own terms `extra`; all terms detached.
+
+        Args:
+            printed: the loss as the paper prints it, given a factor on its unlabelled terms; 0 leaves them out.
+        """
+        loss = printed(scale.unlabeled)
+        if scale.host != 1.0:  # the identity plug-in changes no bit
+            loss = loss * scale.host
+        for term in extra.values():
+            loss = loss + term
+        return Step(loss, {name: value.detach() for name, value in {**terms, **extra}.items()})
+
 
 def streams(batch: Batch) -> tuple[Labeled, Unlabeled, Unlabeled]:
     """The three parts of a batch whose method pastes from a partner.
@@ -284,21 +299,20 @@ def labels_of(net: SegNet, x: Tensor, valid: Tensor, threshold: float, train_mod
     return Pseudo.of(out.logits, valid, threshold, out.feats)
 
 
-def rows(out: Out, where: slice) -> Out:
-    """The part of a network's output that belongs to some images of its batch (`perturbed` likewise)."""
-    return Out(
-        out.logits[where],
-        None if out.perturbed is None else out.perturbed[where],
-        {name: feat[where] for name, feat in out.feats.items()},
-        None if out.aux is None else out.aux[where],
-        None if out.rep is None else out.rep[where],
-    )
-
-
 def parts(out: Out, sizes: Sequence[int]) -> list[Out]:
     """A network's output cut along the batch into consecutive parts of `sizes` images."""
+
+    def rows(where: slice) -> Out:
+        return Out(
+            out.logits[where],
+            None if out.perturbed is None else out.perturbed[where],
+            {name: feat[where] for name, feat in out.feats.items()},
+            None if out.aux is None else out.aux[where],
+            None if out.rep is None else out.rep[where],
+        )
+
     ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
-    return [rows(out, slice(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+    return [rows(slice(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
 
 
 def count_groups(group: int, unlabeled: int, labeled: int = 0) -> int:
@@ -358,16 +372,3 @@ def frozen_forward(net: SegNet) -> Callable[[Tensor], Out]:
         return out
 
     return forward
-
-
-def summed(host: Tensor, scale: LossScale, extra: dict[str, Tensor]) -> Tensor:
-    """The host's total times the plug-in's factor, plus the plug-in's own terms; exactly `host` for the identity."""
-    loss = host if scale.host == 1.0 else host * scale.host
-    for term in extra.values():
-        loss = loss + term
-    return loss
-
-
-def recorded(**terms: Tensor) -> dict[str, Tensor]:
-    """Terms without their graphs."""
-    return {name: value.detach() for name, value in terms.items()}

@@ -36,9 +36,7 @@ from ssbench.methods.base import (
     mean,
     parts,
     quality,
-    recorded,
     streams,
-    summed,
 )
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops.losses import IGNORE
@@ -58,8 +56,6 @@ class CPS(Method):
     two_students = True
 
     class Config(MethodConfig):
-        """Settings."""
-
         name: Literal["cps"] = "cps"
         cutmix: bool = True  # the variant of the quoted rows; false: Sec. 3 of the paper
         weight: Weight = 1.0  # release: VOC 1.5, with CutMix 1; Cityscapes 6, with CutMix 5
@@ -169,10 +165,13 @@ class CPS(Method):
             outputs = StepOutputs(batch, first[k], tuple(views[k]), net, frozen_forward(nets[peer]))
             terms_of_net = self.plugin.loss(outputs, t)
             extra |= {name if k == 0 else f"{name}_2": value for name, value in terms_of_net.items()}
-        scale, cross = self.plugin.scale(t), terms[0] + terms[1]
-        host = sup[0] + sup[1] + self.cfg.weight * scale.unlabeled * cross if scale.unlabeled else sup[0] + sup[1]
-        shares = quality(views[0][0].pseudo)
-        return Step(summed(host, scale, extra), recorded(sup=sup[0], sup_2=sup[1], cps=cross, **shares, **extra))
+        both, cross = sup[0] + sup[1], terms[0] + terms[1]
+        named = {"sup": sup[0], "sup_2": sup[1], "cps": cross, **quality(views[0][0].pseudo)}
+
+        def printed(u: float) -> Tensor:
+            return both + self.cfg.weight * u * cross if u else both
+
+        return self._finish(self.plugin.scale(t), printed, extra, **named)
 
 
 def _joined(labeled: Labeled, first: Out, labels: Pseudo, weight: Tensor | None) -> tuple[Pseudo, Tensor | None]:

@@ -34,9 +34,7 @@ from ssbench.methods.base import (
     mean,
     parts,
     quality,
-    recorded,
     streams,
-    summed,
 )
 from ssbench.nets.segnet import Out
 from ssbench.ops import ema
@@ -53,8 +51,6 @@ class CutMixSeg(Method):
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
-        """Settings."""
-
         name: Literal["cutmix_seg"] = "cutmix_seg"
         variant: Literal["original", "s4mc"] = "s4mc"  # the rows of the five papers
         weight: Weight = 1.0  # French et al.: cons_weight; S4MC: unsup_weight
@@ -159,10 +155,12 @@ class CutMixSeg(Method):
     ) -> Step:
         sup = self.losses.supervised(out.logits, batch.labeled.y)
         extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, frozen_forward(self.teacher)), t)
-        scale = self.plugin.scale(t)
-        host = sup if term is None or not scale.unlabeled else sup + self.cfg.weight * scale.unlabeled * term
         terms = {} if term is None else {"unsup": term, **quality(views[0].pseudo)}
-        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, **extra))
+
+        def printed(u: float) -> torch.Tensor:
+            return sup if term is None or not u else sup + self.cfg.weight * u * term
+
+        return self._finish(self.plugin.scale(t), printed, extra, sup=sup, **terms)
 
     def after_step(self, t: Progress) -> None:
         """EMA: of parameters, decay rising from the end of the warm-up (S4MC); of buffers too, constant (original)."""

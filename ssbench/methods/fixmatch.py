@@ -26,9 +26,7 @@ from ssbench.methods.base import (
     mean,
     parts,
     quality,
-    recorded,
     streams,
-    summed,
 )
 from ssbench.nets.segnet import SegNet
 from ssbench.ops import ema
@@ -44,8 +42,6 @@ class FixMatch(Method):
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
-        """Settings."""
-
         name: Literal["fixmatch"] = "fixmatch"
         threshold: Share = 0.95  # FixMatch; 0 on Cityscapes (UniMatch)
         partner: Literal["same", "other"] = "same"  # release: both iterators share one sampler
@@ -91,9 +87,12 @@ class FixMatch(Method):
         terms, views = self._teach_views(mixed, [self.net(m.images) for m in mixed], teach, t)
         sup, strong = self.losses.supervised(out.logits, labeled.y), mean(terms)
         extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t)
-        scale = self.plugin.scale(t)
-        host = (sup + scale.unlabeled * strong) / 2 if scale.unlabeled else sup / 2
-        return Step(summed(host, scale, extra), recorded(sup=sup, s=strong, **quality(target, here.truth), **extra))
+        shares = quality(target, here.truth)
+
+        def printed(u: float) -> torch.Tensor:
+            return (sup + u * strong) / 2 if u else sup / 2
+
+        return self._finish(self.plugin.scale(t), printed, extra, sup=sup, s=strong, **shares)
 
     def after_step(self, t: Progress) -> None:
         """Moving average of parameters; the teacher's batch-norm statistics follow by buffer averaging."""

@@ -31,8 +31,6 @@ from ssbench.methods.base import (
     mean,
     parts,
     quality,
-    recorded,
-    summed,
 )
 from ssbench.nets.segnet import Out
 from ssbench.ops import ema
@@ -47,8 +45,6 @@ class MeanTeacher(Method):
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
-        """Settings."""
-
         name: Literal["mean_teacher"] = "mean_teacher"
         consistency: Literal["soft", "hard"] = "soft"  # TorchSemiSeg; hard = MPMC, WPL Sec. 3.1
         weight: Weight | None = None  # soft 100 (TorchSemiSeg); hard 1 (ours: neither paper states one for this row)
@@ -113,12 +109,13 @@ class MeanTeacher(Method):
     ) -> Step:
         sup = self.losses.supervised(first.logits, batch.labeled.y)
         extra = self.plugin.loss(StepOutputs(batch, first, tuple(views), self.net, frozen_forward(self.teacher)), t)
-        scale = self.plugin.scale(t)
         weight = default if self.cfg.weight is None else self.cfg.weight
-        host = sup + weight * scale.unlabeled * term if scale.unlabeled else sup
-        return Step(
-            summed(host, scale, extra), recorded(sup=sup, consistency=term, **quality(views[0].pseudo), **extra)
-        )
+        shares = quality(views[0].pseudo)
+
+        def printed(u: float) -> torch.Tensor:
+            return sup + weight * u * term if u else sup
+
+        return self._finish(self.plugin.scale(t), printed, extra, sup=sup, consistency=term, **shares)
 
     def after_step(self, t: Progress) -> None:
         """EMA of parameters: constant decay for soft, capped for hard, whose teacher also takes the statistics."""

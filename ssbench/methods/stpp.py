@@ -43,8 +43,6 @@ from ssbench.methods.base import (
     frozen_forward,
     parts,
     quality,
-    recorded,
-    summed,
 )
 from ssbench.ops import losses
 from ssbench.ops.confidence import entropy
@@ -65,8 +63,6 @@ class STPlusPlus(Method):
     synchronises = "with a plug-in that mixes, mixed pictures are coloured on the host: a transfer each way"
 
     class Config(MethodConfig):
-        """Settings."""
-
         name: Literal["stpp"] = "stpp"
         variant: Literal["st", "st++"] = "st++"  # Sec. 3.2; Sec. 3.3
         label_with: Literal["best", "last"] = "best"  # release (card: stpp 1); the author advises last (thread #30)
@@ -185,7 +181,7 @@ class STPlusPlus(Method):
         views = tuple(StudentView(f"s{k}", m.images, seen, m.pseudo, m.weak) for k, (m, seen) in pairs)
         extra = self.plugin.loss(StepOutputs(batch, out, views, self.net, teach), t)
         shares = quality(mixed[0].pseudo) if mixed else {}
-        return Step(summed(host, scale, extra), recorded(ce=host, **shares, **extra))
+        return self._finish(scale, lambda _: host, extra, ce=host, **shares)
 
     def _mix(self, batch: Batch, t: Progress) -> list[MixedView]:
         """What the student sees of the unlabelled images; nothing where the batch has none."""

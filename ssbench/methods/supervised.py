@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from ssbench.data.batch import Batch
 from ssbench.data.plan import Needs
-from ssbench.methods.base import Method, MethodConfig, Step, frozen_forward, recorded, summed
+from ssbench.methods.base import Method, MethodConfig, Step, frozen_forward
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import StepOutputs, Weight
 
@@ -26,8 +26,6 @@ class Supervised(Method):
     honours = frozenset({"prepare", "extras", "scale", "loss"})
 
     class Config(MethodConfig):
-        """Settings."""
-
         added: ClassVar[Mapping[str, Any]] = {"aux_weight": 0.4}
         name: Literal["supervised"] = "supervised"
         epoch_of: Literal["labeled", "unlabeled"] = "labeled"  # released scripts
@@ -43,4 +41,4 @@ class Supervised(Method):
         out = self.net(batch.labeled.x)
         sup = self.losses.labeled(out, batch.labeled.y, self.cfg.aux_weight)
         extra = self.plugin.loss(StepOutputs(batch, out, (), self.net, frozen_forward(self.net)), t)
-        return Step(summed(sup, self.plugin.scale(t), extra), recorded(sup=sup, **extra))
+        return self._finish(self.plugin.scale(t), lambda _: sup, extra, sup=sup)

@@ -41,8 +41,6 @@ from ssbench.methods.base import (
     mean,
     parts,
     quality,
-    recorded,
-    summed,
 )
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import class_memory, confidence, contrast, ema
@@ -64,8 +62,6 @@ class U2PL(Method):
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
-        """Settings."""
-
         name: Literal["u2pl"] = "u2pl"
         contrastive_impl: Literal["release", "paper"] = "release"  # ours: which made the tables is open (card: u2pl 8)
         warmup_epochs: Epochs = 1  # release sup_only_epoch: VOC 1, Cityscapes 0
@@ -237,14 +233,16 @@ class U2PL(Method):
     ) -> Step:
         sup = self.losses.labeled(out, batch.labeled.y, self.cfg.aux_weight)
         extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t)
-        scale = self.plugin.scale(t)
-        if terms and scale.unlabeled:
-            unsup, con = self.cfg.weight * scale.unlabeled, self.cfg.contrastive_weight * scale.unlabeled
-            host = sup + unsup * terms["unsup"] + con * terms["contrast"]
-        else:
-            host = sup + 0 * _representation(out).sum()  # release: every parameter has a gradient in every step
         shares = quality(views[0].pseudo) if views else {}
-        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, **shares, **extra))
+
+        def printed(u: float) -> Tensor:
+            if not terms or not u:
+                return sup + 0 * _representation(out).sum()  # release: every parameter has a gradient in every step
+            cfg, unsup, con = self.cfg, terms["unsup"], terms["contrast"]
+            total: Tensor = sup + cfg.weight * u * unsup + cfg.contrastive_weight * u * con
+            return total
+
+        return self._finish(self.plugin.scale(t), printed, extra, sup=sup, **terms, **shares)
 
     def after_step(self, t: Progress) -> None:
         """EMA of parameters alone; a copy for one epoch; nothing during the warm-up."""

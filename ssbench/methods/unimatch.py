@@ -24,9 +24,7 @@ from ssbench.methods.base import (
     mean,
     parts,
     quality,
-    recorded,
     streams,
-    summed,
 )
 from ssbench.nets.segnet import Out
 from ssbench.ops.mixing import paste
@@ -41,8 +39,6 @@ class UniMatch(Method):
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
-        """Settings."""
-
         name: Literal["unimatch"] = "unimatch"
         threshold: Share = 0.95  # config: pascal, coco, acdc 0.95; cityscapes 0
         partner: Literal["same", "other"] = "same"  # release: one sampler for both iterators; medical: other
@@ -84,12 +80,13 @@ class UniMatch(Method):
         fp = self.losses.pseudo(weak.perturbed, target, weight)
         views.append(StudentView("fp", here.weak, Out(weak.perturbed, feats=weak.feats), target, here.weak))
         extra = self.plugin.loss(StepOutputs(batch, out, tuple(views), self.net, teach), t)
-        scale = self.plugin.scale(t)
-        unlabeled = cfg.strong_weight * mean(each_view) + cfg.feature_weight * fp
-        host = (sup + scale.unlabeled * unlabeled) / 2 if scale.unlabeled else sup / 2
-        terms = {f"s{k}": s for k, s in enumerate(each_view, 1)}
-        shares = quality(target, here.truth)
-        return Step(summed(host, scale, extra), recorded(sup=sup, **terms, fp=fp, **shares, **extra))
+        terms = {f"s{k}": s for k, s in enumerate(each_view, 1)} | {"fp": fp} | quality(target, here.truth)
+        unsup = cfg.strong_weight * mean(each_view) + cfg.feature_weight * fp
+
+        def printed(u: float) -> torch.Tensor:
+            return (sup + u * unsup) / 2 if u else sup / 2
+
+        return self._finish(self.plugin.scale(t), printed, extra, sup=sup, **terms)
 
     def _joint(self, x: torch.Tensor, weak: torch.Tensor, t: Progress) -> tuple[Out, Out]:
         """One pass over labelled and weak images, the decoder also on perturbed features of both."""

@@ -17,9 +17,7 @@ from ssbench.methods.base import (
     mean,
     parts,
     quality,
-    recorded,
     streams,
-    summed,
 )
 from ssbench.nets.segnet import Out
 from ssbench.ops import losses
@@ -104,15 +102,22 @@ def test_a_frozen_copy_shares_nothing_and_a_frozen_forward_leaves_no_trace() -> 
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-def test_the_identitys_pace_leaves_the_very_tensor() -> None:
+def test_the_identitys_scale_leaves_the_very_tensor() -> None:
     host = torch.tensor(2.0)
-    assert summed(host, LossScale(), {}) is host
-    assert summed(host, LossScale(0.5), {"a": torch.tensor(3.0), "b": torch.tensor(4.0)}).item() == 8.0
+    assert build("supervised")._finish(LossScale(), lambda _: host, {}).loss is host
 
 
-def test_small_helpers() -> None:
+def test_a_plugin_scales_the_host_and_its_unlabelled_terms_and_adds_its_own() -> None:
+    extra = {"a": torch.tensor(3.0), "b": torch.tensor(4.0)}
+    sup, unsup = torch.tensor(2.0, requires_grad=True), torch.tensor(8.0)
+    step = build("supervised")._finish(LossScale(0.5, 0.25), lambda u: sup + u * unsup, extra, sup=sup)
+    assert step.loss.item() == 0.5 * (2 + 0.25 * 8) + 3 + 4
+    assert {name: term.item() for name, term in step.terms.items()} == {"sup": 2, "a": 3, "b": 4}
+    assert not step.terms["sup"].requires_grad
+
+
+def test_the_mean_of_scalars() -> None:
     assert mean([torch.tensor(1.0), torch.tensor(4.0)]).item() == 2.5
-    assert not recorded(a=LOGITS.clone().requires_grad_())["a"].requires_grad
 
 
 def test_the_quality_of_pseudo_labels_is_counted_on_valid_pixels_whose_label_is_known() -> None:

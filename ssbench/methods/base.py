@@ -355,9 +355,9 @@ def quality(target: Pseudo, truth: Tensor | None = None) -> dict[str, Tensor]:
     return {**shares, "known": _share(known, labelled), "right": _share(known & (target.label == truth), labelled)}
 
 
-def _share(some: Tensor, of: Tensor) -> Tensor:
-    """Pixels of `some` per pixel of `of`, both bool, over all processes."""
-    return mean_of(some.sum().to(torch.float32), of.sum())
+def _share(chosen: Tensor, of: Tensor) -> Tensor:
+    """Pixels of `chosen` per pixel of `of`, both bool, over all processes."""
+    return mean_of(chosen.sum().to(torch.float32), of.sum())
 
 
 def frozen_forward(net: SegNet) -> Callable[[Tensor], Out]:

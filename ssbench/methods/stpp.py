@@ -178,7 +178,7 @@ class STPlusPlus(Method):
         else:
             host = losses.cross_entropy(out.logits, labeled.y)
         pairs = enumerate(zip(mixed, outs, strict=True), 1)
-        views = tuple(StudentView(f"s{k}", m.images, seen, m.pseudo, m.weak) for k, (m, seen) in pairs)
+        views = tuple(StudentView(f"s{k}", m.images, o, m.pseudo, m.weak) for k, (m, o) in pairs)
         extra = self.plugin.loss(StepOutputs(batch, out, views, self.net, teach), t)
         shares = quality(mixed[0].pseudo) if mixed else {}
         return self._finish(scale, lambda _: host, extra, ce=host, **shares)

@@ -55,7 +55,9 @@ def patch_agreement(label: Tensor, truth: Tensor, classes: int, grid: int) -> tu
         both.append(joint)
         union.append(total)
         present.append(total > 0)
-    seen = torch.stack(present).sum(0)
-    iou = torch.stack([b / u.clamp(min=1) for b, u in zip(both, union, strict=True)]).sum(0) / seen.clamp(min=1)
+    classes_present = torch.stack(present).sum(0)
+    iou = torch.stack([b / u.clamp(min=1) for b, u in zip(both, union, strict=True)]).sum(0) / classes_present.clamp(
+        min=1
+    )
     wrong = patch_sums((label != truth) * valid, grid)
-    return torch.where(seen > 0, iou, torch.full_like(iou, 2.0)), wrong
+    return torch.where(classes_present > 0, iou, torch.full_like(iou, 2.0)), wrong

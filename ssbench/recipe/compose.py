@@ -232,7 +232,7 @@ def _plugin_constants(plugin: Any, host: Marked) -> Marked:
 def merge(below: Marked, above: Marked) -> Marked:
     """`above` over `below`, mappings field by field; a method, net or plug-in of another name replaces the block.
 
-    So do stacked plug-ins, unless they are the same ones in the same order.
+    So do stacked plug-ins, unless they are the same ones in the same order. Departures of both are kept.
     """
     data, marks = dict(below.data), dict(below.marks)
     for key, value in above.data.items():
@@ -245,6 +245,8 @@ def _laid_over(key: str, old: Any, value: Any) -> tuple[Any, list[Keys]]:
     """A section once `value` is laid over `old`, and the places whose old marks no longer hold."""
     if isinstance(value, dict) and isinstance(old, dict) and (key not in NAMED or _same_name(value, old)):
         return {**old, **value}, [(key, field) for field in value]
+    if key == "departures" and isinstance(value, list) and isinstance(old, list):
+        return [*old, *(text for text in value if text not in old)], []  # a recipe departs as its bases do, and more
     if key == "plugin" and isinstance(value, str) and isinstance(old, dict) and old.get("name") == value:
         return old, []  # a bare name of the plug-in that is there already
     if key == "plugin" and isinstance(value, list) and isinstance(old, list) and len(value) == len(old):

@@ -154,9 +154,8 @@ class Checkpointer:
 
     def _remove_torn_files(self) -> None:
         """Remove what a killed process left of files it was writing. Safe: the run's lock is ours."""
-        for name in ("checkpoint.pt", "best.pt", "record.json"):
-            for torn in self.folder.glob(f".{name}.*"):
-                torn.unlink(missing_ok=True)
+        for torn in self.folder.glob(".*"):
+            torn.unlink(missing_ok=True)
 
     def _repair(self) -> None:
         """Leave either a readable state and its best epoch, each under its own name, or nothing."""

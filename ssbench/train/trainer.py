@@ -22,6 +22,7 @@ from ssbench.data.loader import loader, make_steps, useful_workers
 from ssbench.data.plan import Plan, plan_partition
 from ssbench.errors import DataError, RunsFailed, Stopped
 from ssbench.keyed import key
+from ssbench.methods.base import Method
 from ssbench.ops.progress import Progress
 from ssbench.ops.schedule import poly
 from ssbench.plugins.base import PrepareInputs
@@ -83,7 +84,7 @@ class Trainer:
         self.key = recipe.key(partition.sha256, seed)
         self.checkpointer = Checkpointer(folder, self.key, team, bars.write_line)
         self.stop = StopRequest()
-        self.method = method_of(recipe, len(dataset.classes), dataset.channels, seed)
+        self.method = self._build_method()
         schedule = recipe.schedule
         batches = (schedule.labeled_batch, schedule.unlabeled_batch)
         self.plan = plan_partition(partition, self.method.needs, *batches, schedule.devices, seed, schedule.last)
@@ -183,6 +184,9 @@ class Trainer:
             yield item
             if self.stop.is_requested and self.team.world == 1:
                 raise self._stopped()
+
+    def _build_method(self) -> Method:
+        return method_of(self.recipe, len(self.dataset.classes), self.dataset.channels, self.seed)
 
     def _distributed(self) -> torch.nn.Module:
         self.method.to(self.team.device)

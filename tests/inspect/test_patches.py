@@ -33,13 +33,13 @@ ROWS = ["90+", "80-90", "70-80", "60-70", "50-60", "40-50", "30-40", "20-30", "1
 def there(ssbench: Ssbench, tmp_path: Path, toy_data: Path) -> dict[str, Path]:
     """Quick runs of a recipe with a patch classifier and of the same without, in the folder the command works in."""
     texts = {"judged": JUDGED, "plain": JUDGED.replace(MPMC, "none")}
-    found = {}
+    checkpoints = {}
     for name, text in texts.items():
         (tmp_path / f"{name}.yaml").write_text(text.replace("few: 6", f"few: {FEW}"))
         ran = ssbench("run", f"{name}.yaml", "--split", "toy/ours/1_8", "--quick", "--data-root", toy_data)
         assert ran.code == 0, ran.err
-        found[name] = tmp_path / f"runs/quick/custom/{name}/toy-ours-1_8/seed0/best.pt"
-    return found
+        checkpoints[name] = tmp_path / f"runs/quick/custom/{name}/toy-ours-1_8/seed0/best.pt"
+    return checkpoints
 
 
 def counted(recipe: Recipe, methods: tuple[Method, Method], data: Path, over: str) -> dict[str, list[Any]]:
@@ -59,10 +59,10 @@ def counted(recipe: Recipe, methods: tuple[Method, Method], data: Path, over: st
                 at = np.s_[max(stride * i - half, 0) : stride * i + half + 1,
                            max(stride * j - half, 0) : stride * j + half + 1]  # fmt: skip
                 so = {c for c in range(classes) if (truth[at] == c).any()}
-                said = {c for c in range(classes) if q[c, i, j] >= 0.5}
-                same, of = len(said & so), len(said | so)
+                predicted = {c for c in range(classes) if q[c, i, j] >= 0.5}
+                same, of = len(predicted & so), len(predicted | so)
                 if over == "all_classes":
-                    same, of = classes - len(said ^ so), classes
+                    same, of = classes - len(predicted ^ so), classes
                 row = ROWS[9 - min(10 * same // of if of else 9, 9)]
                 rows[row].append([miou(label[at], truth[at]) for label in labels])
     return rows
@@ -89,17 +89,17 @@ def test_the_table_is_what_patches_counted_one_by_one_give(
     for over in ("union", "all_classes"):
         ran = ssbench(*words, "--baseline", there["plain"], "--over", over, "--split", "toy/ours/1_8", "--json")
         assert ran.code == 0, ran.err
-        found = json.loads(ran.out)["patches"]
+        table = json.loads(ran.out)["patches"]
         expected = counted(recipes[0], (methods[0], methods[1]), toy_data, over)
         total = sum(map(len, expected.values()))
-        assert (found["window"], found["stride"], found["over"]) == (
+        assert (table["window"], table["stride"], table["over"]) == (
             2 * methods[0].net.receptive_field()[0] + 1,
             4,
             over,
         )
-        assert found["patches"] == total
-        assert [row["agreement"] for row in found["bins"]] == ROWS
-        for row in found["bins"]:
+        assert table["patches"] == total
+        assert [row["agreement"] for row in table["bins"]] == ROWS
+        for row in table["bins"]:
             pairs = np.array(expected[row["agreement"]]).reshape(-1, 2)
             assert row["patches"] == len(pairs), row
             assert row["share"] == pytest.approx(100 * len(pairs) / total)

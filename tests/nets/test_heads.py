@@ -178,5 +178,5 @@ DROPS = {
 @pytest.mark.parametrize(("layout", "drops"), DROPS.items())
 def test_dropout_is_where_the_release_has_it(shell, layout, drops):
     net = shell(layout, "resnet50s", 5)
-    found = [(type(m), m.p) for m in net.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
-    assert sorted(found, key=str) == sorted(drops, key=str)
+    dropouts = [(type(m), m.p) for m in net.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
+    assert sorted(dropouts, key=str) == sorted(drops, key=str)

@@ -1,4 +1,4 @@
-"""A few processes that train as one team, each doing the same list of jobs; what they found comes back as files."""
+"""A few processes that train as one team, each doing the same list of jobs; what they outcomes comes back as files."""
 
 from __future__ import annotations
 
@@ -54,27 +54,27 @@ def together(world: int, tasks: Sequence[tuple[Task, Job]], folder: Path) -> lis
 def member(rank: int, world: int, port: int, tasks: Sequence[tuple[Task, Job]], out: Path) -> None:
     """One process of a team."""
     torch.set_num_threads(1)
-    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in told.items()}
-    team, found = join("cpu"), []
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in places.items()}
+    team, outcomes = join("cpu"), []
     for task, job in tasks:
         try:
-            found.append(task(job, team))
+            outcomes.append(task(job, team))
         except SsbenchError as error:
-            found.append(error)
+            outcomes.append(error)
         except Exception:
-            found.append(traceback.format_exc())
-    out.write_bytes(pickle.dumps(found))
+            outcomes.append(traceback.format_exc())
+    out.write_bytes(pickle.dumps(outcomes))
 
 
 class Exact(Trainer):
     """In double precision, so that rounding decides nothing: no label flips, no threshold is met by chance."""
 
-    def _method(self) -> Method:
-        made = super()._method().double()
-        predict = made.predict
-        made.predict = lambda x: predict(x.double())  # type: ignore[method-assign]
-        return made
+    def _build_method(self) -> Method:
+        method = super()._build_method().double()
+        predict = method.predict
+        method.predict = lambda x: predict(x.double())  # type: ignore[method-assign]
+        return method
 
     def _step(self, batch: Batch) -> None:
         super()._step(_double(batch))

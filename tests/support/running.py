@@ -77,8 +77,8 @@ class Job:
     def arguments(self) -> list[str]:
         sets = [part for text in self.overrides for part in ("--set", text)]
         roots = ["--data-root", self.data, "--runs", self.out / "runs", "--results", self.out / "results"]
-        said = ["run", self.recipe, "--split", SPLIT, "--seed", self.seed, *sets, *roots, "--device", "cpu"]
-        return [str(part) for part in said]
+        words = ["run", self.recipe, "--split", SPLIT, "--seed", self.seed, *sets, *roots, "--device", "cpu"]
+        return [str(word) for word in words]
 
     def start(self) -> BaseProcess:
         """The command in a process of its own; its output goes to `log`."""

@@ -17,34 +17,34 @@ from ssbench.train.trainer import Trainer
 
 
 class Asking(Trainer):
-    """Notes in every step what torch was told."""
+    """Notes in every step what torch was switches."""
 
-    told: tuple[tuple[bool, bool], ...] = ()
+    switches: tuple[tuple[bool, bool], ...] = ()
 
     def _step(self, batch: Batch) -> None:
         now = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-        self.told += (now,)
+        self.switches += (now,)
         super()._step(batch)
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_every_step_is_asked_for_it_and_none_after_the_run(toy: Path, tmp_path: Path, wanted: bool) -> None:
-    few = (*TINY, "schedule.epochs=1", f"schedule.deterministic={str(wanted).lower()}")
+@pytest.mark.parametrize("is_set", [True, False])
+def test_every_step_is_asked_for_it_and_none_after_the_run(toy: Path, tmp_path: Path, is_set: bool) -> None:
+    few = (*TINY, "schedule.epochs=1", f"schedule.deterministic={str(is_set).lower()}")
     trainer = trainer_of(Job(toy, tmp_path, few), kind=Asking)
     assert isinstance(trainer, Asking)
     fit(trainer)
-    assert set(trainer.told) == {(wanted, wanted)}
-    assert len(trainer.told) == trainer.steps
+    assert set(trainer.switches) == {(is_set, is_set)}
+    assert len(trainer.switches) == trainer.steps
     assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_an_operation_without_such_a_form_warns_and_goes_on() -> None:
-    with deterministic_operations(True), warnings.catch_warnings(record=True) as said:
+    with deterministic_operations(True), warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("always")
         x = torch.zeros(4)
         x.put_(torch.tensor([1]), torch.tensor([2.0]), accumulate=False)
         assert x[1] == 2
-    assert any("deterministic" in str(w.message) for w in said)
+    assert any("deterministic" in str(w.message) for w in messages)
 
 
 def test_a_run_that_fails_leaves_torch_as_it_was() -> None:
@@ -58,7 +58,7 @@ def test_a_run_that_fails_leaves_torch_as_it_was() -> None:
 
 
 def test_it_is_part_of_a_run_only_where_it_is_set() -> None:
-    usual, wanted = load("toy/none_unimatch"), load("toy/none_unimatch", ["schedule.deterministic=true"])
+    usual, is_set = load("toy/none_unimatch"), load("toy/none_unimatch", ["schedule.deterministic=true"])
     assert "deterministic" not in usual.resolved()["schedule"]
-    assert wanted.resolved()["schedule"]["deterministic"] is True
-    assert wanted.key("a", 0) != usual.key("a", 0)
+    assert is_set.resolved()["schedule"]["deterministic"] is True
+    assert is_set.key("a", 0) != usual.key("a", 0)

@@ -100,11 +100,11 @@ def counted(pairs: list[tuple[Any, Any]]) -> list[list[int]]:
 
 
 def naive_iou(matrix: list[list[int]]) -> list[float | None]:
-    found: list[float | None] = []
+    values: list[float | None] = []
     for c in range(CLASSES):
         union = sum(matrix[c]) + sum(row[c] for row in matrix) - matrix[c][c]
-        found.append(100 * matrix[c][c] / union if union else None)
-    return found
+        values.append(100 * matrix[c][c] / union if union else None)
+    return values
 
 
 @pytest.fixture
@@ -117,12 +117,12 @@ def everything(dataset: Drawn) -> list[tuple[Any, Any]]:
 
 
 def test_whole_images(dataset: Drawn) -> None:
-    found, matrix = score(dataset, EvalConfig(absent="left_out")), counted(everything(dataset))
-    assert found.matrix == matrix
-    assert found.per_class == pytest.approx(naive_iou(matrix))
-    assert found.per_class[3:] == [0, None], "predicted only: a zero; nowhere at all: no score"
+    result, matrix = score(dataset, EvalConfig(absent="left_out")), counted(everything(dataset))
+    assert result.matrix == matrix
+    assert result.per_class == pytest.approx(naive_iou(matrix))
+    assert result.per_class[3:] == [0, None], "predicted only: a zero; nowhere at all: no score"
     known = [value for value in naive_iou(matrix) if value is not None]
-    assert found.value == pytest.approx(sum(known) / 4)
+    assert result.value == pytest.approx(sum(known) / 4)
 
 
 def test_an_absent_class_may_count_as_zero(dataset: Drawn) -> None:
@@ -203,8 +203,8 @@ def test_padding_counts_as_class_0_where_the_authors_count_it(dataset: Drawn) ->
     assert ignored.matrix == counted(everything(dataset))
 
 
-def edges(found: Iterable[SlidingWindow]) -> list[tuple[int, int, int, int]]:
-    return [(w.rows.start, w.rows.stop, w.columns.start, w.columns.stop) for w in found]
+def edges(visited: Iterable[SlidingWindow]) -> list[tuple[int, int, int, int]]:
+    return [(w.rows.start, w.rows.stop, w.columns.start, w.columns.stop) for w in visited]
 
 
 @pytest.mark.parametrize(
@@ -262,15 +262,15 @@ def test_scores_of_windows_are_summed(border: Any, summed: Any, stride: Any, ste
 
 
 def starts(side: int, crop: int, step: int, border: str) -> list[int]:
-    """Where windows begin, found by walking: on until the image ends, or until a window reaches its border."""
-    found, at = [], 0
+    """Where windows begin, listed by walking: on until the image ends, or until a window reaches its border."""
+    listed, at = [], 0
     while at < side:
         if border == "shift" and at + crop >= side:
-            found.append(side - crop)
+            listed.append(side - crop)
             break
-        found.append(at)
+        listed.append(at)
         at += step
-    return found
+    return listed
 
 
 def test_a_small_image_is_padded_for_cps() -> None:
@@ -317,7 +317,7 @@ def test_sliding_scores_every_pixel(dataset: Drawn) -> None:
 def test_volumes() -> None:
     """Dice of each class over all slices of a volume, then over volumes, then over classes."""
     dataset = Stacks(Path())
-    found = score(dataset, EvalConfig(protocol="volume", crop=8))
+    result = score(dataset, EvalConfig(protocol="volume", crop=8))
     expected: dict[str, list[float | None]] = {}
     for name, ids in dataset.volumes("val").items():
         x = torch.stack([layer(dataset.image(id).convert("L"))[None].float() / 255 for id in ids])
@@ -336,7 +336,7 @@ def test_volumes() -> None:
     for name in expected:
         assert got.volumes[name] == pytest.approx(expected[name])
     assert got.matrix is None
-    assert found.per_class[3] is None, "class 4 is nowhere"
+    assert result.per_class[3] is None, "class 4 is nowhere"
     each = [[v[c] for v in expected.values() if v[c] is not None] for c in range(4)]
     means = [sum(v) / len(v) for v in each if v]  # type: ignore[arg-type]
     assert got.value == pytest.approx(sum(means) / len(means))

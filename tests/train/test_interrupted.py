@@ -56,11 +56,11 @@ def job(toy: Path, tmp_path: Path) -> Job:
 
 
 class Impatient(Bars):
-    """Sends SIGTERM to this process when a number of scores have begun; keeps what it is told."""
+    """Sends SIGTERM to this process when a number of scores have begun; keeps what it is lines."""
 
     def __init__(self, scores: int = 10**9) -> None:
-        self.told: list[str] = []
-        super().__init__(show=False, write_line=self.told.append)
+        self.lines: list[str] = []
+        super().__init__(show=False, write_line=self.lines.append)
         self.scores = scores
 
     def watch(self, items: Iterable[Any], label: str, total: int) -> Iterator[Any]:
@@ -102,7 +102,7 @@ def test_killed_twenty_times(toy: Path, tmp_path: Path) -> None:
             wait_until(written(job, times=int(draw.integers(0, 7))), process)
             time.sleep(draw.uniform(0, 0.1))
         if number % 4 == 0:
-            wait_until(lambda: bool(torn(job)), process)
+            wait_until(lambda: bool(torn(job, "checkpoint.pt.")), process)
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, f"kill {number} came too late: {job.log.read_text()}"
@@ -174,7 +174,7 @@ def test_damaged_newest_checkpoint(stopped: Job, alone: End, damage: Any) -> Non
     """The one before serves, with a warning."""
     damage(stopped.folder / "checkpoint.pt")
     stopped.here(bars := Impatient())
-    assert "'checkpoint.pt' cannot be read" in bars.told[0]
+    assert "'checkpoint.pt' cannot be read" in bars.lines[0]
     assert End.of(stopped) == alone
 
 
@@ -182,7 +182,7 @@ def test_both_checkpoints_damaged(stopped: Job, alone: End) -> None:
     cut(stopped.folder / "checkpoint.pt")
     cut(stopped.folder / "checkpoint.prev.pt")
     stopped.here(bars := Impatient())
-    assert [text.split(":")[0] for text in bars.told[:2]] == [
+    assert [text.split(":")[0] for text in bars.lines[:2]] == [
         "checkpoint 'checkpoint.pt' cannot be read",
         "checkpoint 'checkpoint.prev.pt' cannot be read",
     ]
@@ -194,7 +194,7 @@ def test_lost_best_epoch(stopped: Job, alone: End) -> None:
     for path in stopped.folder.glob("best*.pt"):
         path.unlink()
     stopped.here(bars := Impatient())
-    assert "are lost; starting from the beginning" in bars.told[0]
+    assert "are lost; starting from the beginning" in bars.lines[0]
     assert End.of(stopped) == alone
 
 

@@ -61,16 +61,16 @@ HARMLESS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", WAITING)
 def test_the_watch_sees_what_waits(name: str) -> None:
-    with watched() as found:
+    with watched() as waits:
         WAITING[name]()
-    assert found
+    assert waits
 
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_the_watch_lets_pass_what_does_not(name: str) -> None:
-    with watched() as found:
+    with watched() as waits:
         HARMLESS[name]()
-    assert found == []
+    assert waits == []
 
 
 def kinds(value: Any) -> Any:
@@ -84,10 +84,10 @@ def kinds(value: Any) -> Any:
 
 def cases() -> list[str]:
     """Shipped recipes that differ in more than numbers, every method and plug-in with every option, every loss."""
-    made: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name in recipe_names():
         facts = load(name, quick=True).resolved()
-        made.setdefault(json.dumps(kinds([facts[part] for part in ("method", "plugin", "loss")])), name)
+        names.setdefault(json.dumps(kinds([facts[part] for part in ("method", "plugin", "loss")])), name)
     options = []
     for kind in ("method", "plugin"):
         for name in find.names(kind):  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def cases() -> list[str]:
             chosen = choices(find.load(kind, name).Config)  # type: ignore[arg-type]
             settings = [c for c in chosen if c[0] != "detector"]  # which is trained before any step
             options += [f"{kind}={{name: {name}, {field}: {json.dumps(value)}}}" for field, value in settings]
-    return [*made.values(), *options, *(f"loss.{field}={value}" for field, value in choices(LossConfig))]
+    return [*names.values(), *options, *(f"loss.{field}={value}" for field, value in choices(LossConfig))]
 
 
 CASES = cases()
@@ -129,9 +129,9 @@ class Watched(Trainer):
     seen: tuple[str, ...] = ()
 
     def _step(self, batch: Batch) -> None:
-        with watched() as found:
+        with watched() as waits:
             super()._step(batch)
-        self.seen += tuple(found)
+        self.seen += tuple(waits)
 
 
 class Strict(Trainer):

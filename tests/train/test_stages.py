@@ -199,7 +199,7 @@ def test_reliable_labels_stay_and_the_rest_comes_from_the_second_training(toy: P
     for by, ids in (("supervised", ranked[:4]), ("reliable", ranked[4:])):
         method.load_state_dict(checkpoint.load(folder / by / "epoch1.pt")["method"])
         for id in ids:
-            expected = method.eval()._drawn(method.predict, StageRunner(trainer)._image(id))["pseudo"]
+            expected = method.eval()._label_image(method.predict, StageRunner(trainer)._image(id))["pseudo"]
             with Image.open(folder / f"pseudo/{id}.png") as stored:
                 assert stored.mode == "P"
                 assert np.array_equal(np.array(stored), np.array(expected))

@@ -69,7 +69,7 @@ def load(kind: Kind, name: str, where: str = "") -> type[Any]:
     for point in entry_points(group=f"ssbench.{folder}", name=name):
         try:
             found = point.load()
-        except Exception as error:  # another package's code, which may raise anything
+        except (Exception, SystemExit) as error:  # another package's code, which may raise anything
             raise _broken(f"{kind} '{name}' of an installed package", error, point.value) from error
         if not (inspect.isclass(found) and any(b.__name__ == base for b in found.__mro__[1:])):
             raise RecipeError(
@@ -132,13 +132,13 @@ def _from_path(path: Path, where: str) -> ModuleType:
     except SsbenchError:
         del sys.modules[name]
         raise
-    except Exception as error:  # a user's code, which may raise anything
+    except (Exception, SystemExit) as error:  # a user's code, which may raise anything
         del sys.modules[name]
         raise _broken(f"'{path}'", error, str(path)) from error
     return module
 
 
-def _broken(what: str, error: Exception, where: str) -> RecipeError:
+def _broken(what: str, error: BaseException, where: str) -> RecipeError:
     """An import that failed, with the last line of that file on the way to the failure."""
     line = 0
     trace = error.__traceback__

@@ -87,6 +87,7 @@ def test_two_files_of_one_name_are_two(tmp_path: Path) -> None:
     ("x = 1\nimport no_such_module\n", "ModuleNotFoundError", ":2"),
     ("def f():\n    return 1 / 0\n\nf()\n", "ZeroDivisionError", ":2"),
     ("def f(:\n", "SyntaxError", ":1"),
+    ("import sys\nsys.exit()\n", "SystemExit", ":2"),
     ("from ssbench.plugins.base import Plugin\nclass A(Plugin):\n    def refin(self): ...\n", "refin", ""),
 ])  # fmt: skip
 def test_a_users_file_that_is_wrong_says_where(tmp_path: Path, text: str, part: str, line: str) -> None:

@@ -151,6 +151,36 @@ def test_one_failed_run_does_not_stop_the_others(toy: Path, tmp_path: Path, job:
     assert kept["faulty"]["reason"] == "IndexError: list index out of range"
 
 
+@pytest.mark.parametrize(
+    ("text", "is_recorded"),
+    [
+        (PLUGIN.replace("return [][t.step]", "__import__('sys').exit()"), True),
+        (
+            PLUGIN.replace(
+                "def refine", "def __init__(self, *_):\n        __import__('sys').exit(0)\n\n    def refine"
+            ),
+            False,
+        ),
+    ],
+)
+def test_an_exit_of_a_plug_in_fails_its_run_alone(
+    toy: Path, tmp_path: Path, job: Job, text: str, is_recorded: bool
+) -> None:
+    """Else the whole queue would end, with exit code 0 and no message."""
+    (tmp_path / "leaving.py").write_text(text)
+    jobs = [
+        cell(tmp_path, "leaving", f"plugin: {{name: {tmp_path / 'leaving.py'}}}"),
+        cell(tmp_path, "sound", SGD.format(rate=0.01)),
+    ]
+    outcomes = work(jobs, job.places, "cpu")
+    assert [outcome.state for outcome in outcomes] == ["failed", "done"]
+    assert outcomes[0].error is not None
+    assert "the method or plug-in called sys.exit(" in outcomes[0].error.what
+    records = [json.loads(path.read_text()) for path in _records(job) if path.parts[-3].startswith("leaving")]
+    assert [record["status"] for record in records] == ["failed"] * is_recorded
+    assert all("sys.exit(None)" in record["reason"] for record in records)
+
+
 def test_the_command_ends_in_6_when_some_runs_failed(toy: Path, tmp_path: Path, job: Job) -> None:
     wild, sound = cell(tmp_path, "wild", SGD.format(rate="1.0e+30")), cell(tmp_path, "sound", SGD.format(rate=0.01))
     recipe, *rest = job.arguments[1:]

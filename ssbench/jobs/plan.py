@@ -325,12 +325,12 @@ class _RunLookup:
         return next((r for r in self._records if (r.recipe, r.split, r.seed, r.settings) == place), None)
 
 
-def _merged(one: PlannedRun, two: PlannedRun) -> PlannedRun:
+def _merged(run: PlannedRun, twin: PlannedRun) -> PlannedRun:
     """One run that two names ask for, under the name that is further on."""
-    first, again = (two, one) if FURTHEST.index(two.state) < FURTHEST.index(one.state) else (one, two)
+    first, again = (twin, run) if FURTHEST.index(twin.state) < FURTHEST.index(run.state) else (run, twin)
     other = [] if first.name == again.name else [again.name]
-    cells, also = dict.fromkeys((*one.cells, *two.cells)), dict.fromkeys((*one.also, *two.also, *other))
-    return first.model_copy(update={"cells": list(cells), "bases": [*one.bases, *two.bases], "also": list(also)})
+    cells, also = dict.fromkeys((*run.cells, *twin.cells)), dict.fromkeys((*run.also, *twin.also, *other))
+    return first.model_copy(update={"cells": list(cells), "bases": [*run.bases, *twin.bases], "also": list(also)})
 
 
 def _disk_of(name: str, data_root: Path) -> DatasetDisk:

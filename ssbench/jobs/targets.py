@@ -103,14 +103,14 @@ def _is_table(target: str) -> bool:
 
 def _add_table(filled: Filled, splits: Sequence[str], runs: TargetRuns) -> None:
     """Add the runs behind a table, each with every cell it fills."""
-    table, asked = filled.table.name, {(cell.stored, cell.split) for cell in filled.runnable()}
+    table, runnable = filled.table.name, {(cell.stored, cell.split) for cell in filled.runnable()}
     for cell in filled.cells.values():
         name = _run_name(cell)
         if splits and cell.split not in splits:
             continue
         if cell.state == "not yet" and (cell.role is None or cell.role in "BPA"):
             runs.not_yet[table] += 1
-        elif name and (cell.stored, cell.split) in asked:
+        elif name and (cell.stored, cell.split) in runnable:
             # the columns of one class each go by one name, and their class: one run fills them all
             column = cell.column if cell.class_name is None else f"classes#{cell.column}"
             runs.cells.setdefault(name, []).append(f"{table} {cell.row}/{column}")

@@ -110,13 +110,13 @@ class WorkCounter:
         if key not in self._nets:
             change = {"weights": "random"} if "weights" in type(cfg).model_fields else {}
             with torch.device("meta"), torch.no_grad():
-                made = find.load("net", cfg.name)(cfg.model_copy(update=change), len(dataset.classes), dataset.channels)
+                net = find.load("net", cfg.name)(cfg.model_copy(update=change), len(dataset.classes), dataset.channels)
                 x = torch.empty(2, dataset.channels, crop, crop)  # batch norm wants two
                 with FlopCounterMode(display=False) as clean:
-                    made.train()(x)
+                    net.train()(x)
                 with FlopCounterMode(display=False) as perturbed:
-                    made(x, [torch.empty(2, wide) for wide in made.perturb_channels])
-            weights = sum(p.numel() for p in made.parameters())
+                    net(x, [torch.empty(2, wide) for wide in net.perturb_channels])
+            weights = sum(p.numel() for p in net.parameters())
             self._nets[key] = NetCost(clean.get_total_flops() / 2, perturbed.get_total_flops() / 2, weights)
         return self._nets[key]
 

@@ -20,9 +20,9 @@ GAIN = {("plug", "base"): 1}
 
 
 def options(
-    *told: tuple[str, float | None], cells: int = 1, seed: int = 0, there: tuple[str, ...] = ()
+    *named: tuple[str, float | None], cells: int = 1, seed: int = 0, there: tuple[str, ...] = ()
 ) -> list[Option]:
-    return [Option(id, seed, hours, cells, id in there) for id, hours in told]
+    return [Option(id, seed, hours, cells, id in there) for id, hours in named]
 
 
 def test_a_pair_comes_before_a_cheaper_run_alone() -> None:
@@ -168,33 +168,35 @@ def plan(*runs: PlannedRun, gpus: int = 1, budget: float | None = None) -> Plan:
 
 def test_a_plan_adds_up() -> None:
     half, unknown = planned("d", "partial", 0.5), planned("e", hours=None)
-    made = plan(planned("a"), planned("b", bases=["a"]), planned("c", "done"), half, unknown, gpus=2)
-    assert [run.id for run in made.runs] == ["c", "d", "a", "b", "e"]
-    said = made.as_json()
-    assert said["totals"] == {
+    result = plan(planned("a"), planned("b", bases=["a"]), planned("c", "done"), half, unknown, gpus=2)
+    assert [run.id for run in result.runs] == ["c", "d", "a", "b", "e"]
+    document = result.as_json()
+    assert document["totals"] == {
         **{"runs": 5, "missing": 3, "done": 1, "partial": 1, "chosen": 4, "hours": 2.5, "hours_unknown": 1},
         **{"hours_by_basis": {"measured on A100": 2.5}, "wall_hours": 1.5, "cells_closed": 4, "gains_closed": 1},
     }
-    assert said["disk"]["checkpoints"] == 4 * 2**30
-    text = "\n".join(summary(made))
+    assert document["disk"]["checkpoints"] == 4 * 2**30
+    text = "\n".join(summary(result))
     assert "5 runs: 1 done, 0 running, 1 partial, 0 failed, 3 missing" in text
     assert "2 cells have no recipe yet: t" in text
     assert "4.0 GiB of checkpoints, 16 GiB free\n" in text
-    assert "4.0 GiB of checkpoints, 3 GiB free (too little)" in list(summary(Plan(**{**vars(made), "free": 3 * 2**30})))
+    assert "4.0 GiB of checkpoints, 3 GiB free (too little)" in list(
+        summary(Plan(**{**vars(result), "free": 3 * 2**30}))
+    )
     assert "voc: not prepared (2.0 GiB of archives, twice with its files): ssbench prepare voc" in text
-    assert rows(made)[1] == ("p/d", "voc/classic/1_16", "0", "1 partial", "0.50", "measured on A100", "1")
-    assert rows(made)[-1][3:5] == ("1 missing", "?")
+    assert rows(result)[1] == ("p/d", "voc/classic/1_16", "0", "1 partial", "0.50", "measured on A100", "1")
+    assert rows(result)[-1][3:5] == ("1 missing", "?")
 
 
 def test_a_budget_says_what_it_closes_and_what_it_lacks() -> None:
-    made = plan(planned("a", hours=2.0), planned("b", hours=2.0, bases=["a"]), planned("c", hours=3.0), budget=4.0)
-    assert [run.id for run in made.todo] == ["a", "b"]
-    assert "2 of them fit 4 hours; they close 2 cells and 1 gains" in list(summary(made))
-    assert [run["chosen"] for run in made.as_json()["runs"]] == [True, True, False]
+    result = plan(planned("a", hours=2.0), planned("b", hours=2.0, bases=["a"]), planned("c", hours=3.0), budget=4.0)
+    assert [run.id for run in result.todo] == ["a", "b"]
+    assert "2 of them fit 4 hours; they close 2 cells and 1 gains" in list(summary(result))
+    assert [run["chosen"] for run in result.as_json()["runs"]] == [True, True, False]
     assert plan(planned("a", hours=2.0), budget=1.0).needed == 2.0
     assert plan(planned("a", "done"), budget=1.0).needed is None
 
 
 def test_columns_of_one_class_each_are_one_cell() -> None:
-    made = plan(planned("a", cells=["t a/classes#car", "t a/classes#tree", "t a/mean"]))
-    assert made.closes == (2, 0)
+    result = plan(planned("a", cells=["t a/classes#car", "t a/classes#tree", "t a/mean"]))
+    assert result.closes == (2, 0)

@@ -41,10 +41,10 @@ def places(tmp_path: Path) -> Places:
     return Places(tmp_path / "data", tmp_path / "runs", tmp_path / "results")
 
 
-def asked_for(places: Places, *targets: str) -> tuple[int, int]:
+def count_runs(places: Places, *targets: str) -> tuple[int, int]:
     """(runs, cells without a recipe) behind tables."""
-    found = target_runs(targets, (), places)
-    return len(found.cells), found.not_yet.total()
+    runs = target_runs(targets, (), places)
+    return len(runs.cells), runs.not_yet.total()
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def asked_for(places: Places, *targets: str) -> tuple[int, int]:
     ],
 )
 def test_runs_behind_a_table_by_hand(places: Places, table: str, count: int) -> None:
-    assert sum(asked_for(places, table)) == count
+    assert sum(count_runs(places, table)) == count
 
 
 def test_baselines_of_two_papers_are_one_run(places: Places) -> None:
     """MPMC and WPL, Table 1: baselines R50 5 + 4 x 8 and R101 8 + 4 x 8, shared; 2 x 4 x 8 with each plug-in."""
     baselines, with_plugin = 37 + 40, 64
-    assert sum(asked_for(places, "mpmc/table1")) == sum(asked_for(places, "wpl/table1")) == baselines + with_plugin
-    runs, not_yet = asked_for(places, "mpmc/table1", "wpl/table1")
+    assert sum(count_runs(places, "mpmc/table1")) == sum(count_runs(places, "wpl/table1")) == baselines + with_plugin
+    runs, not_yet = count_runs(places, "mpmc/table1", "wpl/table1")
     assert not_yet == 0
     assert runs == baselines + 2 * with_plugin
     shared = target_runs(["mpmc/table1", "wpl/table1"], (), places).cells[
@@ -77,10 +77,10 @@ def test_two_names_of_one_run_are_one_run(places: Places, tmp_path: Path) -> Non
     for name in ("one", "two"):
         (tmp_path / f"{name}.yaml").write_text(TOY)
     names = [str(tmp_path / f"{name}.yaml") for name in ("one", "two")]
-    made = make_plan(PlanRequest(names, ["toy/ours/1_16"], seeds=2), places)
-    assert [(run.recipe, run.seed, run.also) for run in made.runs] == [(names[0], k, [names[1]]) for k in (0, 1)]
+    result = make_plan(PlanRequest(names, ["toy/ours/1_16"], seeds=2), places)
+    assert [(run.recipe, run.seed, run.also) for run in result.runs] == [(names[0], k, [names[1]]) for k in (0, 1)]
     key = load(names[0]).key(Partition.read("toy/ours/1_16", places.data).sha256, 0)
-    assert made.runs[0].key == key
+    assert result.runs[0].key == key
 
 
 def test_a_run_that_two_names_ask_for_goes_on_where_it_stands(places: Places, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_a_run_that_two_names_ask_for_goes_on_where_it_stands(places: Places, tm
     folder = places.runs / "custom/two/toy-ours-1_16/seed0"
     folder.mkdir(parents=True)
     (folder / "checkpoint.pt").touch()
-    made = make_plan(PlanRequest([str(tmp_path / f"{n}.yaml") for n in ("one", "two")], ["toy/ours/1_16"]), places)
-    assert [(run.recipe, run.state) for run in made.runs] == [(str(tmp_path / "two.yaml"), "partial")]
+    result = make_plan(PlanRequest([str(tmp_path / f"{n}.yaml") for n in ("one", "two")], ["toy/ours/1_16"]), places)
+    assert [(run.recipe, run.state) for run in result.runs] == [(str(tmp_path / "two.yaml"), "partial")]
 
 
 def test_digests_of_splits_without_their_lists(tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ def test_digests_of_published_splits_against_their_lists(shared: Path, tmp_path:
 def test_what_is_stored_is_known_by_its_key(places: Places) -> None:
     """The records that come with the project, looked up without any data."""
     stored = replace(places, results=ROOT / "results")
-    made = make_plan(PlanRequest(["toy/table1"]), stored)
-    assert {run.state for run in made.runs} == {"done"}
-    assert {run.key for run in made.runs} <= {record.key for record in ResultStore(stored.results).records()}
-    assert made.todo == []
+    result = make_plan(PlanRequest(["toy/table1"]), stored)
+    assert {run.state for run in result.runs} == {"done"}
+    assert {run.key for run in result.runs} <= {record.key for record in ResultStore(stored.results).records()}
+    assert result.todo == []
 
 
 def test_states_of_runs(places: Places, tmp_path: Path) -> None:
@@ -129,21 +129,21 @@ def test_states_of_runs(places: Places, tmp_path: Path) -> None:
     for folder in folders[1:3]:
         folder.mkdir(parents=True)
         (folder / "checkpoint.pt").touch()
-    told = {"key": keys[1], "step": 450, "steps": 600, "state": "stopped"}
-    (folders[1] / "progress.json").write_text(json.dumps(told))
+    output = {"key": keys[1], "step": 450, "steps": 600, "state": "stopped"}
+    (folders[1] / "progress.json").write_text(json.dumps(output))
     folders[3].mkdir()
     ResultStore(places.results).add(failed("custom/mine", split, str(keys[4])))
     with (folders[3] / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        made = make_plan(PlanRequest([name], [split], seeds=5), places)
-    by_seed = {run.seed: run for run in made.runs}
+        result = make_plan(PlanRequest([name], [split], seeds=5), places)
+    by_seed = {run.seed: run for run in result.runs}
     states = {0: "missing", 1: "partial", 2: "partial", 3: "running", 4: "failed"}
     assert {seed: run.state for seed, run in by_seed.items()} == states
     whole = by_seed[0].hours
     assert whole
     assert [by_seed[k].hours for k in (1, 2, 4)] == [pytest.approx(0.25 * whole), whole, whole]
     assert by_seed[4].note == "the loss is not finite"
-    assert {run.seed for run in made.todo} == {0, 1, 2, 4}
+    assert {run.seed for run in result.todo} == {0, 1, 2, 4}
 
 
 def failed(recipe: str, split: str, key: str) -> dict[str, Any]:
@@ -176,13 +176,13 @@ def test_plan_command(ssbench: Ssbench, tmp_path: Path) -> None:
         ResultStore(tmp_path / "stored").add(json.loads(path.read_text()))
     ran = ssbench("plan", "toy/table1", "--seeds", "2", "--gpus", "3", "--results", "stored", "--json")
     assert ran.code == 0, ran.err
-    found = json.loads(ran.out)
-    assert set(found) == {
+    document = json.loads(ran.out)
+    assert set(document) == {
         *("plan", "targets", "assumed", "budget_hours", "gpus", "totals", "not_yet", "disk", "runs"),
     }
-    totals = found["totals"]
+    totals = document["totals"]
     assert (totals["runs"], totals["done"], totals["missing"], totals["chosen"]) == (28, 14, 14, 14)
-    assert all(run["basis"].startswith("measured on ") for run in found["runs"])
+    assert all(run["basis"].startswith("measured on ") for run in document["runs"])
     assert 0 < totals["wall_hours"] < totals["hours"] < 3 * totals["wall_hours"] + 1e-9
     lines = ssbench("plan", "toy/table1", "--results", "stored").out.splitlines()
     assert lines[0].split("\t")[:4] == ["recipe", "split", "seeds", "state"]
@@ -196,15 +196,15 @@ def test_plan_command(ssbench: Ssbench, tmp_path: Path) -> None:
 def test_a_plan_is_an_executable_list(ssbench: Ssbench, toy_data: Path, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
     roots = ("--data-root", toy_data)
-    told = ssbench("plan", "small.yaml", "--split", "toy/ours/1_32", "--json", *roots)
-    (tmp_path / "plan.json").write_text(told.out)
+    output = ssbench("plan", "small.yaml", "--split", "toy/ours/1_32", "--json", *roots)
+    (tmp_path / "plan.json").write_text(output.out)
     ran = ssbench("run", "--plan", "plan.json", "--device", "cpu", "--json", *roots)
     assert ran.code == 0, ran.err
     assert [(run["recipe"], run["seed"], run["state"]) for run in json.loads(ran.out)["runs"]] == [
         ("small.yaml", 0, "done")
     ]
     again = json.loads(ssbench("plan", "small.yaml", "--split", "toy/ours/1_32", "--json", *roots).out)
-    planned, done = json.loads(told.out)["runs"][0], again["runs"][0]
+    planned, done = json.loads(output.out)["runs"][0], again["runs"][0]
     assert (planned["state"], done["state"], done["hours"]) == ("missing", "done", 0)
     record = json.loads(next(tmp_path.glob("results/custom/small/*/seed0.json")).read_text())
     assert record["key"] == planned["key"]
@@ -217,7 +217,7 @@ def test_a_plan_is_an_executable_list(ssbench: Ssbench, toy_data: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "complaint"),
     [
         ("{", "this plan is not JSON"),
         ("[]", "this plan is damaged"),
@@ -225,9 +225,9 @@ def test_a_plan_is_an_executable_list(ssbench: Ssbench, toy_data: Path, tmp_path
         ('{"plan": 1, "runs": [{"recipe": "toy/none_cps", "seed": 0}]}', "field 'runs.0.split': field required"),
     ],
 )
-def test_what_is_no_plan_is_refused(places: Places, tmp_path: Path, text: str, said: str) -> None:
+def test_what_is_no_plan_is_refused(places: Places, tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=complaint):
         jobs_of(tmp_path / "plan.json", [], [], [], [], False, places)
 
 

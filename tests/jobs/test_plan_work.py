@@ -49,21 +49,21 @@ def test_passes_of_a_step(
 
 def test_steps_are_those_of_the_released_logs(tmp_path: Path) -> None:
     """Specs: unimatch 1.2, augseg 2, stpp 1: 1311 steps an epoch; 655; and three trainings of ST++."""
-    loads, splits = WorkCounter(tmp_path), manifest().splits
+    counter, splits = WorkCounter(tmp_path), manifest().splits
     for recipe, steps in (
         ("unimatch/unimatch_voc_r101", 104_880),
         ("augseg/augseg_voc_r101", 52_400),
         ("stpp/stpp_voc_r101", 880 + 52_880 + 105_280),
     ):
         entry = splits["voc/classic/1_16"]
-        made = loads.count(load(recipe), entry.labeled.count, entry.unlabeled.count)
-        assert made.steps == steps
-        assert made.images == steps * (16 if "unimatch" in recipe or "stpp" in recipe else 32)
+        work = counter.count(load(recipe), entry.labeled.count, entry.unlabeled.count)
+        assert work.steps == steps
+        assert work.images == steps * (16 if "unimatch" in recipe or "stpp" in recipe else 32)
 
 
 def test_flops_of_a_network_against_a_sum_over_its_layers(tmp_path: Path) -> None:
     """Two FLOPs a multiplication; of convolutions only, as everything else in a U-Net is linear in the pixels."""
-    found, total = load("acdc/unimatch_unet"), 0
+    recipe, total = load("acdc/unimatch_unet"), 0
 
     def add(module: nn.Module, _: object, out: torch.Tensor) -> None:
         nonlocal total
@@ -76,8 +76,8 @@ def test_flops_of_a_network_against_a_sum_over_its_layers(tmp_path: Path) -> Non
             module.register_forward_hook(add)
     with torch.no_grad():
         net(torch.zeros(1, 1, 256, 256))
-    loads = WorkCounter(tmp_path)
-    one = loads.net(found)
+    counter = WorkCounter(tmp_path)
+    one = counter.net(recipe)
     assert one.clean == total
     assert one.weights == sum(p.numel() for p in net.parameters())
     assert one.clean < one.perturbed < 2 * one.clean
@@ -91,15 +91,15 @@ def test_training_flops_are_passes_times_three_or_one() -> None:
 
 def test_scoring_counts_the_images_and_windows_of_the_protocol(tmp_path: Path) -> None:
     """Toy: 80 val images of 96 x 96, scored after epochs 4 and 8, then twice for the record; crop 64."""
-    found, loads = load("toy/none_supervised"), WorkCounter(tmp_path)
-    made = loads.count(found, 20, 300)
-    net = loads.net(found)
-    assert made.score_flops == pytest.approx(4 * 80 * net.clean * 96**2 / 64**2)
-    assert made.train_flops == pytest.approx(600 * 4 * 3 * net.clean)
+    recipe, counter = load("toy/none_supervised"), WorkCounter(tmp_path)
+    work = counter.count(recipe, 20, 300)
+    net = counter.net(recipe)
+    assert work.score_flops == pytest.approx(4 * 80 * net.clean * 96**2 / 64**2)
+    assert work.train_flops == pytest.approx(600 * 4 * 3 * net.clean)
     sliding = load(
         "unimatch/unimatch_cityscapes_r101"
     )  # windows of 801 at steps of 534, cut: (801 + 490) x (3 x 801 + 446)
-    assert seen_share(sliding, loads.dataset(sliding)) == pytest.approx((801 + 490) * (801 * 3 + 446) / 801**2)
+    assert seen_share(sliding, counter.dataset(sliding)) == pytest.approx((801 + 490) * (801 * 3 + 446) / 801**2)
 
 
 def cached(name: str, root: Path) -> Work:
@@ -118,24 +118,24 @@ def test_what_was_counted_is_cached_until_the_code_changes(
     ledger, name = tmp_path / "toy" / "ledger.json", "toy/none_augseg"
     assert WorkCache().get(load(name), 20, 300, ledger, lambda: work) == work
     assert cached(name, tmp_path) == work
-    file = cache / "ssbench" / "workloads.json"
+    file = cache / "ssbench" / "workcounter.json"
     for text in ('{"code": "another", "values": {}}', '{"values": 3}', "no JSON", '{"code": "x", "values": {"a": {}}}'):
         file.write_text(text)
         with pytest.raises(KeyboardInterrupt, match="counted again"):
             cached(name, tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no" / "folder"))
-    (tmp_path / "no").write_text("a file, so that no folder can be made")
+    (tmp_path / "no").write_text("a file, so that no folder can be work")
     assert WorkCache().get(load(name), 20, 300, ledger, lambda: work) == work
 
 
 def test_a_plug_in_that_needs_maps_is_counted_with_empty_ones(tmp_path: Path) -> None:
     (tmp_path / "mapped.py").write_text(MAPPED)
     (tmp_path / "mapped.yaml").write_text(RECIPE)
-    found = load(str(tmp_path / "mapped.yaml"))
-    made = WorkCounter(tmp_path).count(found, 20, 300)
-    assert made.note == ""
+    recipe = load(str(tmp_path / "mapped.yaml"))
+    work = WorkCounter(tmp_path).count(recipe, 20, 300)
+    assert work.note == ""
     bare = WorkCounter(tmp_path).count(load("toy/none_fixmatch"), 20, 300)
-    assert made.train_flops / bare.train_flops == pytest.approx(
+    assert work.train_flops / bare.train_flops == pytest.approx(
         (4 + 12 * 3 + 4) / (4 + 12 * 3)
     )  # one more teacher pass
 
@@ -156,9 +156,9 @@ def test_a_changed_file_of_the_user_s_is_counted_again(tmp_path: Path) -> None:
 def test_a_plug_in_that_breaks_on_noise_leaves_the_host(tmp_path: Path) -> None:
     (tmp_path / "mapped.py").write_text(MAPPED.replace('mixed.pseudo.carry["mine"]', "(1 / 0)"))
     (tmp_path / "mapped.yaml").write_text(RECIPE)
-    made = WorkCounter(tmp_path).count(load(str(tmp_path / "mapped.yaml")), 20, 300)
-    assert made.note == "without what its plug-in passes"
-    assert made.train_flops == WorkCounter(tmp_path).count(load("toy/none_fixmatch"), 20, 300).train_flops
+    work = WorkCounter(tmp_path).count(load(str(tmp_path / "mapped.yaml")), 20, 300)
+    assert work.note == "without what its plug-in passes"
+    assert work.train_flops == WorkCounter(tmp_path).count(load("toy/none_fixmatch"), 20, 300).train_flops
 
 
 MAPPED = '''

@@ -81,8 +81,8 @@ def test_what_a_killed_queue_leaves_is_gone_on_with(toy: Path, tmp_path: Path) -
     assert steps(tmp_path, "short") == once(1)
     assert pids(tmp_path, "long") == {killed.pid, other.pid}
     assert killed.exitcode == -signal.SIGKILL
-    told = json.loads((tmp_path / "runs/custom/long" / SPLIT.replace("/", "-") / "seed0/progress.json").read_text())
-    assert (told["state"], told["starts"], told["step"], told["pid"]) == ("done", 2, 20, other.pid)
+    progress = json.loads((tmp_path / "runs/custom/long" / SPLIT.replace("/", "-") / "seed0/progress.json").read_text())
+    assert (progress["state"], progress["starts"], progress["step"], progress["pid"]) == ("done", 2, 20, other.pid)
     with write_queue_file(tmp_path / "runs"):
         assert len(list((tmp_path / "runs" / "queues").glob("*.json"))) == 1, "the killed one's file was swept away"
 

@@ -70,7 +70,7 @@ class PoisonedAfter(Poisoned):
 
 
 @pytest.mark.parametrize(
-    ("kind", "every_step", "step", "said"),
+    ("kind", "every_step", "step", "complaint"),
     [
         (Poisoned, False, 6, "the loss of step 6 is not finite"),
         (PoisonedAfter, False, 7, "the loss of step 7 is not finite"),
@@ -78,14 +78,14 @@ class PoisonedAfter(Poisoned):
     ],
 )
 def test_nothing_is_saved_of_a_run_that_diverged(
-    toy: Path, tmp_path: Path, kind: type[Trainer], every_step: bool, step: int, said: str
+    toy: Path, tmp_path: Path, kind: type[Trainer], every_step: bool, step: int, complaint: str
 ) -> None:
     sets = ("schedule.epochs=3", "schedule.checkpoint_minutes=0") if every_step else ("schedule.epochs=3",)
     trainer = trainer_of(Job(toy, tmp_path, (*TINY, *sets)), kind=kind)
     trainer.folder.mkdir(parents=True)
     with pytest.raises(Diverged) as caught:
         fit(trainer)
-    assert caught.value.what == said
+    assert caught.value.what == complaint
     assert caught.value.step == step
     drawn = (*trainer.plan.labeled_at(step), *trainer.plan.unlabeled_at(step))
     assert caught.value.ids == tuple(id for id, _ in drawn)
@@ -188,9 +188,9 @@ def test_the_command_ends_in_6_when_some_runs_failed(toy: Path, tmp_path: Path, 
         process = start(command, ["run", *targets, *rest], job.log)
         process.join()
         assert process.exitcode == code, job.log.read_text()
-    said = job.log.read_text()
-    assert "1 of 2 runs failed" in said
-    assert "was done" in said, "the second command has nothing left to do"
+    complaint = job.log.read_text()
+    assert "1 of 2 runs failed" in complaint
+    assert "was done" in complaint, "the second command has nothing left to do"
     assert recipe == job.recipe
 
 

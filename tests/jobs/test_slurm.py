@@ -69,7 +69,7 @@ def test_options_become_submitits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "complaint"),
     [
         ("partion=gpu", "no Slurm option 'partion'; did you mean 'partition'"),
         ("setup=rm -rf x", "no Slurm option 'setup'"),
@@ -84,8 +84,8 @@ def test_options_become_submitits() -> None:
         ("signal-delay=86400", "would come at once"),
     ],
 )
-def test_what_is_no_option_is_refused(text: str, said: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(said)) as caught:
+def test_what_is_no_option_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(complaint)) as caught:
         parse_options([text])
     assert caught.value.fix
 
@@ -102,18 +102,18 @@ def test_no_value_leaves_its_line(key: str, value: str) -> None:
     plain = _make_sbatch_string(
         command="srun me", folder="logs", **parse_options(["comment=x"]).parameters
     ).splitlines()
-    made = _make_sbatch_string(command="srun me", folder="logs", **parameters).splitlines()
-    different = set(made) - set(plain)
-    assert len(made) <= len(plain) + 1
+    lines = _make_sbatch_string(command="srun me", folder="logs", **parameters).splitlines()
+    different = set(lines) - set(plain)
+    assert len(lines) <= len(plain) + 1
     assert all(line.startswith(f"#SBATCH --{key}=") for line in different)
-    assert made[-1] == plain[-1]
+    assert lines[-1] == plain[-1]
 
 
 def test_what_squeue_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = "12_0|RUNNING|None\\n12_1|PENDING|Resources (Priority|x)\\n12_2|CANCELLED|None\\n13|COMPLETED|None"
     commands(tmp_path, monkeypatch, squeue=f"assert sys.argv[-1] == '--jobs=12,14', sys.argv\nprint('{answer}')")
-    found = job_states(["12_0", "12_1", "12_2", "14"])
-    assert {job: (str(state), state.is_alive) for job, state in found.items()} == {
+    states = job_states(["12_0", "12_1", "12_2", "14"])
+    assert {job: (str(state), state.is_alive) for job, state in states.items()} == {
         "12_0": ("running", True),
         "12_1": ("pending (Resources (Priority|x))", True),
         "12_2": ("cancelled", False),
@@ -138,14 +138,14 @@ def test_a_slurm_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_only_a_running_job_is_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Slurm has cancelled or requeued itself is completing: it is left to Slurm."""
-    log = tmp_path / "asked"
-    for word, asked in (("COMPLETING", ""), ("PENDING", ""), ("RUNNING", "requeue 12_3")):
+    log = tmp_path / "request"
+    for word, request in (("COMPLETING", ""), ("PENDING", ""), ("RUNNING", "requeue 12_3")):
         commands(
             tmp_path, monkeypatch, squeue=f"print('12_3|{word}|None')",
             scontrol=f"open({str(log)!r}, 'w').write(' '.join(sys.argv[1:]))",
         )  # fmt: skip
-        assert requeue("12_3") == bool(asked)
-        assert (log.read_text() if log.exists() else "") == asked
+        assert requeue("12_3") == bool(request)
+        assert (log.read_text() if log.exists() else "") == request
 
 
 def test_a_warning_waits_until_it_is_let_in() -> None:

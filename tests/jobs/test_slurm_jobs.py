@@ -56,7 +56,7 @@ def _command(variables: Mapping[str, str], arguments: list[str], log: Path) -> N
     command(arguments, log)
 
 
-def told(folder: Path, name: str) -> RunProgress:
+def progress_of(folder: Path, name: str) -> RunProgress:
     return read_progress(folder / "runs/custom" / name / PLACE / "seed0")
 
 
@@ -83,22 +83,22 @@ def test_an_array_through_its_time_limit_a_requeue_and_a_failure(
     limits = ["--slurm", "time=1", "--slurm", "signal-delay=35", "-j", "2"]
     client = run("log", late, moved, wild, *limits, "--json")
     assert until(lambda: len(steps(tmp_path, "moved")) > 2, client), (tmp_path / "log").read_text()
-    array = str(told(tmp_path, "moved").job).partition("_")[0]
+    array = str(progress_of(tmp_path, "moved").job).partition("_")[0]
     cluster.ask("scontrol", "requeue", f"{array}_1")
     client.join()
-    said = (tmp_path / "log").read_text()
-    assert client.exitcode == 6, said
+    log_text = (tmp_path / "log").read_text()
+    assert client.exitcode == 6, log_text
     assert [run["state"] for run in objects(tmp_path / "log")["runs"]] == ["done", "done", "failed"]
     assert "is not finite" in objects(tmp_path / "log")["runs"][2]["error"]
-    assert "[3/3]" in said
+    assert "[3/3]" in log_text
     for name, requeued in (("late", 0), ("moved", 1)):
-        job, starts = str(told(tmp_path, name).job), told(tmp_path, name).starts or 0
+        job, starts = str(progress_of(tmp_path, name).job), progress_of(tmp_path, name).starts or 0
         log = log_of(tmp_path, job)
         assert steps(tmp_path, name) == once(12), "each step once, whatever happened between"
         assert "Restarts=0" not in cluster.ask("scontrol", "show", "job", job)
         assert log.count("error: stopped at step") == starts - 1
         assert log.count(f"Slurm will start job {job} again") == starts - 1 - requeued, "what Slurm had not seen to"
-    assert (told(tmp_path, "moved").starts or 0) > 1
+    assert (progress_of(tmp_path, "moved").starts or 0) > 1
     ends = {job: cluster.end(f"{array}_{job}") for job in range(3)}
     assert ends == {0: ("COMPLETED", 0), 1: ("COMPLETED", 0), 2: ("FAILED", 6)}
     again = run("again", late, moved)
@@ -141,8 +141,8 @@ def test_jobs_left_alone_waited_for_and_cancelled(
     runs = objects(tmp_path / "third")["runs"]
     assert [row["state"] for row in runs] == ["stopped", "stopped"]
     assert all(re.search(rf"Slurm job {array}_\d ended: cancelled", row["error"]) for row in runs)
-    assert told(tmp_path, "one").state == "stopped"
-    assert told(tmp_path, "one").step == max(steps(tmp_path, "one")) + 1
+    assert progress_of(tmp_path, "one").state == "stopped"
+    assert progress_of(tmp_path, "one").step == max(steps(tmp_path, "one")) + 1
     assert steps(tmp_path, "one") == steps(tmp_path, "one", rank=1)
 
 
@@ -150,6 +150,6 @@ def _asked(cluster: Cluster) -> Callable[[Any], Any]:
     """What the cluster says of jobs: this process itself is not led to it."""
     from ssbench.jobs.slurm import JobState
 
-    told_ = cluster.ask("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T")
-    known = {job: JobState(word) for job, word in (line.split("|") for line in told_.splitlines())}
+    answer = cluster.ask("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T")
+    known = {job: JobState(word) for job, word in (line.split("|") for line in answer.splitlines())}
     return lambda jobs: {job: known[job] for job in jobs if job in known}

@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def told(folder: Path, name: str) -> ProgressFile:
+def begin_run(folder: Path, name: str) -> ProgressFile:
     """The file of a run whose folder is there."""
     path = folder / name / "toy-ours-1_8" / "seed0"
     open_lock(path / "lock").close()
@@ -47,7 +47,7 @@ def told(folder: Path, name: str) -> ProgressFile:
 
 def test_it_is_written_seldom_and_tells_the_time_that_is_left(tmp_path: Path, clock: list[float]) -> None:
     """From step 10 at 1000 s on, a step in 2 s: at step 15 there are 85 left, so 170 s."""
-    file, step = told(tmp_path, "r"), [10]
+    file, step = begin_run(tmp_path, "r"), [10]
     folder = tmp_path / "r/toy-ours-1_8/seed0"
     file.facts = lambda: {"step": step[0], "steps": 100, "score": 31.5}
     assert read_progress(folder).doing == "starting"
@@ -78,10 +78,10 @@ def test_it_is_written_seldom_and_tells_the_time_that_is_left(tmp_path: Path, cl
     ],
 )
 def test_how_a_run_ended(tmp_path: Path, error: BaseException, state: str, why: str) -> None:
-    told(tmp_path, "r").end_with(error)
+    begin_run(tmp_path, "r").end_with(error)
     row = survey(tmp_path)[0]
     assert (row["state"], row["why"], row["starts"]) == (state, why, 1)
-    told(tmp_path, "r")
+    begin_run(tmp_path, "r")
     assert survey(tmp_path)[0]["starts"] == 2
     ProgressFile(tmp_path / "r/toy-ours-1_8/seed0", {**ABOUT, "key": "of another recipe"})
     assert survey(tmp_path)[0]["starts"] == 1
@@ -91,7 +91,7 @@ def test_a_full_disk_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: Any, **__: Any) -> tuple[int, str]:
         raise OSError(28, "No space left on device")
 
-    file = told(tmp_path, "r")
+    file = begin_run(tmp_path, "r")
     monkeypatch.setattr("ssbench.files.tempfile.mkstemp", full)
     file.end("done")
     assert read_progress(tmp_path / "r/toy-ours-1_8/seed0").state == "running"
@@ -128,7 +128,7 @@ def test_a_run_tells_how_far_it_is(toy: Path, tmp_path: Path, monkeypatch: pytes
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Path]:
     """A run in each state that needs no queue: at work, killed, failed, done; and two from before these files."""
-    working, killed, failed, done = (told(tmp_path, name) for name in ("working", "killed", "failed", "done"))
+    working, killed, failed, done = (begin_run(tmp_path, name) for name in ("working", "killed", "failed", "done"))
     for file in (working, killed):
         file.facts = lambda: {"step": 40, "steps": 120, "epoch": 1, "epochs": 3, "score": 31.204, "best": 40.0}
         file._next_write = 0
@@ -169,8 +169,8 @@ def test_jobs_of_slurm_wait_until_they_run_or_are_gone(runs: Path) -> None:
     words = {"12_0": "PENDING", "12_1": "RUNNING", "12_2": "COMPLETED", "12_3": "RUNNING", "12_4": "CANCELLED"}
     known = {job: JobState(word, "Priority" if word == "PENDING" else "None") for job, word in words.items()}
     rows = {row["recipe"]: row for row in survey(runs, ask_slurm=lambda jobs: {job: known[job] for job in jobs})}
-    found = {name: (rows[name]["state"], rows[name]["why"]) for name in names if name in rows}
-    assert found == {
+    shown = {name: (rows[name]["state"], rows[name]["why"]) for name in names if name in rows}
+    assert shown == {
         "killed": ("waiting", "Slurm job 12_0: pending (Priority)"),
         "working": ("running", ""),
         "done": ("done", ""),
@@ -207,8 +207,8 @@ def test_a_line_a_change_and_a_row_a_run(runs: Path) -> None:
 
 
 def test_the_command(ssbench: Callable[..., Ran], runs: Path) -> None:
-    found = json.loads(ssbench("status", "--runs", runs, "--json").out)
-    assert found == {"runs": survey(runs), "counts": counts(survey(runs))}
+    shown = json.loads(ssbench("status", "--runs", runs, "--json").out)
+    assert shown == {"runs": survey(runs), "counts": counts(survey(runs))}
     lines = ssbench("status", "--runs", runs).out.splitlines()
     assert lines[0].split("\t")[:4] == ["run", "state", "where", "step"]
     assert [line.split("\t")[1] for line in lines[1:]] == [row["state"] for row in survey(runs)]

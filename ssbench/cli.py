@@ -13,8 +13,10 @@ import typer
 from ssbench import __version__
 from ssbench.commands import data, splits
 from ssbench.commands.certify import certify
+from ssbench.commands.check import check
 from ssbench.commands.demo import demo
 from ssbench.commands.doctor import doctor
+from ssbench.commands.eval_ import evaluate
 from ssbench.commands.export import export
 from ssbench.commands.gate import gate
 from ssbench.commands.import_ import import_
@@ -23,7 +25,7 @@ from ssbench.commands.plan import plan
 from ssbench.commands.predict import predict
 from ssbench.commands.prepare import prepare
 from ssbench.commands.report import report
-from ssbench.commands.runs import check, evaluate, run
+from ssbench.commands.run import run
 from ssbench.commands.status import status
 from ssbench.commands.table import table
 from ssbench.errors import HardwareError, Interrupted, SsbenchError, UsageError, nearest

@@ -31,7 +31,8 @@ COMMANDS = (
 IMPORTED = """
 import atexit, os, sys
 heavy = ("torch", "torchvision", "timm", "pandas", "matplotlib", "scipy")
-atexit.register(lambda: (sys.stdout.flush(), os._exit(100 if any(m in sys.modules for m in heavy) else 0)))
+real = lambda: [m for m in heavy if getattr(sys.modules.get(m), "__file__", None)]  # a stand-in has no file
+atexit.register(lambda: (sys.stdout.flush(), os._exit(100 if real() else 0)))
 sys.argv = ["ssbench", *sys.argv[1:]]
 from ssbench.cli import main
 main()
@@ -42,7 +43,8 @@ main()
     "words",
     [["--help"], ["-h"], ["--version"], *([c, "--help"] for c in COMMANDS), ["splits", "show", "-h"], ["list"],
      *(["list", what] for what in ("datasets", "splits", "methods", "plugins", "recipes", "tables", "runs")),
-     ["table", "s4mc/table1"], ["table", "mpmc/table2", "--json"]],
+     ["table", "s4mc/table1"], ["table", "mpmc/table2", "--json"], ["check", "toy/s4mc_unimatch"],
+     ["check", "unimatch_voc", "--plugin", "mpmc", "--set", "optim.lr=0.1", "--json"]],
     ids=" ".join,
 )  # fmt: skip
 def test_what_is_looked_at_often_imports_no_torch(words: list[str], tmp_path: Path) -> None:
@@ -50,6 +52,49 @@ def test_what_is_looked_at_often_imports_no_torch(words: list[str], tmp_path: Pa
     assert done.code == 0, done.err
     assert "\x1b" not in done.out + done.err
     assert done.out or words == ["list", "runs"]
+
+
+COMPUTES = """
+from typing import Any, Literal
+
+import torch
+
+from ssbench.plugins.base import Plugin, PluginConfig
+
+EIGHT = int(torch.ones(2, 4).sum())
+
+
+class Mine(Plugin):
+    class Config(PluginConfig):
+        name: Literal["mine"] = "mine"
+        side: int = EIGHT
+"""
+
+
+def test_check_without_torch_says_what_it_says_with_torch(ssbench: Ssbench, tmp_path: Path) -> None:
+    """In a process of its own `check` imports stand-ins of torch; here torch is imported."""
+    assert torch.__file__
+    with_torch = ssbench("check", "--all", "--json")
+    without = process("check", "--all", "--json", cwd=tmp_path)
+    assert (without.code, without.err) == (with_torch.code, with_torch.err) == (0, "")
+    assert json.loads(without.out) == json.loads(with_torch.out)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["--set", "optim.lrr=1"], 3, "no field 'lrr'"),
+        (["--set", "method.name=fixmach"], 3, "did you mean 'fixmatch'"),
+        (["--plugin", "wpl"], 0, "plugin.name"),
+        (["--plugin", "mine.py"], 0, " 8 "),
+    ],
+)
+def test_check_in_a_process_of_its_own(tmp_path: Path, words: list[str], code: int, text: str) -> None:
+    (tmp_path / "mine.py").write_text(COMPUTES)
+    ran = process("check", "toy/none_fixmatch", *words, cwd=tmp_path)
+    assert ran.code == code, ran.err
+    assert text in ran.out + ran.err
+    assert "Traceback" not in ran.err
 
 
 def test_completion_completes_and_imports_no_torch(tmp_path: Path) -> None:

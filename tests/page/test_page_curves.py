@@ -164,7 +164,7 @@ def test_gains_are_a_tables_own_and_stand_beside_the_printed_ones(
     assert curves.other_gains(groups, [filled]) is None
     others = curves.other_gains(groups, [])
     assert others is not None
-    assert (others.rows, others.series[0].values) == (("UniMatch + X, 1/16 (1 seed)",), (2.0,))
+    assert (others.rows, others.series[0].values) == (("UniMatch + X, 1/16, Classic (1 seed)",), (2.0,))
 
 
 def test_all_gains_are_drawn_in_the_tables_order() -> None:
@@ -192,7 +192,7 @@ def test_a_chart_of_one_point_can_be_drawn(run: Stored) -> None:
     drawing = draw(chart)
     assert drawing.png.startswith(b"\x89PNG")
     assert drawing == draw(chart)
-    assert f'aria-label="b, {A}. b: 70.00 at 1."' in drawing.inline(chart)
+    assert f'aria-label="b, {A}. b: 70.00 at 6."' in drawing.inline(chart)
 
 
 def test_names_are_drawn_as_they_are(run: Stored) -> None:

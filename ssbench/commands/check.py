@@ -1,0 +1,133 @@
+"""`check`: validates recipes and prints each constant with its source. It runs without torch where it can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssbench import find
+from ssbench.commands.common import DataRoot, Json, Overrides, Plugins, print_json
+from ssbench.errors import RecipeError, UsageError
+from ssbench.without_torch import import_stand_ins
+
+if TYPE_CHECKING:
+    from ssbench.find import Kind
+    from ssbench.recipe.recipe import Recipe
+
+KINDS: tuple[Kind, ...] = ("method", "net", "plugin")
+
+
+def check(
+    recipes: Annotated[list[str] | None, typer.Argument(help="Recipe names or YAML files.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every shipped recipe.")] = False,
+    plugin: Plugins = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Also write the recipe, whole and commented, to this YAML file.")
+    ] = None,
+    overrides: Overrides = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Validate recipes; print each constant with its source."""
+    from ssbench.console import say
+    from ssbench.recipe.compose import recipe_names, with_plugins
+
+    names = with_plugins(recipe_names() if all_ else recipes or [], plugin or [])
+    if not names:
+        raise UsageError("no recipe given", "arguments", "ssbench check --all, or ssbench list recipes")
+    if write is not None and len(names) != 1:
+        raise UsageError(f"--write with {len(names)} recipes", "--write", "ssbench check RECIPE --write mine.yaml")
+    if _use_only_our_classes(names, overrides or []):
+        import_stand_ins()
+    from ssbench.recipe.recipe import load
+
+    loaded: list[Recipe] = []
+    wrong: list[RecipeError] = []
+    for name in names:
+        try:
+            loaded.append(load(name, overrides or (), data_root=data_root))
+        except RecipeError as error:
+            wrong.append(error)
+    if json:
+        print_json({"recipes": [_checked(recipe) for recipe in loaded], "errors": [vars(e) for e in wrong]})
+    for recipe in loaded if not json else ():
+        _print_checked(recipe, short=all_)
+    for other in wrong[1:]:
+        say(f"error: {other}")
+    if wrong:
+        raise wrong[0]
+    if write is not None:
+        _write_recipe(loaded[0], write)
+
+
+def _use_only_our_classes(names: Sequence[str], overrides: Sequence[str]) -> bool:
+    """Whether every method, net and plug-in of these recipes is the package's own, so that torch is not needed.
+
+    A user's file or another package's class may compute with torch while it is imported. Records and overrides that
+    choose a class are not looked into: they may name one.
+    """
+    if any(name.endswith(".json") for name in names):
+        return False
+    if any(text.partition("=")[0].endswith(("name", "method", "net", "plugin")) for text in overrides):
+        return False
+    return not any(_is_foreign(kind, name) for recipe in names for kind, name in _class_names(recipe))
+
+
+def _class_names(recipe: str) -> Iterator[tuple[Kind, str]]:
+    """The names of the classes in a recipe's text; none where the text cannot be read, which `load` will report."""
+    from ssbench.recipe.compose import plugin_blocks, read_recipe
+
+    with suppress(RecipeError):
+        sections = read_recipe(recipe)[1].data
+        for kind in KINDS:
+            blocks = plugin_blocks(sections.get(kind))
+            for block in blocks if isinstance(blocks, list) else [blocks]:
+                if isinstance(block, dict) and isinstance(block.get("name"), str):
+                    yield kind, block["name"]
+
+
+def _is_foreign(kind: Kind, name: str) -> bool:
+    return name.endswith(".py") or (name in find.names(kind) and not find.is_ours(kind, name))
+
+
+def _write_recipe(recipe: Recipe, path: Path) -> None:
+    from ssbench.console import say
+    from ssbench.files import write_text
+    from ssbench.recipe.written import recipe_text
+
+    if path.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"'{path}' is no YAML file", "--write", "--write mine.yaml")
+    if path.exists():
+        raise UsageError(f"'{path}' is there already", str(path), "choose another name, or remove the file")
+    write_text(path, recipe_text(recipe))
+    say(f"{path}: {recipe.name}, whole; edit it, then: ssbench run {path} --split {recipe.data.dataset}/...")
+
+
+def _checked(recipe: Recipe) -> dict[str, Any]:
+    from ssbench.tables.printed import printed_scores
+
+    sources = [{"name": n, "value": v, "source": m.comment, "at": str(m)} for n, v, m in recipe.sources()]
+    about: dict[str, Any] = {"title": recipe.title, "paper": recipe.paper, "division": recipe.division}
+    about |= {"expect": printed_scores(recipe.name)}
+    return {"recipe": recipe.name, **about, "resolved": recipe.resolved(), "sources": sources}
+
+
+def _print_checked(recipe: Recipe, short: bool) -> None:
+    if short:
+        print(f"ok {recipe.name}")
+        return
+    from ssbench.tables.printed import printed_scores
+
+    print(f"{recipe.name}: {recipe.title}  ({recipe.path}, {recipe.division} division)")
+    for split, score in printed_scores(recipe.name).items():
+        print(f"  printed: {score} on {split}")
+    for text in recipe.departures:
+        print(f"  departure: {text}")
+    lines = [(name, str(value), str(mark), mark.comment) for name, value, mark in recipe.sources()]
+    name_width, value_width, place_width = (max(len(line[i]) for line in lines) for i in range(3))
+    for name, value, place, comment in lines:
+        print(f"  {name:{name_width}}  {value:{value_width}}  {place:{place_width}}  {comment}".rstrip())

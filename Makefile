@@ -15,7 +15,7 @@ demo: $(STAMP)
 
 # Files stay whole (loadfile): what a module prepares once is prepared once. No test depends on another's.
 test: lint
-	$(CLEAN) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(CLEAN) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -17,7 +17,7 @@ from ssbench.errors import RecipeError
 Keys = tuple[str | int, ...]
 MAX_DEPTH = 40
 """Deepest nesting of a recipe or table; the shipped ones nest below 8, and the parser itself overflows its stack."""
-MAX_VALUES = 200_000
+MAX_VALUES = 50_000
 """Most values of one file, aliases counted as often as they are used; the largest shipped table has about 3,000."""
 MAX_DIGITS = 40
 """Most digits of an integer; no constant of a recipe has more than 9."""

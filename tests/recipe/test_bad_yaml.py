@@ -20,7 +20,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        (BOMB, "more than 200,000 values"),
+        (BOMB, "more than 50,000 values"),
         ("[" * 100_000, "(nested deeper|maximum nesting)"),
         ("{a: " * 5_000 + "1" + "}" * 5_000, "(nested deeper|maximum nesting)"),
         ("- " * 5_000 + "1", "(nested deeper|maximum nesting)"),
@@ -48,7 +48,7 @@ def test_it_is_refused_in_words(text: str, match: str) -> None:
         parse(text, "r.yaml")
     assert error.value.where.startswith("r.yaml")
     assert error.value.fix
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 5
 
 
 def test_an_alias_is_read_where_it_is_used() -> None:

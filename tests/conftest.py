@@ -16,7 +16,7 @@ pytest_plugins = ("run_fixtures", "table_fixtures", "data_fixtures")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's `&` hands this on, and tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-for name in [name for name in os.environ if name.startswith("SSBENCH_")]:
+for name in [name for name in os.environ if name.startswith("SSBENCH_") and not name.startswith("SSBENCH_SOAK")]:
     del os.environ[name]  # a person's own data and results are no part of the tests, nor of commands they start
 
 

@@ -142,6 +142,8 @@ def _of_the_machine(error: Exception) -> SsbenchError | None:
     where, what = str(error.filename or ""), (error.strerror or "").lower()
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HardwareError(f"the disk is full: {what}", where, "free some space; the same command goes on")
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"'{where[:60]}...' cannot be a path: {what}", "arguments", "give a shorter name")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
         return UsageError(f"cannot use '{where}': {what}", where, "choose another place, or change its permissions")
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,10 @@ def is_intact(path: Path) -> bool:
     """
     try:
         if path.suffix == ".tif":
-            with Image.open(path) as image:
-                image.load()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow warns of a header cut short before it fails
+                with Image.open(path) as image:
+                    image.load()
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 8))

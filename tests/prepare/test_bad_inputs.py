@@ -212,7 +212,7 @@ def coco_file() -> dict[str, Any]:
         "category_id": 3,
         "area": 12,
     }
-    text = {"segmentation": {"size": [8, 9], "counts": "n0\\1n0"}, "image_id": 1, "id": 7, "category_id": 3, "area": 12}
+    text = {"segmentation": {"size": [8, 9], "counts": "n0<n0"}, "image_id": 1, "id": 7, "category_id": 3, "area": 12}
     image = {"id": 1, "file_name": "000000000001.jpg", "width": 9, "height": 8}
     return {"images": [image], "annotations": [polygon, crowd, text], "categories": []}
 

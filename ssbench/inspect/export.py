@@ -59,7 +59,7 @@ def export(
         ParityError: the exported network differs from the original by more than `BAND`.
     """
     recipe = load(recipe_name, BARE, data_root=data_root)
-    dataset = dataset_of(recipe.data.dataset, data_root, recipe.data.form)
+    dataset = dataset_of(recipe, data_root)
     net = LogitsOnly(scored_network(recipe, checkpoint, dataset)).eval()
     height, width = size or (recipe.views.crop, recipe.views.crop)
     x = torch.randn(1, dataset.channels, height, width, generator=torch.Generator().manual_seed(key(0, "export")))

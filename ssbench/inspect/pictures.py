@@ -40,7 +40,7 @@ def write_sheet(columns: Sequence[SheetColumn], subset: str, count: int, data_ro
     A number on each prediction is its mIoU on that image, in percent.
     """
     team = join("cpu")
-    dataset = dataset_of(columns[0].recipe.data.dataset, data_root)
+    dataset = dataset_of(columns[0].recipe, data_root)
     ids = dataset.ids(subset)
     chosen = [ids[(2 * k + 1) * len(ids) // (2 * count)] for k in range(count)]
     truths = [np.array(dataset.mask(id)) for id in chosen]

@@ -69,7 +69,7 @@ def predict_folder(
     recipe = load(recipe_name, (*BARE, *overrides), data_root=data_root)
     task = PredictionTask(recipe, source if source.is_dir() else source.parent, find_pictures(source), out)
     _claim_folder(task, checkpoint)
-    dataset, team = dataset_of(recipe.data.dataset, data_root, recipe.data.form), join(device)
+    dataset, team = dataset_of(recipe, data_root), join(device)
     predict = load_predictor(recipe, checkpoint, dataset, team.device)
     todo = [name for name in task.names if not task.path("overlays", name).is_file()]  # overlays are written last
     unreadable: list[str] = []

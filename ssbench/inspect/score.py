@@ -37,7 +37,7 @@ def score_checkpoint(
     """
     recipe = load(recipe_name, (*BARE, *overrides), data_root=data_root)
     cfg = _protocol(recipe, protocol)
-    dataset, team = dataset_of(recipe.data.dataset, data_root, recipe.data.form), join(device)
+    dataset, team = dataset_of(recipe, data_root), join(device)
     method = load_method(recipe, path, dataset, team.device)
     predict = method.predict if method else released_predictor(recipe, path, dataset, team.device)
     table = None if patches is None else _patch_table(patches, recipe_name, method, cfg, dataset, team, data_root)

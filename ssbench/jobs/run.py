@@ -111,7 +111,7 @@ def run(
         then raised; with several processes as ProcessFailed, if it happened in this one alone.
     """
     spec = RunSpec.of(recipe, split, seed, places)
-    dataset = dataset_of(recipe.data.dataset, places.data, recipe.data.form)
+    dataset = dataset_of(recipe, places.data)
     if record := _done_record(spec, team, since):
         return record, True
     with _folder_locked(spec.folder, team):

@@ -131,7 +131,7 @@ def _gallery(
         once = tuple(dict.fromkeys(command for command in commands if command))
         return Gallery(title, base.split, base.column, seeds[0], missing=why, commands=once)
     recipe = loaded[0].recipe
-    dataset = dataset_of(recipe.data.dataset, places.data, recipe.data.form)
+    dataset = dataset_of(recipe, places.data)
     ids = dataset.ids(recipe.eval.report)
     many = min(look, len(ids))
     spread = [ids[(2 * k + 1) * len(ids) // (2 * many)] for k in range(many)]  # evenly over the list
@@ -152,7 +152,7 @@ def _load_run(run: StoredRun, places: Places, team: Team) -> LoadedRun:
         recipe = load(name, run.settings, division=fields["division"], data_root=places.data)
     except RecipeError as error:
         raise DataError(f"its recipe cannot be read here ({error.what})", error.where, error.fix) from None
-    dataset = dataset_of(recipe.data.dataset, places.data, recipe.data.form)
+    dataset = dataset_of(recipe, places.data)
     dataset.ids(recipe.eval.report)
     # The command finds this report's folders where they are not the usual ones.
     roots = {"--data-root": (places.data, "data"), "--runs": (places.runs, "runs")}

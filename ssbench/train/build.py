@@ -20,15 +20,10 @@ from ssbench.plugins.base import Plugin, Stack
 from ssbench.recipe.recipe import OptimConfig, Recipe
 
 
-def dataset_of(name: str, data_root: Path, form: str = "own") -> Dataset:
-    """The prepared dataset, read through its cache where there is one; `form` as in `DataConfig`.
-
-    Raises:
-        DataError: not prepared, or its cache is of other files, with the command that mends it.
-        RecipeError: neither built in nor imported below `data_root`.
-    """
-    dataset = open_dataset(name, data_root)
-    return ToyStacks(dataset.root) if form == "grey_stacks" else dataset
+def dataset_of(recipe: Recipe, data_root: Path) -> Dataset:
+    """The recipe's dataset, prepared below `data_root`; its errors are those of `open_dataset`."""
+    dataset = open_dataset(recipe.data.dataset, data_root)
+    return ToyStacks(dataset.root) if recipe.data.form == "grey_stacks" else dataset
 
 
 def net_maker(recipe: Recipe, classes: int, channels: int, seed: int) -> MakeNet:

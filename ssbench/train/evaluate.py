@@ -70,17 +70,16 @@ def evaluate(
         RecipeError: the protocol is for volumes and the data are images, or the other way round.
         DataError: no pixel of the subset has a known label, so there is no score.
     """
-    watch = watch or (lambda items, label, total: items)
-    volumes, ids = dataset.volumes(subset), dataset.ids(subset)[: cfg.few]
+    volumes = dataset.volumes(subset)
     if (cfg.protocol == "volume") != (volumes is not None):
         what = f"protocol '{cfg.protocol}' does not fit {dataset.name}"
         raise RecipeError(what, "eval", "volume is for acdc; whole, sliding and center are for the others")
+    evaluation = _Evaluation(predict, dataset, cfg, views, team, watch or (lambda items, label, total: items))
     with torch.no_grad():
         if volumes is not None:
-            few = dict(list(volumes.items())[: cfg.few])
-            score = _score_volumes(predict, dataset, few, cfg, views, team, watch)
+            score = evaluation.of_volumes(dict(list(volumes.items())[: cfg.few]))
         else:
-            score = _score_images(predict, dataset, ids, cfg, views, team, workers, watch, observe)
+            score = evaluation.of_images(dataset.ids(subset)[: cfg.few], workers, observe)
     if not math.isfinite(score.value):
         what = f"no pixel of subset '{subset}' of {dataset.name} has a known label, so there is no score"
         raise DataError(what, str(dataset.root), "another subset with --on or eval.report, or masks with labels")
@@ -136,8 +135,8 @@ def windows(
     """The windows of `sliding`, row by row, at steps of two thirds of `crop`.
 
     Args:
-        border: "cut": a window starts at every step inside the image and ends at its border (UniMatch, AugSeg).
-            "shift": the last window is moved back so that it is whole (U2PL and AEL eval.py, CPS evaluator.py).
+        border: "cut": a window starts at every step inside the image and ends at its border (card: unimatch 7; card:
+            augseg 10). "shift": the last one is moved back to be whole (card: u2pl 11; card: ael 11; card: cps 6).
         stride: how a step of a fraction of a pixel is rounded.
     """
     step = 2 * crop // 3 if stride == "floor" else -(-2 * crop // 3)
@@ -159,7 +158,7 @@ def centre_crop(x: Tensor, mask: Tensor, cfg: EvalConfig) -> tuple[Tensor, Tenso
     """The central part of an image 1 C H W and its mask 1 H W, `crop` pixels high and wide.
 
     A smaller side is kept as it is, or padded. U2PL and AEL pad with the mean colour, which is 0 after normalisation,
-    and count the padding as class 0: on VOC about 29 % of their scored pixels.
+    and count the padding as class 0: on VOC about 29 % of their scored pixels (card: u2pl 11).
     """
     crop = _crop(cfg)
     if cfg.padding != "none":
@@ -197,58 +196,57 @@ class _Images(TorchDataset[tuple[Tensor, Tensor]]):
         return eval_view(self.dataset.image(id), self.views), torch.from_numpy(np.array(self.dataset.mask(id)))
 
 
-def _score_images(
-    predict: Predict,
-    dataset: Dataset,
-    ids: Sequence[str],
-    cfg: EvalConfig,
-    views: ViewsConfig,
-    team: Team,
-    workers: int,
-    watch: Watch,
-    observe: Observe | None,
-) -> Score:
-    classes = len(dataset.classes)
-    mine = ids[team.rank :: team.world]
-    pin = team.device.type == "cuda"
-    # Few workers: one image is in flight on the device, and each worker holds a decoded image of full size.
-    source, workers = _Images(dataset, mine, views), useful_workers(min(workers, 4))
-    images = DataLoader(source, batch_size=1, num_workers=workers, pin_memory=pin, worker_init_fn=quiet_worker)
-    matrix = torch.zeros(classes, classes, dtype=torch.int64, device=team.device)
-    for x, mask in watch(images, "evaluate", len(mine)):
-        x, mask = x.to(team.device, non_blocking=True), mask.to(team.device, non_blocking=True)
-        if cfg.protocol == "center":
-            x, mask = centre_crop(x, mask, cfg)
-        labels = image_scores(predict, x, cfg).argmax(1)
-        matrix += confusion(labels, mask, classes)
-        if observe is not None:
-            observe(x, mask, labels)
-    matrix = team.sum(matrix).cpu()
-    return Score(mean_iou(matrix, cfg.absent), _known((100 * iou(matrix)).tolist()), matrix.tolist())
+@dataclass(frozen=True)
+class _Evaluation:
+    """What `evaluate` is given, whatever the protocol."""
 
+    predict: Predict
+    dataset: Dataset
+    cfg: EvalConfig
+    views: ViewsConfig
+    team: Team
+    watch: Watch
 
-def _score_volumes(
-    predict: Predict,
-    dataset: Dataset,
-    volumes: dict[str, tuple[str, ...]],
-    cfg: EvalConfig,
-    views: ViewsConfig,
-    team: Team,
-    watch: Watch,
-) -> Score:
-    """3-D Dice by volume and class (the background apart); mean over volumes, then over classes (UniMatch on ACDC)."""
-    classes, names = len(dataset.classes), list(volumes)
-    dice = torch.zeros(len(names), classes - 1, dtype=torch.float64, device=team.device)
-    for at in watch(range(team.rank, len(names), team.world), "evaluate", len(names)):
-        ids = volumes[names[at]]
-        x = torch.stack([eval_view(dataset.image(id), views) for id in ids]).to(team.device, non_blocking=True)
-        mask = torch.stack([torch.from_numpy(np.array(dataset.mask(id))) for id in ids])
-        labels = volume_labels(predict, x, _crop(cfg))
-        dice[at] = dice_score(labels, mask.to(team.device, non_blocking=True), classes)
-    dice = 100 * team.sum(dice).cpu()
-    per_class = dice.nanmean(0)
-    by_volume = {name: _known(row.tolist()) for name, row in zip(names, dice, strict=True)}
-    return Score(float(per_class.nanmean()), _known(per_class.tolist()), volumes=by_volume)
+    def of_images(self, ids: Sequence[str], workers: int, observe: Observe | None) -> Score:
+        """The score from the confusion matrix of all pixels of all images."""
+        cfg, device, classes = self.cfg, self.team.device, len(self.dataset.classes)
+        mine = ids[self.team.rank :: self.team.world]
+        # Few workers: one image is in flight on the device, and each worker holds a decoded image of full size.
+        images = DataLoader(
+            _Images(self.dataset, mine, self.views),
+            batch_size=1,
+            num_workers=useful_workers(min(workers, 4)),
+            pin_memory=device.type == "cuda",
+            worker_init_fn=quiet_worker,
+        )
+        matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+        for x, mask in self.watch(images, "evaluate", len(mine)):
+            x, mask = x.to(device, non_blocking=True), mask.to(device, non_blocking=True)
+            if cfg.protocol == "center":
+                x, mask = centre_crop(x, mask, cfg)
+            labels = image_scores(self.predict, x, cfg).argmax(1)
+            matrix += confusion(labels, mask, classes)
+            if observe is not None:
+                observe(x, mask, labels)
+        matrix = self.team.sum(matrix).cpu()
+        return Score(mean_iou(matrix, cfg.absent), _known((100 * iou(matrix)).tolist()), matrix.tolist())
+
+    def of_volumes(self, volumes: dict[str, tuple[str, ...]]) -> Score:
+        """3-D Dice by volume and class (the background apart); mean over volumes, then over classes.
+
+        As UniMatch on ACDC (card: unimatch 10).
+        """
+        names, device, classes = list(volumes), self.team.device, len(self.dataset.classes)
+        dice = torch.zeros(len(names), classes - 1, dtype=torch.float64, device=device)
+        for at in self.watch(range(self.team.rank, len(names), self.team.world), "evaluate", len(names)):
+            slices = _Images(self.dataset, volumes[names[at]], self.views)
+            pairs = [slices[k] for k in range(len(slices))]
+            x, mask = (torch.stack(part).to(device, non_blocking=True) for part in zip(*pairs, strict=True))
+            dice[at] = dice_score(volume_labels(self.predict, x, _crop(self.cfg)), mask, classes)
+        dice = 100 * self.team.sum(dice).cpu()
+        per_class = dice.nanmean(0)
+        by_volume = {name: _known(row.tolist()) for name, row in zip(names, dice, strict=True)}
+        return Score(float(per_class.nanmean()), _known(per_class.tolist()), volumes=by_volume)
 
 
 def volume_labels(predict: Predict, x: Tensor, crop: int) -> Tensor:

@@ -25,10 +25,11 @@ from torch import Tensor
 
 from ssbench.console import Bars
 from ssbench.data.batch import Batch
+from ssbench.data.open import open_dataset
 from ssbench.prepare.prepare import prepare
 from ssbench.recipe.recipe import load
 from ssbench.splits.manifest import Partition
-from ssbench.train.build import dataset_of, method_of
+from ssbench.train.build import method_of
 from ssbench.train.distributed import Team
 from ssbench.train.trainer import Trainer
 
@@ -92,7 +93,7 @@ def trainer(args: argparse.Namespace, folder: Path) -> Trainer:
     )
     recipe = load("unimatch/unimatch_voc_r50", sets)
     partition = Partition.read(f"{name}/ours/1_8", folder / "data")
-    dataset = dataset_of(name, folder / "data")
+    dataset = open_dataset(name, folder / "data")
     made = Trainer(recipe, partition, dataset, 0, folder / "run", Team(0, 1, torch.device("cpu")), Bars(show=False))
     made.steps = min(made.steps, args.steps + 1)
     return made

@@ -18,7 +18,6 @@ from ssbench.data.open import open_dataset
 from ssbench.inspect.networks import load_method
 from ssbench.methods.base import Method
 from ssbench.recipe.recipe import Recipe, load
-from ssbench.train.build import dataset_of
 from ssbench.views.pipelines import eval_view
 
 Ssbench = Callable[..., Ran]
@@ -44,7 +43,7 @@ def there(ssbench: Ssbench, tmp_path: Path, toy_data: Path) -> dict[str, Path]:
 
 def counted(recipe: Recipe, methods: tuple[Method, Method], data: Path, over: str) -> dict[str, list[Any]]:
     """What the table holds, one list of (mIoU, mIoU of the baseline) a row, from explicit windows of 39 pixels."""
-    dataset = dataset_of("toy", data)
+    dataset = open_dataset("toy", data)
     classes = len(dataset.classes)
     half, stride = methods[0].net.receptive_field()
     rows: dict[str, list[Any]] = {row: [] for row in ROWS}

@@ -127,7 +127,7 @@ def command(arguments: Sequence[str], log: Path) -> None:
 def trainer_of(job: Job, team: Team = ALONE, kind: type[Trainer] = Trainer) -> Trainer:
     """The trainer of a job, nothing trained yet."""
     recipe = job.loaded
-    dataset = dataset_of(recipe.data.dataset, job.data, recipe.data.form)
+    dataset = dataset_of(recipe, job.data)
     return kind(recipe, partition_of(recipe, job.data), dataset, job.seed, job.folder, team, Bars(show=False))
 
 

@@ -150,7 +150,7 @@ def run(kind: type[Trainer], recipe: Recipe, toy: Path, folder: Path, device: st
     schedule = recipe.schedule
     few = 2 * max(schedule.labeled_batch, schedule.unlabeled_batch)  # of one list both kinds of a mixture must come
     recipe = replace(recipe, data=recipe.data.model_copy(update={"few": few, "workers": 0}))
-    dataset = dataset_of(recipe.data.dataset, toy, recipe.data.form)
+    dataset = dataset_of(recipe, toy)
     team = Team(0, 1, torch.device(device))
     try:
         trainer = kind(recipe, partition_of(recipe, toy), dataset, 0, folder, team, Bars(show=False))

@@ -82,7 +82,7 @@ def record_of(job: Job) -> dict[str, Any]:
 
 
 def test_six_stages_in_their_order(whole: Job) -> None:
-    """Specs: stpp 1, ST++. Eight labelled scenes count twice in the first training; half of eight others are 4."""
+    """Card: stpp 1, ST++. Eight labelled scenes count twice in the first training; half of eight others are 4."""
     record = record_of(whole)
     facts = [{k: stage.get(k) for k in ("stage", "repeats", "unlabeled", "steps")} for stage in record["stages"]]
     assert facts == [
@@ -101,7 +101,7 @@ def test_six_stages_in_their_order(whole: Job) -> None:
 
 
 def test_three_stages_of_plain_self_training(toy: Path, tmp_path: Path) -> None:
-    """Specs: stpp 1, ST."""
+    """Card: stpp 1, ST."""
     job = job_of(toy, tmp_path, "method.variant=st", "schedule.epochs=1")
     record = job.here()
     assert [(stage["stage"], stage.get("images")) for stage in record["stages"]] == [("supervised", None), ("label", 8)]
@@ -187,7 +187,7 @@ def test_every_training_starts_from_the_same_weights_with_nothing_else(toy: Path
 
 
 def test_reliable_labels_stay_and_the_rest_comes_from_the_second_training(toy: Path, tmp_path: Path) -> None:
-    """Specs: stpp 1, stages 3 and 5."""
+    """Card: stpp 1, stages 3 and 5."""
     job = job_of(toy, tmp_path, "method.label_with=last", "schedule.epochs=1")
     job.here()
     recipe, folder = job.loaded, job.folder / "stages"

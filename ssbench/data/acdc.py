@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ssbench.data.dataset import Dataset, no_subset, read_float, read_grey, read_mask
+from ssbench.data.dataset import Dataset, read_float, read_grey, read_mask
 from ssbench.errors import DataError
 
 SUBSETS = {"train": ("train",), "val": ("val",), "test": ("test",), "val+test": ("val", "test")}
@@ -24,6 +24,7 @@ class Acdc(Dataset):
     """
 
     name = "acdc"
+    subsets = tuple(SUBSETS)
     classes = ("background", "right ventricle", "myocardium", "left ventricle")
     palette = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
     channels = 1
@@ -34,8 +35,7 @@ class Acdc(Dataset):
 
     def volumes(self, subset: str) -> dict[str, tuple[str, ...]]:
         """Volume -> its slice ids from the first to the last."""
-        if subset not in SUBSETS:
-            raise no_subset(self.name, subset, tuple(SUBSETS))
+        self.check_subset(subset)
         rows = [row for row in table(self.root / "volumes.csv") if row[1] in SUBSETS[subset]]
         return {name: tuple(f"{name}_slice_{k}" for k in range(1, slices + 1)) for name, _, slices in rows}
 
@@ -53,6 +53,8 @@ class Acdc(Dataset):
 def _rows(path: Path, stamp: int) -> tuple[tuple[str, str, int], ...]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = [(row["volume"], row["subset"], int(row["slices"])) for row in csv.DictReader(file)]
+    if any(not 0 < slices < 1000 for *_, slices in rows):  # a volume has 6 to 18; a forged number could fill memory
+        raise ValueError("a number of slices outside 1 to 999")
     return tuple(sorted(rows))
 
 
@@ -62,5 +64,5 @@ def table(path: Path) -> tuple[tuple[str, str, int], ...]:
         return _rows(path, path.stat().st_mtime_ns)
     except FileNotFoundError:
         raise DataError("acdc is not prepared: no volumes.csv", str(path), "ssbench prepare acdc") from None
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"volumes.csv is damaged: {error!r}", str(path), "ssbench prepare acdc") from error

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from ssbench.data.dataset import Dataset, no_subset, read_ids, read_image, read_mask
-from ssbench.errors import DataError
-
-SUBSETS = ("train", "val", "test")
+from ssbench.data.dataset import Dataset, find_image, read_image, read_mask
 
 
 class CamVid(Dataset):
@@ -18,6 +15,7 @@ class CamVid(Dataset):
     """
 
     name = "camvid"
+    subsets = ("train", "val", "test")
     classes = (
         *("sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian"),
         "bicyclist",
@@ -27,18 +25,9 @@ class CamVid(Dataset):
         *((192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
     )
 
-    def ids(self, subset: str) -> tuple[str, ...]:
-        """Sorted ids of "train" (367), "val" (101) or "test" (233); see `Dataset.ids`."""
-        if subset not in SUBSETS:
-            raise no_subset(self.name, subset, SUBSETS)
-        return read_ids(self.root / f"{subset}.txt", self.name)
-
     def image(self, id: str) -> Image.Image:
         """The frame, RGB: the published PNG, or the JPEG it was made into."""
-        for path in (self.root / "images" / f"{id}{suffix}" for suffix in (".jpg", ".png")):
-            if path.is_file():
-                return read_image(path)
-        raise DataError(f"no image of '{id}'", str(self.root / "images"), "ssbench prepare camvid --check names all")
+        return read_image(find_image(self.root / "images", id, self.name))
 
     def mask(self, id: str) -> Image.Image:
         """Mode L: 0..10, 255 where the publisher says void."""

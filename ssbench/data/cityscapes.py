@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ssbench.data.dataset import Dataset, no_subset, read_ids, read_image, read_mask
+from ssbench.data.dataset import Dataset, read_image, read_mask
 from ssbench.errors import UsageError, nearest
 
 CITIES = {
@@ -37,6 +37,7 @@ class Cityscapes(Dataset):
     """
 
     name = "cityscapes"
+    subsets = ("train", "val")
     classes = (
         *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
         *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
@@ -46,12 +47,6 @@ class Cityscapes(Dataset):
         *((250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60)),
         *((255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
     )
-
-    def ids(self, subset: str) -> tuple[str, ...]:
-        """Sorted ids of "train" (2,975) or "val" (500); see `Dataset.ids`."""
-        if subset not in CITIES:
-            raise no_subset(self.name, subset, tuple(CITIES))
-        return read_ids(self.root / f"{subset}.txt", self.name)
 
     def image_path(self, id: str) -> Path:
         """Where the photograph of `id` is."""

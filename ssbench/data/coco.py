@@ -7,10 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ssbench.data.dataset import Dataset, no_subset, read_ids, read_image, read_mask
+from ssbench.data.dataset import Dataset, read_image, read_mask
 from ssbench.data.voc import bit_palette
 
-SUBSETS = ("train", "val")
 UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 """The ids among 1..90 that COCO's things leave out."""
 
@@ -25,6 +24,7 @@ class Coco(Dataset):
     """
 
     name = "coco"
+    subsets = ("train", "val")
     classes = (
         *("background", "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
         *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse"),
@@ -37,12 +37,6 @@ class Coco(Dataset):
         *("teddy bear", "hair drier", "toothbrush"),
     )
     palette = bit_palette(81)
-
-    def ids(self, subset: str) -> tuple[str, ...]:
-        """Sorted ids of "train" (118,287) or "val" (5,000); see `Dataset.ids`."""
-        if subset not in SUBSETS:
-            raise no_subset(self.name, subset, SUBSETS)
-        return read_ids(self.root / f"{subset}.txt", self.name)
 
     @cached_property
     def _val(self) -> frozenset[str]:

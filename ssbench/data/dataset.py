@@ -25,22 +25,30 @@ IGNORE = 255
 class Dataset(ABC):
     """A prepared folder `<data root>/<name>`: ids of its subsets, and the image and mask of an id.
 
-    `classes` and `palette` are in order of the label value; masks hold these values or 255 (ignored). The datasets of
-    this folder state them as class attributes; an imported folder reads its own.
+    `classes` and `palette` are in order of the label value; masks hold these values or 255 (ignored). `subsets` have a
+    list of ids each, `<subset>.txt`. The datasets of this folder state them as class attributes; an imported folder
+    reads its own.
     """
 
     name: str
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
+    subsets: tuple[str, ...] = ()
     channels: int = 3
     ignore: int = IGNORE
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    @abstractmethod
     def ids(self, subset: str) -> tuple[str, ...]:
-        """Sorted ids of "train", "val" or "test"; UsageError for another subset, DataError when not prepared."""
+        """Sorted ids of a subset ("train", "val"); UsageError for an unknown one, DataError when not prepared."""
+        self.check_subset(subset)
+        return read_ids(self.root / f"{subset}.txt", self.name)
+
+    def check_subset(self, subset: str) -> None:
+        """UsageError unless the dataset has this subset."""
+        if subset not in self.subsets:
+            raise UsageError(f"{self.name} has no subset '{subset}'; {nearest(subset, list(self.subsets))}")
 
     @abstractmethod
     def image(self, id: str) -> Image.Image:
@@ -101,9 +109,12 @@ def read_ids(path: Path, dataset: str) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def no_subset(dataset: str, subset: str, known: tuple[str, ...]) -> UsageError:
-    """The error for a subset the dataset does not have."""
-    return UsageError(f"{dataset} has no subset '{subset}'; {nearest(subset, list(known))}")
+def find_image(folder: Path, id: str, dataset: str) -> Path:
+    """The JPEG or PNG of `id` in `folder`; DataError when there is none."""
+    for suffix in (".jpg", ".png"):
+        if os.path.isfile(path := folder / f"{id}{suffix}"):  # noqa: PTH113  Path.is_file raises for a name too long
+            return path
+    raise DataError(f"no image of '{id}'", str(folder), f"ssbench prepare {dataset} --check names all")
 
 
 def bad_values(mask: Image.Image, classes: int) -> list[int]:
@@ -142,5 +153,5 @@ def _has_end(file: int) -> bool:
     return b"IEND\xaeB`\x82" in os.pread(file, 1024, max(0, os.fstat(file).st_size - 1024))
 
 
-def _refused(path: Path, found: str, wanted: str) -> DataError:
-    return DataError(f"{path.name} has mode '{found}', not {wanted}", str(path), f"save it again as {wanted}")
+def _refused(path: Path, mode: str, expected: str) -> DataError:
+    return DataError(f"{path.name} has mode '{mode}', not {expected}", str(path), f"save it again as {expected}")

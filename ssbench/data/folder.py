@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ssbench.data.dataset import Dataset, no_subset, read_grey, read_ids, read_image, read_mask
+from ssbench.data.dataset import Dataset, find_image, read_grey, read_image, read_mask
 from ssbench.errors import DataError
 
 CARD = "dataset.yaml"
@@ -50,19 +50,10 @@ class Folder(Dataset):
         self.name, self.classes, self.palette, self.channels = card.name, card.classes, card.palette, card.channels
         self.subsets = tuple(card.subsets)
 
-    def ids(self, subset: str) -> tuple[str, ...]:
-        """Sorted ids of "train", "val" and, where the folder had one, "test"; see `Dataset.ids`."""
-        if subset not in self.subsets:
-            raise no_subset(self.name, subset, self.subsets)
-        return read_ids(self.root / f"{subset}.txt", self.name)
-
     def image(self, id: str) -> Image.Image:
         """The image, RGB, or L when the card says one channel."""
-        for path in (self.root / "images" / f"{id}{suffix}" for suffix in (".jpg", ".png")):
-            if path.is_file():
-                return read_image(path) if self.channels == 3 else read_grey(path)
-        fix = f"ssbench prepare {self.name} --check names all; import the folder again"
-        raise DataError(f"no image of '{id}'", str(self.root / "images"), fix)
+        path = find_image(self.root / "images", id, self.name)
+        return read_image(path) if self.channels == 3 else read_grey(path)
 
     def mask(self, id: str) -> Image.Image:
         """Mode L: values of `classes`, or 255."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
-from ssbench.data.dataset import Dataset, no_subset, read_ids, read_image, read_mask
+from ssbench.data.dataset import Dataset, read_ids, read_image, read_mask
 from ssbench.data.toy_scene import CLASSES
-
-SUBSETS = ("train", "val", "test")
 
 
 class Toy(Dataset):
@@ -18,14 +16,9 @@ class Toy(Dataset):
     """
 
     name = "toy"
+    subsets = ("train", "val", "test")
     classes = CLASSES
     palette = ((0, 0, 0), (230, 180, 40), (60, 140, 230), (200, 70, 180), (70, 170, 70), (210, 80, 50))
-
-    def ids(self, subset: str) -> tuple[str, ...]:
-        """Sorted ids of "train" (320), "val" (80) or "test" (80); see `Dataset.ids`."""
-        if subset not in SUBSETS:
-            raise no_subset(self.name, subset, SUBSETS)
-        return read_ids(self.root / f"{subset}.txt", self.name)
 
     def coarse(self) -> tuple[str, ...]:
         """Sorted training ids whose masks were drawn coarsely; DataError when not prepared."""

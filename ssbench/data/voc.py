@@ -6,9 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ssbench.data.dataset import Dataset, no_subset, read_ids, read_image, read_mask
-
-SUBSETS = ("train", "val", "fine")
+from ssbench.data.dataset import Dataset, read_image, read_mask
 
 
 def bit_palette(count: int) -> tuple[tuple[int, int, int], ...]:
@@ -31,17 +29,12 @@ class Voc(Dataset):
     """
 
     name = "voc"
+    subsets = ("train", "val", "fine")
     classes = (
         *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
         *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
     )
     palette = bit_palette(21)
-
-    def ids(self, subset: str) -> tuple[str, ...]:
-        """Sorted ids of "train" (10,582), "val" (1,449) or "fine" (1,464 of train); see `Dataset.ids`."""
-        if subset not in SUBSETS:
-            raise no_subset(self.name, subset, SUBSETS)
-        return read_ids(self.root / f"{subset}.txt", self.name)
 
     def image_path(self, id: str) -> Path:
         """Where the photograph of `id` is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path, PurePosixPath
 
-from ssbench.data.camvid import SUBSETS, CamVid
+from ssbench.data.camvid import CamVid
 from ssbench.data.dataset import bad_values, read_image, read_mask
 from ssbench.errors import DataError
 from ssbench.files import read_text
@@ -27,12 +27,12 @@ VOID = 11  # the value of unlabelled pixels in the repository
 def convert(source: Path, dest: Path, job: PrepareJob) -> None:
     """From a folder with train.txt, train/, trainannot/ and so on (as in the repository, or images as JPEG)."""
     home = _home(source)
-    pairs = {subset: _pairs(home, subset) for subset in SUBSETS}
+    pairs = {subset: _pairs(home, subset) for subset in CamVid.subsets}
     suffixes = sorted({image.suffix for subset in pairs.values() for image, _ in subset})
     job.declare(images=suffixes, void=VOID, commit=COMMIT)
-    every = [pair for subset in SUBSETS for pair in pairs[subset]]
+    every = [pair for subset in CamVid.subsets for pair in pairs[subset]]
     parallel(functools.partial(_convert_pair, dest=dest), every, job, "converting camvid")
-    for subset in SUBSETS:
+    for subset in CamVid.subsets:
         put_list(dest / f"{subset}.txt", [image.stem for image, _ in pairs[subset]])
 
 

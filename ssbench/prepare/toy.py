@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from ssbench.data.dataset import IGNORE
-from ssbench.data.toy import SUBSETS, Toy
+from ssbench.data.toy import Toy
 from ssbench.data.toy_scene import Scene, is_coarse, scene
 from ssbench.prepare.convert import is_intact, put, put_list, put_png
 from ssbench.prepare.job import Archive, PrepareJob, parallel
@@ -28,8 +28,8 @@ QUALITY = 92  # of the JPEGs: artefacts as photographs have them, hardly visible
 def convert(source: Path, dest: Path, job: PrepareJob) -> None:
     """Draw every scene below `dest`; what an earlier, interrupted run drew stays. `source` is not read."""
     job.declare(seed=SEED, quality=QUALITY)
-    ids = {subset: [f"{subset}_{i:04d}" for i in range(COUNTS[subset])] for subset in SUBSETS}
-    every = [id for subset in SUBSETS for id in ids[subset]]
+    ids = {subset: [f"{subset}_{i:04d}" for i in range(COUNTS[subset])] for subset in Toy.subsets}
+    every = [id for subset in Toy.subsets for id in ids[subset]]
     parallel(partial(draw_pair, dest=dest), every, job, "drawing toy")
     for name, listed in {**ids, "coarse": [id for id in every if is_coarse(id, SEED)]}.items():
         put_list(dest / f"{name}.txt", listed)

@@ -139,7 +139,7 @@ Step: TypeAlias = Flat | Turn | Rotate
 def move_boxes(boxes: NDArray[np.floating], geometry: Sequence[Step]) -> tuple[Boxes, Index]:
     """Boxes [n, 4] of the original image in coordinates of the view, and the indices [m] of those still in it.
 
-    After each step boxes are clipped to the picture and dropped when nothing is left (wpl 2, worked example 6).
+    After each step boxes are clipped to the picture and dropped when nothing is left.
     Padding belongs to no box, since a box never left the image.
     """
     moved = np.asarray(boxes, np.float64).reshape(-1, 4)

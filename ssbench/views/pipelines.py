@@ -1,7 +1,7 @@
 """Views of a sample: three pipelines that a recipe names, joined and carried out, then tensors.
 
-The tables `weak.WEAK`, `strong.STRONG` and `regions.BOXES` are the whole list. A new pipeline is a new settings class
-with its pieces, its row in the table, and its name in `settings`.
+The tables `weak.WEAK`, `strong.STRONG` and `regions.BOXES` are the whole list. A new pipeline is a new row in a table
+(its settings class, its pieces), and its name in `settings`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def views_class(settings: Mapping[str, Any]) -> type[ViewsConfig]:
     if not isinstance(settings, Mapping):  # a section that is not a mapping is refused by its reader
         return ViewsConfig
     names = (settings.get("weak", ""), settings.get("strong", "none"), settings.get("box", "none"))
-    tables = (WEAK, STRONG, BOXES)
+    tables: tuple[Mapping[str, Any], ...] = (WEAK, STRONG, BOXES)
     if not all(isinstance(name, str) and name in table for name, table in zip(names, tables, strict=True)):
         return _Unknown
     return _joined(*names)
@@ -47,7 +47,8 @@ def views_class(settings: Mapping[str, Any]) -> type[ViewsConfig]:
 @lru_cache(maxsize=64)
 def _joined(weak: str, strong: str, box: str) -> type[ViewsConfig]:
     """One class with the settings of three pipelines; a default of the weak one's wins (`normalise` of ACDC)."""
-    bases = (WEAK[weak], STRONG[strong], BOXES[box], _Pickled)
+    chosen: tuple[type[ViewsConfig], ...] = (WEAK[weak][0], STRONG[strong][0], BOXES[box][0])
+    bases: tuple[type, ...] = (*(base for base in chosen if base is not ViewsConfig), _Pickled)
     return type("ViewsConfig", bases, {"__module__": __name__, "pipelines": f"weak {weak}, strong {strong}, box {box}"})
 
 
@@ -100,14 +101,14 @@ class UnlabeledView:
 
 def weaken(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Sample:
     """The weak (geometric) pipeline of `cfg`, carried out on every layer."""
-    for piece in WEAK[cfg.weak].pieces:
+    for piece in WEAK[cfg.weak][1]:
         sample = piece(sample, draw, cfg)
     return settle(sample, mean=isinstance(cfg, Padded) and cfg.padding == "mean")
 
 
 def strengthen(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Sample:
     """The strong (colour) pipeline of `cfg` on a settled sample; only cutout touches the mask."""
-    for piece in STRONG[cfg.strong].pieces:
+    for piece in STRONG[cfg.strong][1]:
         sample = piece(sample, draw, cfg)
     return sample
 
@@ -158,8 +159,7 @@ def unlabeled_view(sample: Sample, cfg: ViewsConfig, draw: Draw, strong: int) ->
 
 def region(cfg: ViewsConfig, draw: Draw, shape: tuple[int, int]) -> Region:
     """The mixing region of one view of (height, width); empty for box "none"."""
-    drawn: Region = BOXES[cfg.box].rule(draw("box"), shape, cfg)
-    return drawn
+    return BOXES[cfg.box][1](draw("box"), shape, cfg)
 
 
 def eval_view(image: Picture, cfg: ViewsConfig) -> Tensor:

@@ -7,7 +7,7 @@ rectangle when it mixes (`half`), AEL falls back on one (`ael_half`); both are h
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Self, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def unimatch(rng: np.random.Generator, shape: Shape, cfg: UniMatchBox) -> Region
     return out
 
 
-def toggled(rng: np.random.Generator, shape: Shape, cfg: CutmixSegBox | CpsBox) -> Region:
+def toggled(rng: np.random.Generator, shape: Shape, cfg: CutmixSegBox) -> Region:
     """`box_count` boxes, each turning its pixels over (XOR), inside the picture (card: views 8; 7 with three).
 
     Each has an area share p uniform in `box_area`, height p^u and width p / p^u with u uniform in [0, 1], both times
@@ -112,16 +112,9 @@ def refuse_endless(area: Span, ratio: Span) -> None:
         raise ValueError(f"no rectangle of area {area[1]} with a height / width in {list(ratio)} fits into the picture")
 
 
-class NoBox(ViewsConfig):
-    """No region."""
-
-    rule: ClassVar[Rule] = nothing
-
-
 class UniMatchBox(ViewsConfig):
     """Card: views 2."""
 
-    rule: ClassVar[Rule] = unimatch
     box_share: Share = 0.5  # share of pictures that get a region at all (card: views 2)
     box_area: Areas = (0.02, 0.4)  # share of the crop (card: views 2)
     box_ratio: Ratios = (0.3, 1 / 0.3)  # height / width (card: views 2)
@@ -135,36 +128,23 @@ class UniMatchBox(ViewsConfig):
 class CutmixSegBox(ViewsConfig):
     """Card: views 8."""
 
-    rule: ClassVar[Rule] = toggled
     box_area: BoxAreas = (0.5, 0.5)  # share of the crop (card: views 8)
     box_count: BoxCount = 1  # boxes that toggle
 
 
-class CpsBox(ViewsConfig):
+class CpsBox(CutmixSegBox):
     """Card: views 7."""
 
-    rule: ClassVar[Rule] = toggled
     box_area: BoxAreas = (0.25, 0.5)  # share of the crop, of all boxes together (card: views 7)
     box_count: BoxCount = 3  # boxes that toggle (card: views 7)
 
 
-class HalfBox(ViewsConfig):
-    """Card: views 5."""
-
-    rule: ClassVar[Rule] = half
-
-
-class AelBox(ViewsConfig):
-    """Card: views 6."""
-
-    rule: ClassVar[Rule] = ael_half
-
-
-BOXES: dict[str, type[Any]] = {
-    "none": NoBox,
-    "unimatch": UniMatchBox,
-    "cutmix_seg": CutmixSegBox,
-    "cps": CpsBox,
-    "half": HalfBox,
-    "ael": AelBox,
+BOXES: dict[str, tuple[type[ViewsConfig], Rule]] = {
+    "none": (ViewsConfig, nothing),
+    "unimatch": (UniMatchBox, unimatch),
+    "cutmix_seg": (CutmixSegBox, toggled),
+    "cps": (CpsBox, toggled),
+    "half": (ViewsConfig, half),
+    "ael": (ViewsConfig, ael_half),
 }
+"""Settings and rule of every mixing region."""

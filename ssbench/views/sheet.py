@@ -8,13 +8,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ssbench.errors import UsageError
 from ssbench.files import write_bytes
@@ -26,6 +25,7 @@ from ssbench.views.tensors import MEAN, STD
 from ssbench.views.warp import eight_bit, trace
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 Colour: TypeAlias = tuple[int, int, int]
@@ -33,8 +33,7 @@ Legend: TypeAlias = Sequence[tuple[str, Colour]]
 """Name and colour of each class, in order of the label value."""
 
 SIDE = 240  # pixels a panel is high
-GAP, LINE, MARGIN = 10, 18, 16
-INK, FAINT, PAPER = (25, 25, 25), (115, 115, 115), (255, 255, 255)
+COLUMNS = 8  # classes in a line of the legend
 EDGE = (255, 225, 0)  # outlines of the crop and of the pasted region
 HATCH, PADDING = (165, 165, 165), (45, 45, 55)
 IGNORE = 255
@@ -64,7 +63,8 @@ def write_sheet(
     rows = [(sample.id, row(sample, partner, legend, cfg, seed, epoch)) for sample, partner in pairs]
     title = f"{name}    weak {cfg.weak}, strong {cfg.strong}, box {cfg.box}, crop {cfg.crop}"
     picture = io.BytesIO()
-    page(f"{title}    seed {seed}, epoch {epoch}", rows, legend).save(picture, "PNG", optimize=True)
+    page = draw_page(f"{title}    seed {seed}, epoch {epoch}", rows, legend)
+    page.savefig(picture, format="png", metadata={"Software": None})  # without matplotlib's version: same bytes
     write_bytes(out, picture.getvalue())
     return out
 
@@ -139,19 +139,28 @@ def paint_mask(mask: Image.Image, legend: Legend, valid: Image.Image | None = No
     return Image.fromarray(out)
 
 
-def page(title: str, rows: Sequence[tuple[str, Sequence[Panel]]], legend: Legend) -> Image.Image:
+def draw_page(title: str, rows: Sequence[tuple[str, Sequence[Panel]]], legend: Legend) -> Figure:
     """All rows (id, panels) under one title, the classes and their colours below."""
-    strips = [_strip(id, panels) for id, panels in rows]
-    width = max(s.width for s in strips) + 2 * MARGIN
-    classes = _draw_legend(legend, width - 2 * MARGIN)
-    height = 2 * MARGIN + LINE + sum(s.height + MARGIN for s in strips) + classes.height
-    out = Image.new("RGB", (width, height), PAPER)
-    ImageDraw.Draw(out).text((MARGIN, MARGIN - 4), title, INK, _font(15))
-    y = MARGIN + LINE + GAP
-    for part in (*strips, classes):
-        out.paste(part, (MARGIN, y))
-        y += part.height + MARGIN
-    return out
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    columns = max(len(panels) for _, panels in rows)
+    lines = -(-len(legend) // COLUMNS)
+    figure = Figure(figsize=(2.6 * columns, 3 * len(rows) + 0.25 * lines + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, (id, panels) in zip(grid, rows, strict=True):
+        axes[0].set_ylabel(id, fontsize=9)
+        for axis, panel in zip(axes, panels, strict=False):
+            axis.imshow(panel.image)
+            axis.set_title(panel.title, fontsize=9)
+            axis.set_xlabel(panel.detail, fontsize=8)
+            axis.set(xticks=(), yticks=())
+        for axis in axes[len(panels) :]:
+            axis.axis("off")
+    patches = [Patch(facecolor=[c / 255 for c in colour], edgecolor="grey", label=name) for name, colour in legend]
+    figure.legend(handles=patches, loc="outside lower center", ncols=COLUMNS, fontsize=8, frameon=False)
+    return figure
 
 
 def _mixed(view: UnlabeledView, pasted: UnlabeledView, cfg: ViewsConfig, legend: Legend, partner: str) -> list[Panel]:
@@ -199,48 +208,3 @@ def _edged(image: Image.Image, region: NDArray[np.bool_]) -> Image.Image:
     out = np.array(image)
     out[np.any([n != core for n in near], axis=0)] = EDGE
     return Image.fromarray(out)
-
-
-def _strip(id: str, panels: Sequence[Panel]) -> Image.Image:
-    """A row with its captions."""
-    width = sum(p.image.width + GAP for p in panels) - GAP
-    out = Image.new("RGB", (width, SIDE + 3 * LINE + 2), PAPER)
-    draw = ImageDraw.Draw(out)
-    draw.text((0, 0), id, INK, _font(14))
-    x = 0
-    for panel in panels:
-        out.paste(panel.image, (x, LINE + 2))
-        draw.text((x, LINE + SIDE + 4), panel.title, INK, _font(13))
-        draw.text((x, 2 * LINE + SIDE + 3), _shorten(panel.detail, panel.image.width), FAINT, _font(12))
-        x += panel.image.width + GAP
-    return out
-
-
-def _draw_legend(legend: Legend, width: int) -> Image.Image:
-    """Colour and name of each class, in as many lines as needed."""
-    places, x, y = [], 0, 0
-    for name, colour in legend:
-        length = 18 + int(_font(12).getlength(name)) + 16
-        x, y = (0, y + LINE) if x and x + length > width else (x, y)
-        places.append((x, y, name, colour))
-        x += length
-    out = Image.new("RGB", (width, y + LINE), PAPER)
-    draw = ImageDraw.Draw(out)
-    for x, y, name, colour in places:
-        draw.rectangle((x, y + 2, x + 12, y + 14), fill=colour, outline=FAINT)
-        draw.text((x + 18, y), name, INK, _font(12))
-    return out
-
-
-def _shorten(text: str, width: int) -> str:
-    """The text, or as much of it as fits a width in pixels."""
-    if _font(12).getlength(text) <= width:
-        return text
-    while text and _font(12).getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)

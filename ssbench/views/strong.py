@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Self, TypeAlias
+from typing import Annotated, Self, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
@@ -50,19 +50,8 @@ class Blurred(ViewsConfig):
     blur: Radii = (0.1, 2.0)  # PIL radius (card: views 2, 3)
 
 
-def brightness(image: Image.Image, factor: float) -> Image.Image:
-    """Towards black (0), unchanged (1), brighter."""
-    return ImageEnhance.Brightness(image).enhance(factor)
-
-
-def contrast(image: Image.Image, factor: float) -> Image.Image:
-    """Towards the mean grey of the picture, padding included (0), unchanged (1), stronger."""
-    return ImageEnhance.Contrast(image).enhance(factor)
-
-
-def saturation(image: Image.Image, factor: float) -> Image.Image:
-    """Towards grey (0), unchanged (1), more colourful; a grey picture stays as it is."""
-    return ImageEnhance.Color(image).enhance(factor)
+JITTERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+"""Towards black, the mean grey of the picture (padding included), or grey (factor 0); unchanged (1); away from it."""
 
 
 def hue(image: Image.Image, factor: float) -> Image.Image:
@@ -85,7 +74,7 @@ def jitter(sample: Sample, draw: Draw, cfg: Jittered) -> Sample:
     image, (*strengths, turn) = eight_bit(sample.image), cfg.jitter
     factors = [rng.uniform(max(0.0, 1 - s), 1 + s) for s in strengths] + [rng.uniform(-turn, turn)]
     for k in rng.permutation(4):
-        image = (brightness, contrast, saturation, hue)[k](image, factors[k])
+        image = hue(image, factors[3]) if k == 3 else JITTERS[k](image).enhance(factors[k])
     return replace(sample, image=image)
 
 
@@ -119,8 +108,8 @@ def cutout(sample: Sample, draw: Draw, cfg: StppStrong) -> Sample:
     mask[where] = 255
     gone = np.zeros(mask.shape, np.uint8)
     gone[where] = 1
-    made = (Image.fromarray(array) for array in (image, mask, gone))
-    return replace(sample, image=next(made), mask=next(made), erased=next(made))
+    painted, labels, erased = (Image.fromarray(array) for array in (image, mask, gone))
+    return replace(sample, image=painted, mask=labels, erased=erased)
 
 
 def pool(sample: Sample, draw: Draw, cfg: AugSegStrong) -> Sample:
@@ -130,18 +119,6 @@ def pool(sample: Sample, draw: Draw, cfg: AugSegStrong) -> Sample:
     for k in rng.integers(len(POOL), size=int(rng.integers(low, high + 1))):
         image = POOL[k](image, rng, cfg)
     return replace(sample, image=image)
-
-
-def _identity(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
-    return image
-
-
-def _autocontrast(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
-    return ImageOps.autocontrast(image)
-
-
-def _equalise(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
-    return ImageOps.equalize(image)
 
 
 def _blurred(image: Image.Image, rng: Rng, cfg: Blurred | AugSegStrong) -> Image.Image:
@@ -172,9 +149,9 @@ def _hue(image: Image.Image, rng: Rng, cfg: AugSegStrong) -> Image.Image:
 
 
 POOL: tuple[Op, ...] = (
-    _identity,
-    _autocontrast,
-    _equalise,
+    lambda image, rng, cfg: image,
+    lambda image, rng, cfg: ImageOps.autocontrast(image),
+    lambda image, rng, cfg: ImageOps.equalize(image),
     _blurred,
     _weaker(ImageEnhance.Contrast),
     _weaker(ImageEnhance.Brightness),
@@ -186,22 +163,13 @@ POOL: tuple[Op, ...] = (
 )
 
 
-class NoStrong(ViewsConfig):
-    """The weak view once more: student and teacher see one picture."""
-
-    pieces: ClassVar[tuple[Piece, ...]] = ()
-
-
 class UniMatchStrong(Jittered, Greyed, Blurred):
     """Card: views 2."""
-
-    pieces: ClassVar[tuple[Piece, ...]] = (jitter, grey, blur)
 
 
 class StppStrong(UniMatchStrong):
     """Card: views 3."""
 
-    pieces: ClassVar[tuple[Piece, ...]] = (jitter, grey, blur, cutout)
     cutout_share: Share = 0.5  # card: views 3
     cutout_area: Areas = (0.02, 0.4)  # card: views 3
     cutout_ratio: Ratios = (0.3, 1 / 0.3)  # card: views 3
@@ -215,7 +183,6 @@ class StppStrong(UniMatchStrong):
 class AugSegStrong(ViewsConfig):
     """Card: views 4."""
 
-    pieces: ClassVar[tuple[Piece, ...]] = (pool,)
     pool_count: Annotated[tuple[Count, Count], LOOSE, ASCENDING] = (1, 3)  # operations a picture, both ends included
     pool_factor: Annotated[tuple[Strength, Strength], LOOSE, ASCENDING] = (0.05, 0.95)  # of the four enhancements
     pool_bits: Annotated[tuple[Bits, Bits], LOOSE, ASCENDING] = (4, 7)  # posterise
@@ -227,21 +194,19 @@ class AugSegStrong(ViewsConfig):
 class CutmixSegStrong(Jittered, Greyed):
     """Card: views 8."""
 
-    pieces: ClassVar[tuple[Piece, ...]] = (jitter, grey)
     jitter: Strengths = (0.4, 0.4, 0.4, 0.1)  # card: views 8
 
 
 class AcdcStrong(Jittered, Blurred):
     """Card: views 9. Of the four jitters, only brightness and contrast change a grey picture."""
 
-    pieces: ClassVar[tuple[Piece, ...]] = (jitter, blur)
 
-
-STRONG: dict[str, type[Any]] = {
-    "none": NoStrong,
-    "unimatch": UniMatchStrong,
-    "stpp": StppStrong,
-    "augseg": AugSegStrong,
-    "cutmix_seg": CutmixSegStrong,
-    "acdc": AcdcStrong,
+STRONG: dict[str, tuple[type[ViewsConfig], tuple[Piece, ...]]] = {
+    "none": (ViewsConfig, ()),
+    "unimatch": (UniMatchStrong, (jitter, grey, blur)),
+    "stpp": (StppStrong, (jitter, grey, blur, cutout)),
+    "augseg": (AugSegStrong, (pool,)),
+    "cutmix_seg": (CutmixSegStrong, (jitter, grey)),
+    "acdc": (AcdcStrong, (jitter, blur)),
 }
+"""Settings and pieces of every strong pipeline, in the order of the releases."""

@@ -36,7 +36,7 @@ class Fill:
 IMAGE = Fill(0, 0)
 MASK = Fill(255, 0)  # the ACDC release turns background in (card: views 9) ...
 VALID = Fill(0, 1)  # ... and has no pad mask there
-MAP = Fill(0, 0)  # padding belongs to no box (card: wpl 2) and has entropy 0 (card: upc 3)
+MAP = Fill(0, 0)  # padding belongs to no box and has entropy 0
 
 
 def settle(sample: Sample, mean: bool = False) -> Sample:
@@ -154,8 +154,8 @@ def _move(picture: Picture, steps: Sequence[Flat], mean: bool) -> Picture:
         rows, cols = step.pick(rows, cols)
     down, across = Window.of(rows), Window.of(cols)
     if across.hi == 0 or down.hi == 0:  # nothing but padding
-        return _placed(eight_bit(picture).crop((0, 0, 0, 0)), across, down, mean)
-    return _placed(_resized(picture, resize, across, down), across, down, mean)
+        return _place(eight_bit(picture).crop((0, 0, 0, 0)), across, down, mean)
+    return _place(_resized(picture, resize, across, down), across, down, mean)
 
 
 def _resized(picture: Picture, resize: Resize | None, across: Window, down: Window) -> Picture:
@@ -193,23 +193,13 @@ def _taps(before: int, after: int, window: Window) -> tuple[Index, Index, NDArra
     return low, np.minimum(low + 1, before - 1), centre - low.astype(np.float32)
 
 
-def _placed(part: Picture, across: Window, down: Window, mean: bool) -> Picture:
+def _place(part: Picture, across: Window, down: Window, mean: bool) -> Picture:
     """The window turned the right way round, with its padding."""
-    if not isinstance(part, Image.Image):
-        return _placed_array(part, across, down)
-    if across.backwards:
-        part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if down.backwards:
-        part = part.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    if part.size == (across.length, down.length):
-        return part
-    canvas = Image.new(part.mode, (across.length, down.length), MEAN.get(part.mode, 0) if mean else 0)
-    canvas.paste(part, (across.at, down.at))
-    return canvas
-
-
-def _placed_array(part: NDArray[np.float32], across: Window, down: Window) -> NDArray[np.float32]:
-    part = part[:: -1 if down.backwards else 1, :: -1 if across.backwards else 1]
-    out = np.zeros((down.length, across.length, *part.shape[2:]), np.float32)
-    out[down.at : down.at + part.shape[0], across.at : across.at + part.shape[1]] = part
-    return out
+    if isinstance(part, Image.Image) and part.size == (across.length, down.length) and not down.backwards:
+        return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if across.backwards else part  # the usual case: no copy
+    pixels = np.asarray(part)[:: -1 if down.backwards else 1, :: -1 if across.backwards else 1]
+    out = np.zeros((down.length, across.length, *pixels.shape[2:]), pixels.dtype)
+    if mean and isinstance(part, Image.Image):
+        out[:] = MEAN.get(part.mode, 0)
+    out[down.at : down.at + pixels.shape[0], across.at : across.at + pixels.shape[1]] = pixels
+    return Image.fromarray(out) if isinstance(part, Image.Image) else out

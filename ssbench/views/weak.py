@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from PIL import Image
 from pydantic import Field, model_validator
@@ -148,16 +148,8 @@ def _before(side: int, crop: int) -> int:
     return max(crop - side, 0) // 2
 
 
-class NoWeak(ViewsConfig):
-    """The image as it is."""
-
-    pieces: ClassVar[tuple[Piece, ...]] = ()
-
-
 class UniMatchWeak(LongSide, Flipped, Padded):
     """Card: views 2."""
-
-    pieces: ClassVar[tuple[Piece, ...]] = (resize_long_side, crop_corner, flip)
 
 
 class StppWeak(UniMatchWeak):
@@ -173,7 +165,6 @@ class StppWeak(UniMatchWeak):
 class AugSegWeak(LongSide, Flipped, Padded):
     """Card: views 4."""
 
-    pieces: ClassVar[tuple[Piece, ...]] = (resize_augseg, flip, crop_corner)
     both_sides: bool = False  # one float factor for both sides of the image (card: views 4, Cityscapes)
     padding: Literal["black", "mean", "zero"] = "mean"  # card: views 4
 
@@ -189,7 +180,6 @@ class AugSegWeak(LongSide, Flipped, Padded):
 class U2plWeak(Flipped, Padded):
     """The geometry of U2PL and AEL, who normalise before they pad. Card: views 5."""
 
-    pieces: ClassVar[tuple[Piece, ...]] = (resize_halves, flip, crop_centred)
     scale: Scale = (0.5, 2.0)  # card: views 5
     padding: Literal["black", "mean", "zero"] = "zero"  # card: views 5
 
@@ -197,7 +187,6 @@ class U2plWeak(Flipped, Padded):
 class CpsWeak(Flipped, Padded):
     """Card: views 7."""
 
-    pieces: ClassVar[tuple[Piece, ...]] = (flip, resize_choice, crop_overrun)
     scales: Factors = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)  # card: views 7; 1.25 is missing in the release too
     overrun: bool = True  # the release's crop may start one pixel late (card: views 7); false: never
     padding: Literal["black", "mean", "zero"] = "zero"  # card: views 7
@@ -206,7 +195,6 @@ class CpsWeak(Flipped, Padded):
 class CutmixSegWeak(Flipped, Padded):
     """Card: views 8."""
 
-    pieces: ClassVar[tuple[Piece, ...]] = (crop_scaled, flip)
     scale: Scale = (0.5, 1.5)  # card: views 8
     padding: Literal["black", "mean", "zero"] = "zero"  # card: views 8: an alpha channel
 
@@ -220,7 +208,6 @@ class CutmixSegWeak(Flipped, Padded):
 class AcdcWeak(ViewsConfig):
     """UniMatch's pipeline for ACDC: slices are zoomed, never cropped or padded. Card: views 9."""
 
-    pieces: ClassVar[tuple[Piece, ...]] = (turn_or_rotate, zoom)
     turn: Share = 0.5  # quarter turn and flip (card: views 9)
     rotate: Share = 0.5  # else a rotation (card: views 9)
     angles: Annotated[tuple[Degrees, Degrees], LOOSE, ASCENDING] = (
@@ -230,13 +217,14 @@ class AcdcWeak(ViewsConfig):
     normalise: Literal["imagenet", "none"] = "none"  # card: views 9
 
 
-WEAK: dict[str, type[Any]] = {
-    "none": NoWeak,
-    "unimatch": UniMatchWeak,
-    "stpp": StppWeak,
-    "augseg": AugSegWeak,
-    "u2pl": U2plWeak,
-    "cps": CpsWeak,
-    "cutmix_seg": CutmixSegWeak,
-    "acdc": AcdcWeak,
+WEAK: dict[str, tuple[type[ViewsConfig], tuple[Piece, ...]]] = {
+    "none": (ViewsConfig, ()),
+    "unimatch": (UniMatchWeak, (resize_long_side, crop_corner, flip)),
+    "stpp": (StppWeak, (resize_long_side, crop_corner, flip)),
+    "augseg": (AugSegWeak, (resize_augseg, flip, crop_corner)),
+    "u2pl": (U2plWeak, (resize_halves, flip, crop_centred)),
+    "cps": (CpsWeak, (flip, resize_choice, crop_overrun)),
+    "cutmix_seg": (CutmixSegWeak, (crop_scaled, flip)),
+    "acdc": (AcdcWeak, (turn_or_rotate, zoom)),
 }
+"""Settings and pieces of every weak pipeline, in the order of the releases."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssbench.data.toy import SUBSETS, Toy
+from ssbench.data.toy import Toy
 from ssbench.data.toy_scene import CLASSES, COARSE_SHARE, IGNORE, SIDES, is_coarse, layers, scene, within
 from ssbench.errors import DataError, UsageError
 from ssbench.prepare.prepare import PrepareReport, check, prepare
@@ -28,7 +28,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, PrepareReport]
 @pytest.fixture(scope="module")
 def masks(whole: tuple[Toy, PrepareReport]) -> dict[str, np.ndarray]:
     toy = whole[0]
-    return {id: np.asarray(toy.mask(id)) for subset in SUBSETS for id in toy.ids(subset)}
+    return {id: np.asarray(toy.mask(id)) for subset in Toy.subsets for id in toy.ids(subset)}
 
 
 def test_prepare_makes_all_of_it_and_the_ledger_holds(whole):
@@ -36,7 +36,7 @@ def test_prepare_makes_all_of_it_and_the_ledger_holds(whole):
     assert report.counts == COUNTS == {"train": 320, "val": 80, "test": 80}
     assert report.files == 2 * 480 + 4
     assert check("toy", toy.root.parent) == []
-    assert [toy.ids(s)[0] for s in SUBSETS] == ["train_0000", "val_0000", "test_0000"]
+    assert [toy.ids(s)[0] for s in Toy.subsets] == ["train_0000", "val_0000", "test_0000"]
 
 
 def test_a_second_preparation_has_the_same_bytes_on_any_number_of_processes(whole, tmp_path):

@@ -41,9 +41,9 @@ def same(a: Image.Image, b: Image.Image) -> bool:
 @pytest.mark.parametrize("factor", [0.0, 0.5, 0.93, 1.0, 1.2, 1.5])
 def test_jitter_operations_are_torchvisions(mode: str, factor: float) -> None:
     image = photo(mode=mode)
-    assert same(colour.brightness(image, factor), F.adjust_brightness(image, factor))
-    assert same(colour.contrast(image, factor), F.adjust_contrast(image, factor))
-    assert same(colour.saturation(image, factor), F.adjust_saturation(image, factor))
+    assert same(colour.JITTERS[0](image).enhance(factor), F.adjust_brightness(image, factor))
+    assert same(colour.JITTERS[1](image).enhance(factor), F.adjust_contrast(image, factor))
+    assert same(colour.JITTERS[2](image).enhance(factor), F.adjust_saturation(image, factor))
 
 
 @pytest.mark.parametrize("factor", [-0.5, -0.25, -0.1001, -0.003, 0.0, 0.002, 0.07, 0.25, 0.4999])

@@ -158,7 +158,7 @@ def draw_page(title: str, rows: Sequence[tuple[str, Sequence[Panel]]], legend: L
             axis.set(xticks=(), yticks=())
         for axis in axes[len(panels) :]:
             axis.axis("off")
-    patches = [Patch(facecolor=[c / 255 for c in colour], edgecolor="grey", label=name) for name, colour in legend]
+    patches = [Patch(facecolor="#{:02x}{:02x}{:02x}".format(*c), edgecolor="grey", label=name) for name, c in legend]
     figure.legend(handles=patches, loc="outside lower center", ncols=COLUMNS, fontsize=8, frameon=False)
     return figure
 

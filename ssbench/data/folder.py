@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ssbench.data.dataset import Dataset, find_image, read_grey, read_image, read_mask
 from ssbench.errors import DataError
+from ssbench.files import as_model, read_yaml
 
 CARD = "dataset.yaml"
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -31,6 +32,12 @@ class Card(BaseModel):
     channels: Literal[1, 3] = 3
     ignore: Literal[255] = 255
     subsets: dict[str, int]
+
+    @model_validator(mode="after")
+    def _has_a_colour_for_each_class(self) -> Self:
+        if len(self.palette) != len(self.classes):
+            raise ValueError(f"{len(self.palette)} colours for {len(self.classes)} classes")
+        return self
 
     def dump(self) -> str:
         """The file's text."""
@@ -63,17 +70,11 @@ class Folder(Dataset):
 def read_card(root: Path) -> Card:
     """The card of an imported folder; DataError when it is missing or damaged."""
     path = root / CARD
-    try:
-        return _read_card(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        fix = f"bring the folder again: ssbench import FOLDER --name {root.name} --replace"
-        raise DataError(f"{CARD} cannot be read: {what}", str(path), fix) from error
+    return _read_card(path, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 @lru_cache(maxsize=8)
 def _read_card(path: Path, stamp: int) -> Card:
-    card = Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    if len(card.palette) != len(card.classes):
-        raise ValueError(f"{len(card.palette)} colours for {len(card.classes)} classes")
-    return card
+    """The card as it was at the time `stamp`: a folder imported again is read again."""
+    fix = f"bring the folder again: ssbench import FOLDER --name {path.parent.name} --replace"
+    return as_model(read_yaml(path, CARD, fix), Card, str(path), CARD, fix)

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from own_folders import own_folder
-from own_folders import wish as import_options
+from own_folders import import_options, own_folder
 from PIL import Image
 
 from ssbench import keyed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_folders import NAMES, divided_folder, labels, own_folder, paletted, picture, wish
+from own_folders import NAMES, divided_folder, import_options, labels, own_folder, paletted, picture
 from PIL import Image
 
 from ssbench.data.ledger import Ledger
@@ -22,11 +22,11 @@ from ssbench.splits.manifest import Partition
 
 
 def run(home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: object) -> ImportReport:
-    return import_folder(wish(home, classes, changes, **more), home.parent / "data", workers=1)
+    return import_folder(import_options(home, classes, changes, **more), home.parent / "data", workers=1)
 
 
 def looked(home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: object) -> FolderCheck:
-    return check_folder(wish(home, classes, changes, **more), workers=1)
+    return check_folder(import_options(home, classes, changes, **more), workers=1)
 
 
 def fails(home: Path, *words: str, classes: str | None = NAMES, **more: object) -> DataError:
@@ -90,7 +90,7 @@ def test_folders_may_have_other_names_and_masks_a_suffix(tmp_path):
         ("no folder of masks", FolderLayout(images="photos")),
     ):
         with pytest.raises(DataError, match=words) as caught:
-            check_folder(wish(home, layout=given))
+            check_folder(import_options(home, layout=given))
         assert "NAME" in caught.value.fix
 
 
@@ -396,11 +396,11 @@ def test_a_disk_that_is_full(home, small_disk):
     for free, words in ((8_000, r"the disk is full: \d+.\d kB more needed"), (60_000, "the disk is full: 0 B free")):
         (small_disk / "ballast").write_bytes(bytes(512 * 1024 - free))
         with pytest.raises(DataError, match=words) as caught:
-            import_folder(wish(home), small_disk, workers=1)
+            import_folder(import_options(home), small_disk, workers=1)
         assert str(small_disk) in caught.value.where
         assert not list(small_disk.glob("*/*"))
         (small_disk / "ballast").unlink()
-    assert import_folder(wish(home), small_disk, workers=1).state == "imported"
+    assert import_folder(import_options(home), small_disk, workers=1).state == "imported"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ def divided_folder(home: Path, how: str = "images/{}") -> Path:
     return home
 
 
-def wish(home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: Any) -> ImportOptions:
+def import_options(
+    home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: Any
+) -> ImportOptions:
     return ImportOptions(home, "rooms", read_classmap(classes, home, changes), **more)
 
 

@@ -90,7 +90,10 @@ def test_a_folder_that_lost_a_file_says_which_and_how_to_mend_it(rooms, tmp_path
         ("name: [", "is not YAML: did not find expected node"),
         ("name: rooms\nclasses: [a]\n", "field 'palette': field required"),
         ("name: r\nclasses: [a, b]\npalette: [[0, 0, 0]]\nsubsets: {train: 1}", "1 colours for 2 classes"),
-        ("name: r\nclasses: [a]\npalette: [[0, 0, 300]]\nsubsets: {train: 1}", "field 'palette.0.2': input should be less than or equal to 255"),
+        (
+            "name: r\nclasses: [a]\npalette: [[0, 0, 300]]\nsubsets: {train: 1}",
+            "field 'palette.0.2': input should be less than or equal to 255",
+        ),
         ("name: r\nclasses: [a]\npalette: [[0, 0, 0]]\nsubsets: {train: 1}\nmore: 1", "field 'more': extra inputs"),
         ("- 1", "valid dictionary"),
         ("name: &a r\nclasses: [*a]", "uses the alias *a"),

@@ -1,4 +1,4 @@
-"""The record of a run, finished or failed (DESIGN section 9), and how far a running one is."""
+"""The record of a run, finished or failed, and how far a running one is."""
 
 from __future__ import annotations
 

@@ -61,11 +61,7 @@ class Diverged(RunsFailed):
     def __init__(self, step: int, ids: tuple[str, ...], what: str = "the loss") -> None:
         some = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
         super().__init__(f"{what} of step {step} is not finite", f"images {some}", "lower it: --set optim.lr=...")
-        self.step, self.ids, self._subject = step, ids, what
-
-    def __reduce__(self) -> Any:
-        """Pickled by its arguments: worker processes of `run --jobs` send their errors back."""
-        return Diverged, (self.step, self.ids, self._subject)
+        self.step, self.ids = step, ids
 
 
 class Trainer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from ran import SMALL, Ran, process
 
 from ssbench.data.dataset import Dataset, read_mask
 from ssbench.data.open import open_dataset
-from ssbench.errors import UsageError
+from ssbench.errors import DataError, UsageError
 from ssbench.files import sha256
 from ssbench.inspect.export import scored_network
 from ssbench.inspect.networks import load_predictor
 from ssbench.inspect.predict import find_pictures
+from ssbench.inspect.score import score_checkpoint
 from ssbench.recipe.recipe import load
 from ssbench.train.build import net_maker
 
@@ -97,6 +99,38 @@ def test_a_released_bare_network_is_exported_too(trained: Path, tmp_path: Path) 
     torch.save({"model": {f"module.{name}": value for name, value in net.state_dict().items()}}, tmp_path / "best.pth")
     exported_state = scored_network(recipe, tmp_path / "best.pth", toy(trained)).state_dict()
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in exported_state.items())
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def untyped(path: Path) -> None:
+    torch.save({"key": "a", "method": [1, 2]}, path)
+
+
+def numbers(path: Path) -> None:
+    torch.save({"key": "a", "method": {"net.fuse.0.weight": 3}}, path)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, empty, untyped, numbers])
+def test_a_damaged_checkpoint_is_one_error(trained: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(best(trained).read_bytes())
+    damage(path)
+    with pytest.raises(DataError) as caught:
+        score_checkpoint(path, str(trained / "small.yaml"), None, None, trained / "data", "cpu")
+    assert (caught.value.code, str(path) in f"{caught.value.what} {caught.value.where}") == (4, True)
 
 
 def test_predictions_are_those_of_the_score_and_look_like_the_dataset(trained: Path) -> None:

@@ -18,18 +18,18 @@ class SsbenchError(Exception):
         self.what, self.where, self.fix = what, where, fix
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled whole, whatever a subclass's constructor takes: errors come back from worker processes."""
-        return _again, (type(self), self.args, self.__dict__)
+        """Pickle without the constructor, whose arguments differ by subclass: errors come back from worker processes."""
+        return _unpickled, (type(self), self.args, self.__dict__)
 
     def __str__(self) -> str:
         parts = [self.what, f"  where: {self.where}" if self.where else "", f"  fix:   {self.fix}" if self.fix else ""]
         return "\n".join(part for part in parts if part)
 
 
-def _again(cls: type[SsbenchError], args: tuple[Any, ...], state: dict[str, Any]) -> SsbenchError:
-    made = cls.__new__(cls, *args)
-    made.__dict__.update(state)
-    return made
+def _unpickled(cls: type[SsbenchError], args: tuple[Any, ...], state: dict[str, Any]) -> SsbenchError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(SsbenchError):

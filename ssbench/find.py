@@ -68,14 +68,14 @@ def load(kind: Kind, name: str, where: str = "") -> type[Any]:
         return _the_class(importlib.import_module(f"ssbench.{folder}.{name}"), base, name)
     for point in entry_points(group=f"ssbench.{folder}", name=name):
         try:
-            found = point.load()
+            cls = point.load()
         except (Exception, SystemExit) as error:  # another package's code, which may raise anything
             raise _broken(f"{kind} '{name}' of an installed package", error, point.value) from error
-        if not (inspect.isclass(found) and any(b.__name__ == base for b in found.__mro__[1:])):
+        if not (inspect.isclass(cls) and any(b.__name__ == base for b in cls.__mro__[1:])):
             raise RecipeError(
                 f"{kind} '{name}' of an installed package is no {base}", point.value, "mend its entry point"
             )
-        return found
+        return cls
     raise RecipeError(f"no {kind} '{name}'; {nearest(name, list(known))}", where, f"ssbench list {kind}s")
 
 
@@ -103,15 +103,15 @@ def _defines(path: Path, base: str) -> bool:
 
 
 def _the_class(module: ModuleType, base: str, name: str) -> type[Any]:
-    found = [
+    classes = [
         c
         for _, c in inspect.getmembers(module, inspect.isclass)
         if c.__module__ == module.__name__ and any(b.__name__ == base for b in c.__mro__[1:])
     ]
-    if len(found) != 1:
-        what = f"'{name}' defines {len(found)} classes derived from {base}, needs one"
+    if len(classes) != 1:
+        what = f"'{name}' defines {len(classes)} classes derived from {base}, needs one"
         raise RecipeError(what, str(module.__file__), f"one {base} a file")
-    return found[0]
+    return classes[0]
 
 
 def _from_path(path: Path, where: str) -> ModuleType:

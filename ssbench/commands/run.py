@@ -81,10 +81,10 @@ def run(
 def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], list[int]]:
     """Target, split and seed of a stored run; says why its key would differ, if it would."""
     from ssbench.console import say
-    from ssbench.recipe.identity import read_stored_run
+    from ssbench.recipe.identity import read_recorded_run
     from ssbench.splits.manifest import Partition
 
-    stored = read_stored_run(record, data_root)
+    stored = read_recorded_run(record, data_root)
     differs = [stored.differs] if stored.differs else []
     if Partition.read(stored.split, data_root).sha256 != stored.split_sha256:
         differs.append(f"the list of {stored.split} is not the one of then")

@@ -11,7 +11,6 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ssbench.data.dataset import Dataset, find_image, read_grey, read_image, read_mask
-from ssbench.errors import DataError
 from ssbench.files import as_model, read_yaml
 
 CARD = "dataset.yaml"

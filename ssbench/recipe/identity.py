@@ -10,7 +10,7 @@ from ssbench.recipe.stored import differences, read_run_head
 
 
 @dataclass(frozen=True)
-class StoredRun:
+class RecordedRun:
     """What a record says of its run. differs: why the present code would give it another key, "" if it would not."""
 
     recipe: Recipe
@@ -21,7 +21,7 @@ class StoredRun:
     differs: str
 
 
-def read_stored_run(path: Path, data_root: Path | None = None) -> StoredRun:
+def read_recorded_run(path: Path, data_root: Path | None = None) -> RecordedRun:
     """The run of the record at `path`: its recipe as resolved then, its split and seed.
 
     Raises:
@@ -34,4 +34,4 @@ def read_stored_run(path: Path, data_root: Path | None = None) -> StoredRun:
     if not changes and recipe.key(head.split_sha256, head.seed) != head.key:
         changes = [f"behaviour of {part}: version {n} now" for part, n in recipe.behaviours().items()]
         changes = changes or ["its key is not the one of its settings"]
-    return StoredRun(recipe, head.split, head.split_sha256, head.seed, head.key, "; ".join(changes))
+    return RecordedRun(recipe, head.split, head.split_sha256, head.seed, head.key, "; ".join(changes))

@@ -11,7 +11,7 @@ from ran import ROOT, Ran
 
 from ssbench.errors import DataError, RecipeError
 from ssbench.recipe.compose import host_names, recipe_names
-from ssbench.recipe.identity import read_stored_run
+from ssbench.recipe.identity import read_recorded_run
 from ssbench.recipe.recipe import load
 from ssbench.recipe.stored import differences
 from ssbench.recipe.written import recipe_text
@@ -47,7 +47,7 @@ def test_every_stored_record_gives_its_own_key_again() -> None:
     records = sorted((ROOT / "results").glob("toy/*/*/seed0.json"))
     assert records
     for path in records:
-        stored = read_stored_run(path)
+        stored = read_recorded_run(path)
         assert not stored.differs, path
         assert stored.recipe.key(stored.split_sha256, stored.seed) == stored.key
 
@@ -87,7 +87,7 @@ def test_a_damaged_record_is_named(change: Callable[[dict], None], error: type, 
     path = tmp_path / "seed0.json"
     path.write_text(json.dumps(record))
     with pytest.raises(error, match=match) as caught:
-        read_stored_run(path)
+        read_recorded_run(path)
     assert str(path) in caught.value.where
 
 

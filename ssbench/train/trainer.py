@@ -87,7 +87,9 @@ class Trainer:
         self.method.attach(self.plan)
         self.epochs = schedule.epochs_of(self.plan.steps_per_epoch)
         self.steps = self.plan.steps_per_epoch * self.epochs
-        self.module = self._distributed()
+        self.method.to(team.device)
+        share_batch_norm(self.method, team)
+        self.module = self.method if team.world == 1 else in_parallel(self.method, team)
         self.optimizer = optimizer_of(recipe.optim, self.method.parameter_groups())
         self.state, self.timing = TrainingState(), Timing()
         self.maps: Maps | None = None
@@ -126,7 +128,8 @@ class Trainer:
             Diverged: a loss or a weight is not finite; nothing of that step is saved.
         """
         self._resume()
-        bar = self.bars.bar(self._label, self.steps, self.state.step)
+        label = f"{self.recipe.name} {self.partition.name} seed {self.seed} {self.stage}".rstrip()
+        bar = self.bars.bar(label, self.steps, self.state.step)
         self.module.train()
         if self.state.step == self.plan.steps_per_epoch * (len(self.state.history) + 1):
             self._end_epoch(bar)  # the request to stop came while this epoch was scored
@@ -183,11 +186,6 @@ class Trainer:
 
     def _build_method(self) -> Method:
         return method_of(self.recipe, len(self.dataset.classes), self.dataset.channels, self.seed)
-
-    def _distributed(self) -> torch.nn.Module:
-        self.method.to(self.team.device)
-        share_batch_norm(self.method, self.team)
-        return self.method if self.team.world == 1 else in_parallel(self.method, self.team)
 
     def _batches(self) -> Iterator[Batch]:
         steps = make_steps(self.plan, self.dataset, self.recipe.views, self.maps, self.team.rank, self.team.world)
@@ -328,7 +326,3 @@ class Trainer:
     def _stopped(self) -> Stopped:
         what = f"stopped at step {self.state.step} of {self.steps}"
         return Stopped(what, str(self.folder), "run the same command again")
-
-    @property
-    def _label(self) -> str:
-        return f"{self.recipe.name} {self.partition.name} seed {self.seed} {self.stage}".rstrip()

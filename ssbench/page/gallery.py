@@ -14,25 +14,23 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ssbench.console import Bars
 from ssbench.data.dataset import IGNORE, Dataset
-from ssbench.errors import DataError, RecipeError, SsbenchError
-from ssbench.inspect.networks import load_predictor
-from ssbench.inspect.pictures import coloured
-from ssbench.jobs.job import Places, run_folder
-from ssbench.ops.confusion import confusion, mean_iou
+from ssbench.data.open import open_dataset
+from ssbench.errors import DataError, HardwareError, RecipeError, SsbenchError
+from ssbench.jobs.job import Places
 from ssbench.page.facts import run_command
 from ssbench.page.runs import Comparison, Experiment, StoredRun
-from ssbench.recipe.recipe import Recipe, load
-from ssbench.train import checkpoint as files
-from ssbench.train.build import dataset_of
-from ssbench.train.distributed import Team, join
-from ssbench.train.evaluate import Predict, label_image
+
+if TYPE_CHECKING:
+    from ssbench.recipe.recipe import Recipe
+    from ssbench.train.distributed import Team
+    from ssbench.train.evaluate import Predict
 
 SIDE = 320
 """Longest side of a picture on the page, in pixels; smaller ones are enlarged by the browser, pixel by pixel."""
@@ -82,10 +80,12 @@ class Gallery:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run with the network of its best checkpoint."""
+    """A run with its data and the network of its best checkpoint."""
 
     recipe: Recipe
+    dataset: Dataset
     predict: Predict
+    team: Team
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ def galleries(
 
     Where a checkpoint or the data are missing or are another run's, the gallery says so and how to come by them.
     """
-    team = join(device)
+    pairs = [pair for group in groups for pair in group.pairs()]
     with Bars() as bars:
-        return tuple(_gallery(base, plug, places, count, look, team, bars) for g in groups for base, plug in g.pairs())
+        return tuple(_gallery(base, plug, places, count, look, device, bars) for base, plug in pairs)
 
 
 def _gallery(
-    base: Experiment, plug: Experiment, places: Places, count: int, look: int, team: Team, bars: Bars
+    base: Experiment, plug: Experiment, places: Places, count: int, look: int, device: str | None, bars: Bars
 ) -> Gallery:
     title = f"{base.label} and {plug.label}"
     seeds = sorted({r.record.seed for r in base.runs} & {r.record.seed for r in plug.runs})
@@ -122,7 +122,9 @@ def _gallery(
     for experiment in (base, plug):
         run = next(r for r in experiment.runs if r.record.seed == seeds[0])
         try:
-            loaded.append(_load_run(run, places, team))
+            loaded.append(_load_run(run, places, device))
+        except HardwareError:  # a device that is not there is no matter of this pair
+            raise
         except SsbenchError as error:
             missing[error.what].append(experiment.label)
             commands.append(error.fix)
@@ -130,12 +132,11 @@ def _gallery(
         why = "; ".join(what if len(whose) == 2 else f"{whose[0]}: {what}" for what, whose in missing.items())
         once = tuple(dict.fromkeys(command for command in commands if command))
         return Gallery(title, base.split, base.column, seeds[0], missing=why, commands=once)
-    recipe = loaded[0].recipe
-    dataset = dataset_of(recipe, places.data)
-    ids = dataset.ids(recipe.eval.report)
+    dataset = loaded[0].dataset
+    ids = dataset.ids(loaded[0].recipe.eval.report)
     many = min(look, len(ids))
     spread = [ids[(2 * k + 1) * len(ids) // (2 * many)] for k in range(many)]  # evenly over the list
-    differences = _disagreements(loaded, dataset, spread, team, bars)
+    differences = _disagreements(loaded, bars.watch(spread, "pictures", many))
     top = heapq.nsmallest(count, differences, key=lambda d: (-d.share, d.id))
     pictures = tuple(_compared_image(d, dataset) for d in top if d.share > 0)
     colours = ("#" + "".join(f"{v:02x}" for v in colour) for colour in dataset.palette)
@@ -144,43 +145,56 @@ def _gallery(
     return Gallery(title, base.split, base.column, seeds[0], pictures, classes, (many, len(ids)), alike)
 
 
-def _load_run(run: StoredRun, places: Places, team: Team) -> LoadedRun:
-    """The run's network. DataError names what is missing or is another run's, with the command that helps."""
+def _load_run(run: StoredRun, places: Places, device: str | None) -> LoadedRun:
+    """The run's data and network. DataError names what is missing or is another run's, with the command that helps."""
     record, fields = run.record, run.fields
-    name = record.recipe.partition("+")[0]
+    settings = fields.get("resolved") or {}
+    # Data and checkpoint are looked for first, by the record alone: a report without them need not import torch.
+    open_dataset(str((settings.get("data") or {}).get("dataset") or record.split.partition("/")[0]), places.data)
+    # The command finds this report's folders where they are not the usual ones.
+    roots = {"--data-root": (places.data, "data"), "--runs": (places.runs, "runs")}
+    options = [word for option, (path, usual) in roots.items() if str(path) != usual for word in (option, str(path))]
+    now = run_command(run, *options)
+    again = f"{now} --results {shlex.quote(str(places.runs / 'again'))}"  # the stored record stays as it is
+    path = places.runs / record.recipe / record.split.replace("/", "-") / f"seed{record.seed}" / "best.pt"
+    if not path.is_file():
+        raise DataError(f"no checkpoint below '{places.runs}'", str(path), again)
+
+    from ssbench.inspect.networks import load_predictor
+    from ssbench.recipe.recipe import load
+    from ssbench.train import checkpoint as files
+    from ssbench.train.build import dataset_of
+    from ssbench.train.distributed import join
+
+    name, team = record.recipe.partition("+")[0], join(device)
     try:
         recipe = load(name, run.settings, division=fields["division"], data_root=places.data)
     except RecipeError as error:
         raise DataError(f"its recipe cannot be read here ({error.what})", error.where, error.fix) from None
     dataset = dataset_of(recipe, places.data)
     dataset.ids(recipe.eval.report)
-    # The command finds this report's folders where they are not the usual ones.
-    roots = {"--data-root": (places.data, "data"), "--runs": (places.runs, "runs")}
-    options = [word for option, (path, usual) in roots.items() if str(path) != usual for word in (option, str(path))]
-    now = run_command(run, *options)
     if recipe.key(str(fields.get("split_sha256")), record.seed) != record.key:
         raise DataError("its recipe has changed since this run", str(record.path), now)
-    again = f"{now} --results {shlex.quote(str(places.runs / 'again'))}"  # the stored record stays as it is
-    path = run_folder(recipe, record.split, record.seed, places) / "best.pt"
-    if not path.is_file():
-        raise DataError(f"no checkpoint below '{places.runs}'", str(path), again)
     if files.load(path).get("key") != record.key:
         raise DataError(f"the checkpoint below '{places.runs}' is of another run", str(path), again)
     bare = load(name, (*run.settings, "net.weights=random"), data_root=places.data)  # the checkpoint has the weights
-    return LoadedRun(recipe, load_predictor(bare, path, dataset, team.device))
+    return LoadedRun(recipe, dataset, load_predictor(bare, path, dataset, team.device), team)
 
 
-def _disagreements(
-    runs: Sequence[LoadedRun], dataset: Dataset, ids: Sequence[str], team: Team, bars: Bars
-) -> Iterator[Disagreement]:
-    for id in bars.watch(ids, "pictures", len(ids)):
+def _disagreements(runs: Sequence[LoadedRun], ids: Iterator[str]) -> Iterator[Disagreement]:
+    from ssbench.train.evaluate import label_image
+
+    dataset = runs[0].dataset
+    for id in ids:
         image, truth = dataset.image(id), np.array(dataset.mask(id))
-        base, plug = (label_image(r.predict, image, r.recipe.eval, r.recipe.views, team) for r in runs)
+        base, plug = (label_image(r.predict, image, r.recipe.eval, r.recipe.views, r.team) for r in runs)
         known = truth != IGNORE
         yield Disagreement(float((base != plug)[known].mean()) if known.any() else 0.0, id, truth, base, plug)
 
 
 def _compared_image(d: Disagreement, dataset: Dataset) -> ComparedImage:
+    from ssbench.inspect.pictures import coloured
+
     known = d.truth != IGNORE
     differ = (d.base != d.plug) & known
     better, worse = differ & (d.plug == d.truth), differ & (d.base == d.truth)
@@ -200,6 +214,11 @@ def _compared_image(d: Disagreement, dataset: Dataset) -> ComparedImage:
 
 
 def _prediction(whose: str, labels: np.ndarray, truth: np.ndarray, dataset: Dataset) -> InlineImage:
+    import torch
+
+    from ssbench.inspect.pictures import coloured
+    from ssbench.ops.confusion import confusion, mean_iou
+
     matrix = confusion(torch.from_numpy(labels), torch.from_numpy(truth), len(dataset.classes))
     caption = f"{whose}: mIoU {mean_iou(matrix):.1f} here"
     alt = f"Labels of the {caption}; {_contents(labels, dataset)}"

@@ -133,8 +133,10 @@ def test_ops_import_torch_and_the_keys_alone() -> None:
 def test_methods_and_plugins_never_import_each_other(folder: str) -> None:
     shared = (
         "ssbench.nets.segnet",
-        "ssbench.nets.detector",
+        "ssbench.nets.weights",
+        "ssbench.plugins.wpl_boxes",
         "ssbench.plugins.wpl_detector",
+        "ssbench.views",
         "ssbench.data",
         "ssbench.ops",
         "ssbench.keyed",

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from builders import CLASSES, plugin, prepared
 
-from ssbench.data.boxmaps import BoxMaps
 from ssbench.errors import RecipeError
 from ssbench.ops.components import component_boxes, right
 from ssbench.plugins.base import PrepareInputs
 from ssbench.plugins.wpl import WPL
+from ssbench.plugins.wpl_boxes import BoxMaps
 
 
 def small(**chosen: Any) -> WPL:
@@ -124,9 +124,9 @@ def test_labels_that_show_nothing_large_enough_are_refused(tmp_path: Path) -> No
 
 def test_samples_follow_the_number_of_images(tmp_path: Path) -> None:
     one = small()
-    assert one.most == 1
+    assert one.samples == 1
     one.prepare(noted(tmp_path)[0])
-    assert one.most == int(CLASSES / 3 * round(256 / 8))
+    assert one.samples == int(CLASSES / 3 * round(256 / 8))
     two = small(samples=3)
     two.prepare(noted(tmp_path)[0])
-    assert two.most == 3
+    assert two.samples == 3

@@ -11,7 +11,7 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d
 
 from ssbench.errors import DataError
-from ssbench.nets.detector import detect, faster_rcnn
+from ssbench.plugins.wpl_detector import detect, faster_rcnn
 
 
 @pytest.fixture(scope="module")

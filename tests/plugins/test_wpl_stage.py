@@ -1,4 +1,4 @@
-"""The detector's stage: learns, goes on where it was cut off, takes no file for another's, says what is wrong."""
+"""The detector's stage: it learns, continues after a stop or kill, and takes no file of another run for its own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from ssbench.errors import DataError, RunsFailed, Stopped
-from ssbench.nets.detector import faster_rcnn
-from ssbench.plugins import wpl_detector as detecting
-from ssbench.plugins.wpl_detector import Course, Stage
+from ssbench.plugins import wpl_detector
+from ssbench.plugins.wpl_detector import DetectorSchedule, DetectorStage, faster_rcnn
 
 IDS, CLASSES = ("u0", "u1", "u2"), (3, 7)
-COURSE = Course(6, 1e-3, 5e-4, 0)
+SCHEDULE = DetectorSchedule(6, 1e-3, 5e-4, 0)
 
 
 def scene(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,16 +53,18 @@ class Watch:
             yield item
 
 
-def stage(folder: Path, watch: Watch | None = None, made_from: str = "this") -> Stage:
-    return Stage(folder, made_from, torch.device("cpu"), watch or Watch())
+def stage(folder: Path, watch: Watch | None = None, made_from: str = "this") -> DetectorStage:
+    return DetectorStage(folder, made_from, torch.device("cpu"), watch or Watch())
 
 
-def whole(folder: Path, watch: Watch | None = None, made_from: str = "this", course: Course = COURSE) -> bytes:
+def whole(
+    folder: Path, watch: Watch | None = None, made_from: str = "this", schedule: DetectorSchedule = SCHEDULE
+) -> bytes:
     """The stage from nothing or from what is there; the bytes of what was found."""
     torch.manual_seed(3)
     model, one = faster_rcnn("small", 2, "random"), stage(folder, watch, made_from)
-    one.train(model, examples, course)
-    one.survey(model, IDS, image, CLASSES)
+    one.train(model, examples, schedule)
+    one.finish(one.survey(model, IDS, image, CLASSES), {"right": 1})
     return (folder / "boxes.json").read_bytes()
 
 
@@ -74,21 +75,21 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    whole(tmp_path, course=Course(40, 2e-3, 0.0, 0))
-    found = stage(tmp_path).wait()
+    whole(tmp_path, schedule=DetectorSchedule(40, 2e-3, 0.0, 0))
+    found = stage(tmp_path).wait_for_boxes()
     for id in IDS:
-        best = {row[4]: row for row in reversed(found[id]["rows"])}
+        best = {row[4]: row for row in reversed(found[id].rows)}
         truth = scene(1000 + IDS.index(id))[1].tolist()
         for c, edges in zip(CLASSES, truth, strict=True):
             assert best[c][:4] == pytest.approx(edges, abs=8)
-        assert found[id]["size"] == [64, 64]
+        assert found[id].size == (64, 64)
 
 
 @pytest.mark.parametrize(("label", "after"), [("detector", 0), ("detector", 4), ("boxes", 0), ("boxes", 2)])
 def test_stopped_and_started_again(label: str, after: int, alone: bytes, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         whole(tmp_path, Watch(label, after))
-    assert stage(tmp_path).found() is None
+    assert stage(tmp_path).boxes() is None
     again = Watch()
     assert whole(tmp_path, again) == alone
     assert again.seen.count(label) == (6 if label == "detector" else 3) - after
@@ -98,7 +99,7 @@ def test_stopped_and_started_again(label: str, after: int, alone: bytes, tmp_pat
 def test_killed_after_a_write(
     label: str, after: int, alone: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detecting, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(wpl_detector, "SAVE_EVERY", -1.0)
     with pytest.raises(KeyboardInterrupt):
         whole(tmp_path, Watch(label, after, KeyboardInterrupt))
     again = Watch()
@@ -111,14 +112,14 @@ def test_the_global_generator_is_left_alone(tmp_path: Path) -> None:
     model = faster_rcnn("small", 2, "random")
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    stage(tmp_path).train(model, examples, COURSE)
+    stage(tmp_path).train(model, examples, SCHEDULE)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_files_of_another_run_are_not_taken(alone: bytes, tmp_path: Path) -> None:
     whole(tmp_path, made_from="another")
     watch = Watch()
-    assert stage(tmp_path).found() is None
+    assert stage(tmp_path).boxes() is None
     assert json.loads(whole(tmp_path, watch))["images"] == json.loads(alone)["images"]
     assert watch.seen.count("detector") == 6
 
@@ -137,7 +138,7 @@ def test_steps_without_a_box_change_nothing(tmp_path: Path) -> None:
     torch.manual_seed(3)
     model = faster_rcnn("small", 2, "random")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    stage(tmp_path).train(model, lambda _: [], COURSE)
+    stage(tmp_path).train(model, lambda _: [], SCHEDULE)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -146,5 +147,5 @@ def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
     model = faster_rcnn("small", 2, "random")
     next(iter(model.roi_heads.box_predictor.parameters())).data.fill_(torch.nan)
     with pytest.raises(RunsFailed, match="loss of step 0 is not finite"):
-        stage(tmp_path).train(model, examples, COURSE)
+        stage(tmp_path).train(model, examples, SCHEDULE)
     assert not (tmp_path / "detector.pt").exists()

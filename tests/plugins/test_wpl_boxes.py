@@ -1,4 +1,4 @@
-"""Boxes as layers of bits: they stay with the pixels they cover through every view and mix (specs: wpl 2, 13)."""
+"""Boxes as layers of bits: they stay with the pixels they cover through every view and mix (card: wpl 2)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssbench.data.boxmaps import BoxMaps, agreed, layers
 from ssbench.errors import DataError
 from ssbench.ops.pseudo import Pseudo
+from ssbench.plugins.wpl_boxes import BoxMaps, ImageBoxes, in_own_box, layer_names
 from ssbench.views.geometry import Crop, Flip, Resize, move_boxes, rasterise
 from ssbench.views.pipelines import read_views, weaken
 from ssbench.views.sample import Draw, Sample
@@ -27,8 +27,9 @@ OWN: dict[str, dict[str, Any]] = {"cps": {"scales": [0.75, 1.0, 1.5]}, "acdc": {
 CLASSES = (1, 2, 4, 5, 6, 7, 8, 9, 10, 11)  # two layers
 
 
-def maps_of(size: tuple[int, int], rows: list[list[float]], score: float = 0.0) -> BoxMaps:
-    return BoxMaps({"a": {"size": list(size), "rows": rows}}, CLASSES, score)
+def maps_of(size: tuple[int, int], rows: list[list[float]], score: float = 0.0, **settings: Any) -> BoxMaps:
+    boxes = ImageBoxes.model_validate({"size": size, "rows": rows})
+    return BoxMaps({"a": boxes}, settings.pop("classes", CLASSES), score, **settings)
 
 
 def bits(maps: dict[str, Image.Image], c: int) -> NDArray[np.bool_]:
@@ -38,7 +39,7 @@ def bits(maps: dict[str, Image.Image], c: int) -> NDArray[np.bool_]:
 
 def test_each_class_has_its_bit_and_boxes_may_lie_on_each_other() -> None:
     maps = maps_of((6, 4), [[0, 0, 3, 2, 1, 0.9], [2, 1, 6, 4, 11, 0.9], [4, 0, 5, 1, 1, 0.9]])("a")
-    assert sorted(maps) == layers(CLASSES) == ["boxes0", "boxes1"]
+    assert sorted(maps) == layer_names(CLASSES) == ["boxes0", "boxes1"]
     assert bits(maps, 1).astype(int).tolist() == [[1, 1, 1, 0, 1, 0], [1, 1, 1, 0, 0, 0], [0] * 6, [0] * 6]
     assert bits(maps, 11)[1:, 2:].all()
     assert bits(maps, 11).sum() == 12
@@ -48,6 +49,29 @@ def test_each_class_has_its_bit_and_boxes_may_lie_on_each_other() -> None:
 def test_boxes_below_the_score_count_for_nothing() -> None:
     rows = [[0, 0, 2, 2, 1, 0.85], [2, 0, 4, 2, 1, 0.8499]]
     assert bits(maps_of((4, 2), rows, 0.85)("a"), 1).astype(int).tolist() == [[1, 1, 0, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("box", "centres", "inclusive"),
+    [
+        ((1.0, 0.0, 3.0, 1.0), (2, 1), (3, 2)),
+        ((1.4, 0.4, 2.4, 1.4), (1, 1), (2, 2)),
+        ((0.6, 0.0, 1.4, 0.9), (0, 0), (2, 1)),
+        ((3.0, 2.0, 5.0, 4.0), (2, 2), (2, 2)),
+    ],
+)
+def test_which_pixels_a_box_covers(box: Any, centres: tuple[int, int], inclusive: tuple[int, int]) -> None:
+    """Width and height in pixels, by centres and as the release counts: whole corners, both of them in the box."""
+    for edges, (wide, high) in (("centres", centres), ("inclusive", inclusive)):
+        covered = bits(maps_of((5, 4), [[*box, 1, 0.9]], edges=edges)("a"), 1)
+        assert (covered.any(0).sum(), covered.any(1).sum()) == ((wide, high) if wide * high else (0, 0)), edges
+        naive = np.zeros((4, 5), np.bool_)
+        for y in range(4):
+            for x in range(5):
+                x0, y0, x1, y1 = box
+                inside = x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1
+                naive[y, x] = inside if edges == "centres" else int(x0) <= x <= int(x1) and int(y0) <= y <= int(y1)
+        assert np.array_equal(covered, naive), edges
 
 
 def test_an_image_without_boxes_and_one_nobody_looked_at() -> None:
@@ -64,8 +88,9 @@ def test_they_reach_loader_workers() -> None:
 
 def test_agreement_of_the_worked_example() -> None:
     label = torch.tensor([[[0, 1, 1], [0, 1, 2], [2, 2, 2]]])
-    maps = BoxMaps({"a": {"size": [3, 3], "rows": [[1, 0, 3, 2, 1, 1.0], [0, 1, 2, 3, 2, 1.0]]}}, (1, 2), 0.5)("a")
-    found = agreed({name: layer(m)[None] for name, m in maps.items()}, label, (1, 2))
+    rows = [[1.0, 0, 3, 2, 1, 1], [0.0, 1, 2, 3, 2, 1]]
+    maps = maps_of((3, 3), rows, 0.5, classes=(1, 2))("a")
+    found = in_own_box({name: layer(m)[None] for name, m in maps.items()}, label, (1, 2))
     assert found[0].int().tolist() == [[0, 1, 1], [0, 1, 0], [1, 1, 0]]
     conf = torch.tensor([[[0.99, 0.97, 0.96], [0.99, 0.80, 0.99], [0.95, 0.99, 0.94]]])
     assert (found & (conf >= 0.95))[0].int().tolist() == [[0, 1, 1], [0, 0, 0], [1, 1, 0]]
@@ -127,10 +152,10 @@ def test_agreement_is_mixed_like_labels(side: int, seed: int) -> None:
     region, two = torch.rand(1, side, side, generator=g) < 0.5, []
     for k in range(2):
         view, _ = journey("unimatch", side, (50, 40), seed + k)
-        carry = {name: layer(view.maps[name])[None] for name in layers(CLASSES)}
+        carry = {name: layer(view.maps[name])[None] for name in layer_names(CLASSES)}
         label = torch.randint(12, (1, side, side), generator=g)
         conf = torch.rand(1, side, side, generator=g)
         two.append(Pseudo(label, conf, conf > 0.5, conf > 0.1).with_carry(**carry))
     both = two[0].pasted(two[1], region)
-    apart = [agreed(p.carry, p.label, CLASSES) for p in two]
-    assert torch.equal(agreed(both.carry, both.label, CLASSES), torch.where(region, apart[1], apart[0]))
+    apart = [in_own_box(p.carry, p.label, CLASSES) for p in two]
+    assert torch.equal(in_own_box(both.carry, both.label, CLASSES), torch.where(region, apart[1], apart[0]))

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssbench.data.detection import Augment, Examples, rgb, tensor
 from ssbench.ops.components import component_boxes
+from ssbench.plugins.wpl_boxes import DetectorAugment, DetectorExamples, rgb, tensor
 
-PLAIN = Augment(None, None, 0.0, 0.0)
+PLAIN = DetectorAugment(None, None, 0.0, 0.0)
 
 
 def scene(id: str) -> np.ndarray:
@@ -29,9 +29,11 @@ def picture(id: str) -> Image.Image:
     return Image.fromarray(np.stack([255 * (mask == 3), 255 * (mask == 5), 0 * mask], -1).astype(np.uint8))
 
 
-def examples(augment: Augment, ids: tuple[str, ...] = ("a", "b", "c"), batch: int = 2, seed: int = 0) -> Examples:
+def examples(
+    augment: DetectorAugment, ids: tuple[str, ...] = ("a", "b", "c"), batch: int = 2, seed: int = 0
+) -> DetectorExamples:
     boxes = {id: component_boxes(scene(id), (3, 5)) for id in ids}
-    return Examples(ids, boxes, (3, 5), picture, augment, batch, seed)
+    return DetectorExamples(ids, boxes, (3, 5), picture, augment, batch, seed)
 
 
 def test_plain_views_are_the_images_with_their_boxes() -> None:
@@ -55,7 +57,7 @@ def test_every_turn_shows_every_image_once_in_an_order_of_its_own() -> None:
 @given(step=st.integers(0, 500), crop=st.one_of(st.none(), st.integers(10, 70)), resize=st.booleans())
 def test_boxes_follow_crops_flips_and_resizes(step: int, crop: int | None, resize: bool) -> None:
     """Inside a box there is its colour, outside all boxes none, but for a pixel of a resized border."""
-    for x, boxes, labels in examples(Augment((80, 120) if resize else None, crop, 0.5, 0.0))(step):
+    for x, boxes, labels in examples(DetectorAugment((80, 120) if resize else None, crop, 0.5, 0.0))(step):
         assert x.shape[1:] == (min(crop or 999, 80 if resize else 40), min(crop or 999, 120 if resize else 60))
         for channel in (0, 1):
             covered, core = torch.zeros(x.shape[1:], dtype=torch.bool), torch.zeros(x.shape[1:], dtype=torch.bool)
@@ -68,13 +70,13 @@ def test_boxes_follow_crops_flips_and_resizes(step: int, crop: int | None, resiz
 
 
 def test_a_view_that_shows_no_box_is_left_out() -> None:
-    made = [len(examples(Augment(None, 10, 0.5, 0.0), batch=4)(step)) for step in range(20)]
+    made = [len(examples(DetectorAugment(None, 10, 0.5, 0.0), batch=4)(step)) for step in range(20)]
     assert min(made) < 4
     assert sum(made) > 0
 
 
 def test_draws_are_keyed() -> None:
-    augment = Augment(None, 30, 0.5, 1.0)
+    augment = DetectorAugment(None, 30, 0.5, 1.0)
     first, again, other = (examples(augment, seed=s)(5) for s in (0, 0, 1))
     assert all(torch.equal(a, b) for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True))
     assert not torch.equal(first[0][0], other[0][0])

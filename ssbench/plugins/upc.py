@@ -1,19 +1,20 @@
 """UPC: the patches a teacher is least sure of are replaced by labelled ones, ground truth and all.
 
 Paper: "Uncertainty-aware Patch CutMix" ("Locating Noise is Halfway Denoising for Semi-Supervised Segmentation", ICCV
-2023), Secs. 3.2-3.3. No code by the authors was found; there is one variant. Rivals of its Table 5 are `mixer` values.
-Readings that are ours (specs: upc 3): partners are drawn from the current labelled batch, one a copy and an image (A1);
-always applied (A3); the host's own mixing is replaced, not stacked (A4); pasted pixels pass every rule (A5); with
-`ras: all` the loss is the mean over the copies (A6); padding has entropy 0 (A7); a patch's uncertainty is a sum (A8).
+2023), Secs. 3.1-3.2. The authors released no code that we could find; there is one variant. The rivals of its Table 5
+are values of `mixer`.
+Readings that are ours (card: upc 2): partners are drawn from the current labelled batch, one for each copy and image;
+the operation is always applied; it replaces the host's own mixing; pasted pixels pass every rule of the host; with
+`ras: all` the loss is the mean over the copies; padding has entropy 0.
 Not here: the image-level labels of Table 4, whose pool (all of VOC labelled, COCO unlabelled) no published list covers.
-Departure: hosts that colour their strong view paste the weakly augmented labelled patch into it (A2 would colour the
-mixed image); hosts without colour (CPS, U2PL, CutMix-Seg) and ST++, which mixes before colouring, follow A2 exactly.
+Departure: hosts that colour their strong view paste the weakly augmented labelled patch into it, where our reading of
+the paper would colour the mixed image. Hosts without colour (CPS, U2PL, CutMix-Seg) and ST++, which mixes before
+colouring, follow the reading.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -25,13 +26,11 @@ from ssbench.ops import confidence, patch_grid
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import MixedView, Plugin, PluginConfig
-
-Count = Annotated[int, Field(ge=1)]
+from ssbench.plugins.base import Count, MixedView, Plugin, PluginConfig
 
 
 class UPC(Plugin):
-    """y_mix = y_l inside the k most uncertain patches, the pseudo-label elsewhere (Eqs. 3-7)."""
+    """x and y of the labelled image inside the k most uncertain patches, of the unlabelled one elsewhere (Eqs. 3-7)."""
 
     zero: ClassVar = {"mixer": "host"}
 
@@ -41,10 +40,10 @@ class UPC(Plugin):
         name: Literal["upc"] = "upc"
         mixer: Literal["upc", "cutmix", "copy_paste", "random_erasing", "none", "host"] = "upc"  # Table 5
         grid: Count = 4  # Sec. 4.1, N
-        k: Count = 5  # Sec. 4.1, with ras off
-        ras: Literal["all", "sample", "off"] = "all"  # Sec. 3.3
-        ras_k: Annotated[tuple[Count, ...], Field(min_length=1)] = (2, 3, 5)  # Sec. 3.3
-        guidance: Literal["entropy", "random", "oracle"] = "entropy"  # Table 7
+        k: Count = 5  # Sec. 4.3, with ras off
+        ras: Literal["all", "sample", "off"] = "all"  # Sec. 3.2.3, Eq. 7
+        ras_k: Annotated[tuple[Count, ...], Field(min_length=1)] = (2, 3, 5)  # Sec. 4.1
+        guidance: Literal["entropy", "random", "oracle"] = "entropy"  # Eq. 1; Table 7
 
         @field_validator("ras", mode="before")
         @classmethod
@@ -54,8 +53,14 @@ class UPC(Plugin):
 
         @model_validator(mode="after")
         def _fits(self) -> UPC.Config:
-            if (most := max(self.copies)) > self.grid**2:
-                raise ValueError(f"{most} patches of a grid of {self.grid} x {self.grid}")
+            if self.mixer != "upc":
+                self._refuse_unread(f"mixer: {self.mixer}", "grid", "k", "ras", "ras_k", "guidance")
+            elif self.ras == "off":
+                self._refuse_unread("ras: off", "ras_k")
+            else:
+                self._refuse_unread(f"ras: {self.ras}", "k")
+            if (largest := max(self.copies)) > self.grid**2:
+                raise ValueError(f"{largest} patches of a grid of {self.grid} x {self.grid}")
             return self
 
         @property
@@ -66,7 +71,7 @@ class UPC(Plugin):
     def mix(
         self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
     ) -> Sequence[MixedView]:
-        """One mixed batch a k, instead of the host's."""
+        """One mixed view for each k, instead of the host's (Eqs. 6, 7)."""
         here = batch.unlabeled
         assert here is not None  # noqa: S101  hosts that mix have unlabelled images
         if self.cfg.mixer == "host":
@@ -79,45 +84,45 @@ class UPC(Plugin):
         return [self._pasted(batch, weak, region, copy, t) for copy, region in enumerate(regions)]
 
     def _regions(self, batch: Batch, weak: Pseudo, t: Progress) -> list[Tensor]:
-        """B H W bool per copy: where the labelled image goes; copy-paste asks for the donor's classes instead."""
+        """For each copy B H W bool: where the labelled image goes (M_k of Eq. 4; another region for its rivals)."""
         if self.cfg.mixer == "cutmix":
             return [_rectangles(weak.label, _beta_areas(len(weak.label), t), t)]
         if self.cfg.mixer == "copy_paste":
             return [_foreground(batch.labeled.y[_donors(batch, len(weak.label), 0, t)], self.classes, t)]
         order, (height, width) = self._order(batch, weak, t), weak.label.shape[-2:]
-        masks = [patch_grid.patch_mask(order, k, height, width, self.cfg.grid) for k in self.cfg.copies]
+        masks = [patch_grid.patch_mask(order, k, height, width, self.cfg.grid) for k in self.cfg.copies]  # Eq. 4
         if self.cfg.ras != "sample":
             return masks
         pick = torch.randint(len(masks), (len(order), 1, 1), generator=t.generator("upc k"), device=order.device)
         return [torch.stack(masks).gather(0, pick.expand(-1, height, width)[None])[0]]
 
     def _order(self, batch: Batch, weak: Pseudo, t: Progress) -> Tensor:
-        """B N^2: patches from the one to be replaced first."""
+        """B N^2 int64: the patches of each image, the first to be replaced first."""
         n, device = self.cfg.grid**2, weak.label.device
         if self.cfg.guidance == "random":
-            return patch_grid.rank_patches(
-                torch.rand(len(weak.label), n, generator=t.generator("upc patches"), device=device)
-            )
+            drawn = torch.rand(len(weak.label), n, generator=t.generator("upc patches"), device=device)
+            return patch_grid.rank_patches(drawn)
         if self.cfg.guidance == "oracle":
             assert batch.unlabeled is not None  # noqa: S101  checked in `mix`
             truth = torch.where(weak.valid, batch.unlabeled.truth, 255)
             iou, wrong = patch_grid.patch_agreement(weak.label, truth, self.classes, self.cfg.grid)
-            return patch_grid.rank_patches(
-                -iou + wrong / (1e3 * weak.label[0].numel())
-            )  # ties: more wrong pixels first
-        unsure = weak.carry["entropy"] if weak.probs is None else confidence.entropy(weak.probs)
-        return patch_grid.rank_patches(patch_grid.patch_sums(unsure * weak.valid, self.cfg.grid))
+            ties = wrong / (1e3 * weak.label[0].numel())  # of patches of one IoU those with more wrong pixels first
+            return patch_grid.rank_patches(-iou + ties)
+        unsure = weak.carry["entropy"] if weak.probs is None else confidence.entropy(weak.probs)  # Eq. 1, B H W
+        return patch_grid.rank_patches(patch_grid.patch_sums(unsure * weak.valid, self.cfg.grid))  # Eq. 3
 
     def _pasted(self, batch: Batch, weak: Pseudo, region: Tensor, copy: int, t: Progress) -> MixedView:
+        """Eqs. 5 and 6: labelled images and labels inside `region` (B H W bool), the unlabelled ones elsewhere."""
         here = batch.unlabeled
         assert here is not None  # noqa: S101  checked in `mix`
         donors = _donors(batch, len(weak.label), copy, t)
         x, y = batch.labeled.x[donors], batch.labeled.y[donors]
         known = y != 255
-        given = Pseudo(y.where(known, torch.zeros_like(y)), torch.ones_like(weak.conf), known, known, trusted=known)
-        kept = Pseudo(weak.label, weak.conf, weak.keep, weak.valid, carry=weak.carry)
         blank = {name: torch.full_like(value, 255 if name == "truth" else 0) for name, value in weak.carry.items()}
-        given = replace(given, carry=blank)
+        given = Pseudo(
+            y.where(known, torch.zeros_like(y)), torch.ones_like(weak.conf), known, known, trusted=known, carry=blank
+        )
+        kept = Pseudo(weak.label, weak.conf, weak.keep, weak.valid, carry=weak.carry)
         return MixedView(paste(_strong(here), x, region), kept.pasted(given, region), paste(here.weak, x, region))
 
     def _erased(self, here: Unlabeled, weak: Pseudo, t: Progress) -> MixedView:
@@ -134,6 +139,7 @@ class UPC(Plugin):
 
 
 def _strong(here: Unlabeled) -> Tensor:
+    """B 3 H W: the first strong view, or the weak one of a host without colours."""
     return here.strong[0] if here.strong else here.weak
 
 

@@ -150,10 +150,22 @@ def test_off_may_be_written_bare(given: object, meant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"grid": 2}, {"grid": 3, "ras": "off", "k": 10}, {"k": 0}, {"ras_k": ()}, {"grid": 0}, {"ras": "yes"}]
+    ("settings", "message"),
+    [
+        ({"grid": 2}, "5 patches of a grid of 2 x 2"),
+        ({"grid": 3, "ras": "off", "k": 10}, "10 patches of a grid of 3 x 3"),
+        ({"ras": "off", "k": 0}, "greater than or equal to 1"),
+        ({"ras_k": ()}, "at least 1 item"),
+        ({"grid": 0}, "greater than or equal to 1"),
+        ({"ras": "yes"}, "'all', 'sample' or 'off'"),
+        ({"grid": 4.0}, "valid integer"),
+        ({"k": 3}, "k: 3 is never read with ras: all"),
+        ({"ras": "off", "ras_k": (2,)}, "ras_k: .* is never read with ras: off"),
+        ({"mixer": "cutmix", "guidance": "random"}, "guidance: random is never read with mixer: cutmix"),
+    ],
 )
-def test_more_patches_than_there_are_and_none_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"patches of a grid|greater than|at least 1 item|'all', 'sample' or 'off'"):
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         UPC.Config(**settings)
 
 

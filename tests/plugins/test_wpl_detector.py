@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from builders import CLASSES, plugin, prepared
+from running import start
 
 from ssbench.errors import RecipeError
 from ssbench.ops.components import component_boxes, right
@@ -91,6 +97,68 @@ def test_two_folders_hold_the_same(tmp_path: Path) -> None:
     for run in runs:
         small().prepare(run)
     assert boxes(runs[0]) == boxes(runs[1])
+
+
+def die_at_write(folder: Path, number: int) -> None:
+    """Prepare in `folder`, and be killed when the `number`-th file is about to get its name."""
+    written = []
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and folder in Path(str(arguments[1])).parents:
+            written.append(arguments)
+            if len(written) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    sys.addaudithook(watch)
+    small().prepare(prepared(folder, 48))
+
+
+FILES = ("detector.pt", "boxes.json", "accuracy.json")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_killed_at_any_write_it_ends_with_the_same_files(number: int, tmp_path: Path) -> None:
+    """Training, boxes, their accuracy, and the mark that all is there; the mark comes last."""
+    whole, _ = noted(tmp_path / "whole")
+    small().prepare(whole)
+    process = start(die_at_write, tmp_path / "killed", number)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    run, labels = noted(tmp_path / "killed")
+    small().prepare(run)
+    assert labels[-1] == "boxes against hidden labels"  # the stage was not done
+    for name in FILES[1:]:
+        assert (run.folder / "detector" / name).read_bytes() == (whole.folder / "detector" / name).read_bytes(), name
+    small().prepare(noted(tmp_path / "killed")[0])
+    assert {f.name for f in (run.folder / "detector").iterdir() if not f.name.startswith(".")} == set(FILES)
+
+
+def test_boxes_without_their_accuracy_are_not_done(tmp_path: Path) -> None:
+    """As a kill between the two left them before they had an order: counted again, with no step of training."""
+    first, _ = noted(tmp_path)
+    small().prepare(first)
+    accuracy, before = tmp_path / "detector" / "accuracy.json", boxes(first)
+    told = accuracy.read_bytes()
+    accuracy.unlink()
+    run, labels = noted(tmp_path)
+    small().prepare(run)
+    assert labels == ["boxes of labels", "boxes", "boxes against hidden labels"]
+    assert (accuracy.read_bytes(), boxes(run)) == (told, before)
+
+
+@pytest.mark.parametrize("rows", ['"many"', "[[0, 0, 5]]", "[[0, 0, 5, 5, 1, NaN]]", "[[0, 0, 5, 5, -1, 0.9]]"])
+def test_damaged_boxes_are_sought_again(rows: str, tmp_path: Path) -> None:
+    first, _ = noted(tmp_path)
+    small().prepare(first)
+    before = boxes(first)
+    file = tmp_path / "detector" / "boxes.json"
+    file.write_text(re.sub(r'"rows":\[\[.*?\]\]', f'"rows":{rows}', before.decode(), count=1))
+    run, labels = noted(tmp_path)
+    small().prepare(run)
+    assert "boxes" in labels
+    assert "detector" not in labels
+    assert boxes(run) == before
 
 
 def test_accuracy_is_counted_against_the_hidden_labels(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Paper: "Uncertainty-aware Patch CutMix" ("Locating Noise is Halfway Denoising for Semi-Supervised Segmentation", ICCV
 2023), Secs. 3.1-3.2. The authors released no code that we could find; there is one variant. The rivals of its Table 5
 are values of `mixer`.
-Readings that are ours (card: upc 2): partners are drawn from the current labelled batch, one for each copy and image;
+Readings that are ours (card: upc 3): partners are drawn from the current labelled batch, one for each copy and image;
 the operation is always applied; it replaces the host's own mixing; pasted pixels pass every rule of the host; with
 `ras: all` the loss is the mean over the copies; padding has entropy 0.
 Not here: the image-level labels of Table 4, whose pool (all of VOC labelled, COCO unlabelled) no published list covers.

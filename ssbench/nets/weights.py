@@ -26,6 +26,7 @@ same structure. tv_in1k: torchvision's first weights (ST++).
 """
 XCEPTION_FILE = "1_j_mE07tiV24xXOJw4XDze0-a0NAhNVi"  # Google Drive id in UniMatch's README
 
+OTHER_FILE = "give a file that the baseline's authors released, or one that `ssbench run` wrote"
 ENTRIES = ("teacher_state", "model_state", "model", "state_dict")
 """Where released files hold the state. The teacher comes first: U2PL and AugSeg report its scores."""
 RENAMES = {
@@ -97,9 +98,8 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
         score = next((float(content[k]) for k in ("previous_best", "best_miou") if k in content), None)
         epoch = int(content["epoch"]) if "epoch" in content else None
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"epoch or score of the weights file is no number ({error})", str(path), "another file"
-        ) from None
+        what = f"epoch or score of the weights file is no number ({error})"
+        raise DataError(what, str(path), OTHER_FILE) from None
     return {"path": str(path), "entry": entry, "naming": naming, "epoch": epoch, "score": score}
 
 
@@ -135,7 +135,7 @@ def _read(path: Path) -> dict[str, Any]:
         what = f"cannot read weights as plain data ({type(error).__name__}: {_first_line(error)})"
         raise DataError(what, str(path), fix) from error
     if not isinstance(content, dict):
-        raise DataError(f"weights file holds a {type(content).__name__}, not a dictionary", str(path))
+        raise DataError(f"weights file holds a {type(content).__name__}, not a dictionary", str(path), OTHER_FILE)
     return content
 
 
@@ -156,12 +156,12 @@ def _unwrap(content: dict[str, Any], entry: str | None, path: Path) -> tuple[str
     """The entry taken and its state, without the "module." of distributed wrappers."""
     entries = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
     if entry is not None and entry not in entries:
-        raise DataError(f"checkpoint has no entry '{entry}' (it has: {entries or 'none'})", str(path))
+        raise DataError(f"checkpoint has no entry '{entry}' (it has: {entries or 'none'})", str(path), OTHER_FILE)
     entry = entry or next(iter(entries), None)
     state = content if entry is None else content[entry]
     wrong = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if wrong or not state:
-        raise DataError(f"weights file has no state we know ({', '.join(wrong[:6]) or 'empty'})", str(path))
+        raise DataError(f"weights file has no state we know ({', '.join(wrong[:6]) or 'empty'})", str(path), OTHER_FILE)
     return entry, {name.removeprefix("module."): value for name, value in state.items()}
 
 

@@ -181,6 +181,13 @@ def test_a_file_without_a_state_is_refused(make, tmp_path, content):
         load_checkpoint(make(), tmp_path / "net.pth")
 
 
+@pytest.mark.parametrize("fact", [{"epoch": "last"}, {"epoch": [3]}, {"previous_best": {}}, {"best_miou": "80 %"}])
+def test_facts_of_the_wrong_type_are_refused(make, tmp_path, fact):
+    torch.save({"model": make().state_dict(), **fact}, tmp_path / "net.pth")
+    with pytest.raises(DataError, match="epoch or score of the weights file is no number"):
+        load_checkpoint(make(), tmp_path / "net.pth")
+
+
 def test_an_encoder_file_is_read_and_its_classifier_left_out(make, tmp_path):
     source = make(seed=1)
     state = {k: v for k, v in source.backbone.state_dict().items() if not k.endswith("num_batches_tracked")}

@@ -98,7 +98,7 @@ class DatasetDisk:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """Runs in the order to do them: those that are there first, those not chosen last. not_yet: as in `TargetRuns`.
 
     free: bytes where runs are kept. closes: cells and gains. needed: the hours that a first run takes, where the budget
@@ -165,7 +165,7 @@ class Plan:
         }
 
 
-def make_plan(request: PlanRequest, places: Places) -> Plan:
+def make_plan(request: PlanRequest, places: Places) -> RunPlan:
     """The runs behind tables and recipes, each once, chosen and in order. Needs no prepared data.
 
     Raises:
@@ -179,10 +179,10 @@ def make_plan(request: PlanRequest, places: Places) -> Plan:
     folder = places.runs
     while not folder.is_dir():
         folder = folder.absolute().parent
-    return decide(Plan(request, runs, dict(targets.not_yet), datasets, shutil.disk_usage(folder).free))
+    return decide(RunPlan(request, runs, dict(targets.not_yet), datasets, shutil.disk_usage(folder).free))
 
 
-def decide(plan: Plan) -> Plan:
+def decide(plan: RunPlan) -> RunPlan:
     """The plan with its runs chosen and in order, by the rule of `choose`."""
     options = [Option(run.id, run.seed, run.hours, run.closes, run.state in THERE) for run in plan.runs]
     known_ids = {run.id for run in plan.runs}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ssbench.errors import RecipeError, UsageError
 from ssbench.files import read_model
 from ssbench.jobs.job import Job, Places
-from ssbench.jobs.plan import THERE, DatasetDisk, Plan, PlannedRun, split_size
+from ssbench.jobs.plan import THERE, DatasetDisk, PlannedRun, RunPlan, split_size
 from ssbench.jobs.targets import target_jobs
 from ssbench.recipe.recipe import Division, load
 
@@ -79,7 +79,7 @@ def planned_jobs(path: Path, places: Places) -> list[Job]:
     return jobs
 
 
-def rows(plan: Plan) -> list[tuple[str, ...]]:
+def rows(plan: RunPlan) -> list[tuple[str, ...]]:
     """A row (`COLUMNS`) for each recipe and split, in the plan's order, over its seeds."""
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in plan.runs:
@@ -101,7 +101,7 @@ def _row(runs: Sequence[PlannedRun]) -> tuple[str, ...]:
     )
 
 
-def summary(plan: Plan) -> Iterator[str]:
+def summary(plan: RunPlan) -> Iterator[str]:
     """The totals, a line each."""
     request, states = plan.request, Counter(run.state for run in plan.runs)
     counted = ", ".join(f"{states[state]} {state}" for state in ("done", "running", "partial", "failed", "missing"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ssbench.jobs.choose import Option, choose, closed, hours_side_by_side, shortest_unit
 from ssbench.jobs.cost import Cost, Device, Speed, SpeedKind, Work, cost, speed_kind, stored_speeds
-from ssbench.jobs.plan import DatasetDisk, Plan, PlannedRun, PlanRequest, decide
+from ssbench.jobs.plan import DatasetDisk, PlannedRun, PlanRequest, RunPlan, decide
 from ssbench.jobs.plan_file import rows, summary
 from ssbench.results.store import ResultStore
 
@@ -161,9 +161,9 @@ def planned(id: str, state: Any = "missing", hours: float | None = 1.0, **fields
     return PlannedRun(id=id, state=state, hours=left, basis="measured on A100", **{**facts, **fields})
 
 
-def plan(*runs: PlannedRun, gpus: int = 1, budget: float | None = None) -> Plan:
+def plan(*runs: PlannedRun, gpus: int = 1, budget: float | None = None) -> RunPlan:
     request = PlanRequest(("t",), gpus=gpus, budget=budget)
-    return decide(Plan(request, list(runs), {"t": 2}, [DatasetDisk("voc", False, 2**31)], free=2**34))
+    return decide(RunPlan(request, list(runs), {"t": 2}, [DatasetDisk("voc", False, 2**31)], free=2**34))
 
 
 def test_a_plan_adds_up() -> None:
@@ -181,7 +181,7 @@ def test_a_plan_adds_up() -> None:
     assert "2 cells have no recipe yet: t" in text
     assert "4.0 GiB of checkpoints, 16 GiB free\n" in text
     assert "4.0 GiB of checkpoints, 3 GiB free (too little)" in list(
-        summary(Plan(**{**vars(result), "free": 3 * 2**30}))
+        summary(RunPlan(**{**vars(result), "free": 3 * 2**30}))
     )
     assert "voc: not prepared (2.0 GiB of archives, twice with its files): ssbench prepare voc" in text
     assert rows(result)[1] == ("p/d", "voc/classic/1_16", "0", "1 partial", "0.50", "measured on A100", "1")

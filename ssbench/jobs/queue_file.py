@@ -28,7 +28,10 @@ FOLDER = "queues"
 MAX_BYTES = 64_000_000
 """A million jobs take less."""
 POLL_LOCKS = 1.0
-"""Seconds between two looks at the locks of other processes' runs, when nothing else is to do."""
+"""Seconds between two looks at the locks of other processes' runs, when nothing else is to do.
+
+A look opens one file a run, a round trip each on a network file system; runs last minutes to days.
+"""
 
 Entries = Sequence[Mapping[str, Any]]
 RelativeFolder = Annotated[str, StringConstraints(pattern=r"^[^/\x00]{1,255}(/[^/\x00]{1,255})*$", max_length=2000)]

@@ -229,7 +229,10 @@ def _progress_shown(spec: RunSpec, team: Team, bars: Bars) -> Iterator[ProgressF
 
 @contextmanager
 def _folder_locked(folder: Path, team: Team) -> Iterator[None]:
-    """Hold the lock of the run's folder. The leader takes it for its team; the system gives it up when that ends."""
+    """Hold the lock of the run's folder: two processes in it would overwrite each other's checkpoints.
+
+    The leader takes it for its team; the system gives it up when that process ends, however it ends.
+    """
     with open_lock(folder / LOCK) if team.leads else nullcontext() as file:
         holder = take_lock(file) if file else None
         if team.any(holder is not None):

@@ -128,3 +128,31 @@ def test_more_files_than_are_hashed_at_once(tmp_path):
     write_ledger(tmp_path, "toy", {}, {})
     assert len(book(tmp_path).files) == 1100
     assert compare(tmp_path, book(tmp_path)) == []
+
+
+OLD = """{
+ "schema": 1,
+ "dataset": "acdc",
+ "tool": "ssbench 0.1.0",
+ "settings": {
+  "form": "png",
+  "intensity": "as in the PNG files; 8 bit"
+ },
+ "counts": {
+  "train": 1312,
+  "val": 210
+ },
+ "files": {
+  "labels/patient001_frame01_slice_1.png": [134, "7bb0d1a7b072f7b76b819e5540fab9cedb7c63343b55f62c9490bb594911d028"],
+  "volumes.csv": [330, "7a123288b7d9fe0859403bedbfdea5e874c5689addbab5386b8d8307851e6627"]
+ }
+}
+"""
+
+
+def test_a_ledger_of_version_0_1_stays_readable(tmp_path):
+    (tmp_path / "ledger.json").write_text(OLD)
+    ledger = book(tmp_path)
+    assert (ledger.tool, ledger.counts, ledger.bytes) == ("ssbench 0.1.0", {"train": 1312, "val": 210}, 464)
+    assert ledger.settings["form"] == "png"
+    assert ledger.files["volumes.csv"][0] == 330

@@ -83,9 +83,9 @@ def own_name(cls: type[Any]) -> str:
     """What a plug-in calls itself in its settings: the word records and other recipes use.
 
     Raises:
-        RecipeError: it has no name.
+        RecipeError: it has no name, or its settings are no pydantic model.
     """
-    known = cls.Config.model_fields.get("name")
+    known = getattr(cls.Config, "model_fields", {}).get("name")
     if known is None or not isinstance(known.default, str):
         fix = 'in its Config: name: Literal["mine"] = "mine"'
         raise RecipeError(f"the settings of {cls.__name__} have no 'name' with a default", cls.__module__, fix)

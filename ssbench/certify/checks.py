@@ -1,7 +1,7 @@
-"""The contract of a plug-in as checks: each says in words what is wrong with a pair, or "".
+"""The contract of a plug-in as checks: each returns what is wrong with a pair in words, or "".
 
-They hold a plug-in to what its base class promises a host, and to the rules of fidelity: nothing is drawn out of turn,
-a run that was cut off goes on as if it had not been, strength zero changes nothing. A method alone can be checked too.
+They test what `ssbench.plugins.base` promises a host, and the suite's rules: nothing draws from a shared stream, a run
+that was interrupted continues as if it had not been, strength zero changes nothing. A method alone can be checked too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ssbench.certify.pair import Look, Pair, alone, tensors
+from ssbench.certify.pair import ObservedStep, Pair, host_run, tensors
 from ssbench.find import own_name
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import LossScale, MixedView, Plugin
@@ -30,8 +30,8 @@ BEFORE, AFTER, ZERO_STEPS = 3, 3, 10
 
 
 @dataclass(frozen=True)
-class Run:
-    """A pair's run: terms of its first steps, its state after them as a checkpoint has it, terms of the rest."""
+class PairRun:
+    """A run of a pair: the terms of its first steps, its state after them as a checkpoint has it, later terms."""
 
     pair: Pair
     terms: list[dict[str, float]]
@@ -39,47 +39,47 @@ class Run:
     rest: list[dict[str, float]]
 
 
-def run(pair: Pair, streams: int = 0, after: int = AFTER) -> Run:
-    """A run of a few steps; `streams` is where Python's and numpy's own streams stand, which must not matter."""
-    random.seed(streams)
-    np.random.seed(streams)  # noqa: NPY002  the very one that must not matter
-    begun = pair.begun()
-    return Run(pair, begun.train(BEFORE), to_bytes(begun.method.state_dict()), begun.train(after, BEFORE))
+def run_pair(pair: Pair, stream_seed: int = 0, after: int = AFTER) -> PairRun:
+    """A run of a few steps. `stream_seed` sets Python's and numpy's own streams, which must not matter."""
+    random.seed(stream_seed)
+    np.random.seed(stream_seed)  # noqa: NPY002  the very one that must not matter
+    started = pair.start()
+    terms = started.train(BEFORE)
+    return PairRun(pair, terms, to_bytes(started.method.state_dict()), started.train(after, BEFORE))
 
 
-def step(seen: Look) -> str:
+def step(observed: ObservedStep) -> str:
     """One step: a finite loss and terms, answers of the promised form, networks left in train mode."""
-    loss, terms = seen.step.loss, seen.step.terms
+    loss, terms = observed.step.loss, observed.step.terms
     for name, value in {"the loss": loss, **terms}.items():
         if value.shape != ():
             return f"{name} is no scalar but of shape {tuple(value.shape)}"
         if not torch.isfinite(value):
             return f"{name} is {value.item()}"
-    if kept := [name for name, value in terms.items() if value.requires_grad]:
-        return f"the recorded term {kept[0]} holds on to its graph"
-    if not all(net.training for net in seen.method.students()):
+    if with_graph := [name for name, value in terms.items() if value.requires_grad]:
+        return f"the recorded term {with_graph[0]} holds on to its graph"
+    if not all(net.training for net in observed.method.students()):
         return "a network is left in eval mode"
-    return next(filter(None, (_form(hook, answer) for hook, answer in seen.answers)), "")
+    return next(filter(None, (FORMS[hook](answer) for hook, answer in observed.answers)), "")
 
 
-def effect(ran: Run) -> str:
+def effect(run: PairRun) -> str:
     """At its own settings the plug-in changes something: else the other checks saw little of it."""
-    plain = alone(ran.pair, ZERO_STEPS).terms
-    if any(here["loss"] != there["loss"] for here, there in zip(ran.terms, plain, strict=False)):
+    alone = host_run(run.pair, ZERO_STEPS).terms
+    if any(ours["loss"] != theirs["loss"] for ours, theirs in zip(run.terms, alone, strict=False)):
         return ""
-    for here, there in zip((*ran.terms, *ran.rest), plain, strict=False):  # a term may be too small to be seen in a sum
-        if any(value for name, value in here.items() if name not in there):
+    for ours, theirs in zip((*run.terms, *run.rest), alone, strict=False):  # a term may be too small to change a sum
+        if any(value for name, value in ours.items() if name not in theirs):
             return ""
     return f"nothing changed in {BEFORE + AFTER} steps: name settings at which it acts on small noise in `quick`"
 
 
-def gradients(seen: Look) -> str:
+def gradients(observed: ObservedStep) -> str:
     """A finite gradient in each tensor that is trained, and each of them in the optimiser, once."""
-    encoder, rest = seen.method.parameter_groups()
-    trained = {id(p) for p in (*encoder, *rest)}
-    if len(trained) < len(encoder) + len(rest):
+    trained, count = _trained(observed)
+    if len(trained) < count:
         return "a tensor is handed to the optimiser twice"
-    for name, p in seen.method.named_parameters():
+    for name, p in observed.method.named_parameters():
         if p.requires_grad and id(p) not in trained:
             return f"{name} wants a gradient but no optimiser has it: hand its module on in `extras`, or freeze it"
         if p.requires_grad and p.grad is None:
@@ -89,76 +89,82 @@ def gradients(seen: Look) -> str:
     return ""
 
 
-def teacher(seen: Look) -> str:
+def teacher(observed: ObservedStep) -> str:
     """No gradient on the teacher's side: in frozen networks, in pseudo-labels, in their weights."""
-    encoder, rest = seen.method.parameter_groups()
-    trained = {id(p) for p in (*encoder, *rest)}
-    for name, p in seen.method.named_parameters():
+    trained, _ = _trained(observed)
+    for name, p in observed.method.named_parameters():
         if id(p) not in trained and p.grad is not None:
             return f"a gradient reaches {name}, which is not trained"
-    for hook, answer in seen.answers:
+    for hook, answer in observed.answers:
         for path, tensor in tensors(answer) if hook in ("refine", "mix", "weigh") else ():
             if tensor.requires_grad:
                 return f"`{hook}` returns a tensor{path and f' ({path})'} with a gradient: use torch.no_grad"
     return ""
 
 
-def waits(seen: Look) -> str:
+def _trained(observed: ObservedStep) -> tuple[set[int], int]:
+    """Identities of the tensors that the optimiser trains, and how many it was handed."""
+    encoder, rest = observed.method.parameter_groups()
+    return {id(p) for p in (*encoder, *rest)}, len(encoder) + len(rest)
+
+
+def waits(observed: ObservedStep) -> str:
     """Nothing in a step waits for the device."""
-    return f"waits for the device: {seen.waits[0]}" if seen.waits else ""
+    return f"waits for the device: {observed.waits[0]}" if observed.waits else ""
 
 
-def draws(seen: Look) -> str:
+def draws(observed: ObservedStep) -> str:
     """Nothing draws from the global stream, which would shift what others draw."""
-    return f"draws without a generator: {seen.draws[0]}; use t.generator('...')" if seen.draws else ""
+    return f"draws without a generator: {observed.draws[0]}; use t.generator('...')" if observed.draws else ""
 
 
-def repeats(ran: Run) -> str:
+def repeats(run: PairRun) -> str:
     """Another run of the seed ends in the same bytes, wherever Python's and numpy's own streams stand."""
-    again = run(replace(ran.pair, folder=ran.pair.folder / "again"), streams=1, after=0)
-    if again.saved == ran.saved:
-        return _differ(ran.terms, again.terms)
-    one, two = _loaded(ran.saved), _loaded(again.saved)
-    changed = [name for name in one if to_bytes(one[name]) != to_bytes(two.get(name))]
-    return _differ(ran.terms, again.terms) or f"{changed[0]} is not the same after two runs of one seed"
+    again = run_pair(replace(run.pair, folder=run.pair.folder / "again"), stream_seed=1, after=0)
+    difference = _difference(run.terms, again.terms)
+    if difference or again.saved == run.saved:
+        return difference
+    first, second = _state(run.saved), _state(again.saved)
+    changed = [name for name in first if to_bytes(first[name]) != to_bytes(second.get(name))]
+    return f"{changed[0]} is not the same after two runs of one seed"
 
 
-def loads(ran: Run) -> str:
-    """State goes through a checkpoint of tensors and plain data alone."""
+def loads(run: PairRun) -> str:
+    """Its state goes through a checkpoint of tensors and plain data alone."""
     try:
-        _loaded(ran.saved)
-    except Exception as error:  # whatever the unpickler meets
+        _state(run.saved)
+    except Exception as error:  # the unpickler raises anything
         return f"its state holds more than tensors and plain data: {str(error).partition(chr(10))[0][:160]}"
     return ""
 
 
-def resumes(ran: Run) -> str:
+def resumes(run: PairRun) -> str:
     """Saved and loaded into another start, the next losses are those of the run that went on."""
-    other = ran.pair.begun(seed=1)
-    other.method.load_state_dict(_loaded(ran.saved), strict=True)
-    wrong = _differ(ran.rest, other.train(AFTER, BEFORE), BEFORE)
-    return wrong and f"resumed, {wrong}: keep state in buffers or modules"
+    other = run.pair.start(seed=1)
+    other.method.load_state_dict(_state(run.saved), strict=True)
+    difference = _difference(run.rest, other.train(AFTER, BEFORE), BEFORE)
+    return difference and f"resumed, {difference}: keep state in buffers or modules"
 
 
 def zero(pair: Pair, steps: int = ZERO_STEPS) -> str:
     """At strength zero, losses and weights of ten steps are those of the method alone, bit for bit."""
-    begun, plain = pair.at_zero().begun(), alone(pair, steps)
-    for at, (here, there) in enumerate(zip(begun.train(steps), plain.terms, strict=True)):
-        if here["loss"] != there["loss"]:
-            return f"at zero the loss of step {at} is {here['loss']!r}, the method's alone {there['loss']!r}"
-    found = begun.host_state()
-    changed = [name for name, value in plain.state.items() if not torch.equal(value, found[name])]
+    started, alone = pair.at_zero().start(), host_run(pair, steps)
+    for at, (ours, theirs) in enumerate(zip(started.train(steps), alone.terms, strict=True)):
+        if ours["loss"] != theirs["loss"]:
+            return f"at zero the loss of step {at} is {ours['loss']!r}, the method's alone {theirs['loss']!r}"
+    state = started.host_state()
+    changed = [name for name, value in alone.state.items() if not torch.equal(value, state[name])]
     return f"at zero {changed[0]} differs from the method's alone" if changed else ""
 
 
 def settings(cls: type[Plugin], name: str) -> str:
     """Settings are strict: unknown ones refused, all with defaults, frozen, the same after a trip through JSON."""
     try:
-        cfg = cls.Config()
+        word, cfg = own_name(cls), cls.Config()
     except ValidationError as error:
         return f"setting {error.errors()[0]['loc'][0]} has no default"
-    if not name.endswith(".py") and own_name(cls) != name:
-        return f"it is found as '{name}' and calls itself '{own_name(cls)}'"
+    if not name.endswith(".py") and word != name:
+        return f"it is found as '{name}' and calls itself '{word}'"
     try:
         cls.Config(**{"no such setting": 1})
     except ValidationError:
@@ -171,28 +177,23 @@ def settings(cls: type[Plugin], name: str) -> str:
     return "" if again == cfg else "settings are not the same after a trip through a record"
 
 
-def _loaded(saved: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True)
-    return found
+def _state(saved: bytes) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(io.BytesIO(saved), weights_only=True)
+    return state
 
 
-def _differ(here: Sequence[Mapping[str, float]], there: Sequence[Mapping[str, float]], start: int = 0) -> str:
-    """The first term of two runs that is not the same."""
-    for at, (one, two) in enumerate(zip(here, there, strict=True), start):
-        for name in sorted({*one, *two}):
-            if not (same := one.get(name) == two.get(name)):
-                return f"{name} of step {at} is {one.get(name)!r} in one run, {two.get(name)!r} in the other"
-            if same and not math.isfinite(one[name]):
-                return f"{name} of step {at} is {one[name]}"
+def _difference(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]], start: int = 0) -> str:
+    """The first term that is not the same in two runs, or not finite; "" for none."""
+    for at, (ours, theirs) in enumerate(zip(first, second, strict=True), start):
+        for name in sorted({*ours, *theirs}):
+            if ours.get(name) != theirs.get(name):
+                return f"{name} of step {at} is {ours.get(name)!r} in one run, {theirs.get(name)!r} in the other"
+            if not math.isfinite(ours[name]):
+                return f"{name} of step {at} is {ours[name]}"
     return ""
 
 
-def _form(hook: str, answer: Any) -> str:
-    """What is wrong with what a hook returned."""
-    return FORMS[hook](answer)
-
-
-def _pace(answer: Any) -> str:
+def _scale(answer: Any) -> str:
     return "" if isinstance(answer, LossScale) else f"`scale` returns {type(answer).__name__}, no LossScale"
 
 
@@ -202,13 +203,13 @@ def _refine(answer: Any) -> str:
     return _pseudo("refine", answer)
 
 
-def _mix(answer: Sequence[Any]) -> str:
-    if not answer or not all(isinstance(one, MixedView) for one in answer):
+def _mix(answer: Any) -> str:
+    if not isinstance(answer, Sequence) or not answer or not all(isinstance(view, MixedView) for view in answer):
         return "`mix` returns no list of MixedView"
-    for one in answer:
-        if one.images.shape != one.weak.shape or one.images[:, 0].shape != one.pseudo.label.shape:
-            return f"`mix` returns images of {tuple(one.images.shape)}, labels of {tuple(one.pseudo.label.shape)}"
-    return next(filter(None, (_pseudo("mix", one.pseudo) for one in answer)), "")
+    for view in answer:
+        if view.images.shape != view.weak.shape or view.images[:, 0].shape != view.pseudo.label.shape:
+            return f"`mix` returns images of {tuple(view.images.shape)}, labels of {tuple(view.pseudo.label.shape)}"
+    return next(filter(None, (_pseudo("mix", view.pseudo) for view in answer)), "")
 
 
 def _pseudo(hook: str, answer: Pseudo) -> str:
@@ -237,5 +238,6 @@ def _loss(answer: Any) -> str:
 
 
 FORMS: Mapping[str, Callable[[Any], str]] = {
-    "scale": _pace, "refine": _refine, "mix": _mix, "weigh": _weigh, "loss": _loss,
+    "scale": _scale, "refine": _refine, "mix": _mix, "weigh": _weigh, "loss": _loss,
 }  # fmt: skip
+"""By hook, what is wrong with the form of its answer."""

@@ -77,12 +77,12 @@ def matrix(also: Sequence[str] = ()) -> PluginMatrix:
     """The pairs of every method and plug-in: ours, those of installed packages, and files of the user's (`also`)."""
     methods, plugins = find.names("method"), (*find.names("plugin"), *also)
     hosts = {name: _loaded("method", name) for name in methods}
-    guests = {name: _loaded("plugin", name) for name in plugins}
+    classes = {name: _loaded("plugin", name) for name in plugins}
     tables = published()
     pairs = {
-        (host, guest): _pair(host, guest, hosts[host], guests[guest], tables.get((host, guest), ()))
+        (host, name): _pair(host, name, hosts[host], classes[name], tables.get((host, name), ()))
         for host in methods
-        for guest in plugins
+        for name in plugins
     }
     return PluginMatrix(methods, plugins, pairs, {pair: names for pair, names in tables.items() if pair not in pairs})
 
@@ -109,7 +109,7 @@ def _loaded(kind: Literal["method", "plugin"], name: str) -> type[Any] | str:
 
 
 def _pair(
-    host: str, guest: str, method: type[Any] | str, plugin: type[Any] | str, tables: tuple[str, ...]
+    host: str, name: str, method: type[Any] | str, plugin: type[Any] | str, tables: tuple[str, ...]
 ) -> PluginPair:
     if isinstance(method, str) or isinstance(plugin, str):
         answer = Fit(reason=method if isinstance(method, str) else str(plugin))
@@ -118,6 +118,6 @@ def _pair(
             answer = fit(method, plugin)
         except ValidationError as error:
             answer = Fit(reason=f"a setting has no default: {error.errors()[0]['loc']}")
-    ours = find.is_ours("method", host) and find.is_ours("plugin", guest)
+    ours = find.is_ours("method", host) and find.is_ours("plugin", name)
     state: PairState = "impossible" if answer.reason else "published" if tables else "works"
-    return PluginPair(host, guest, state, answer, tables, ours)
+    return PluginPair(host, name, state, answer, tables, ours)

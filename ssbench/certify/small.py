@@ -1,6 +1,6 @@
-"""Small live objects: a net of 0.4 M parameters, batches of seeded noise, what a trainer does with them.
+"""Small objects on which `ssbench certify` and the tests try the contract: a net of 0.4 M parameters, a short training.
 
-What the contract is tried on, by `ssbench certify` and by the tests. Letters as in `ssbench.ops`.
+Letters of shapes as in `ssbench.ops`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def tiny_net(seed: int = 0, classes: int = CLASSES, **settings: Any) -> DeepLabV
     """DeepLabV3+ over timm's smallest ResNet, random weights."""
     wide = {"wide": 32} if settings.get("layout", "unimatch") == "unimatch" else {}
     torch.manual_seed(seed)
-    chosen = {"encoder": "test_resnet", "weights": "random"} | wide | settings
-    return DeepLabV3Plus(DeepLabV3Plus.Config(**chosen), classes)
+    fields = {"encoder": "test_resnet", "weights": "random"} | wide | settings
+    return DeepLabV3Plus(DeepLabV3Plus.Config(**fields), classes)
 
 
 def maker(seed: int = 0, net: Callable[..., SegNet] = tiny_net, **settings: Any) -> MakeNet:
-    """What a method is given to build its networks: the random start depends on `seed` and on the role."""
+    """The function a method builds its networks with; their random start depends on `seed` and on the role."""
     return lambda role: net(seed * 1000 + sum(map(ord, role)), **settings)
 
 
@@ -55,9 +55,10 @@ def build(
     cls = find.load("method", method)
     plugin = plugin or Plugin(Plugin.Config(), CLASSES)
     torch.manual_seed(seed)
-    made: Method = cls(cls.Config(**settings), net or maker(seed), plugin, loss or LossConfig())
-    made.attach(Plan(noise_ids("l", IMAGES), noise_ids("u", UNLABELED), made.needs, IMAGES, IMAGES * made.needs.pick))
-    return made.train()
+    built: Method = cls(cls.Config(**settings), net or maker(seed), plugin, loss or LossConfig())
+    ids = noise_ids("l", IMAGES), noise_ids("u", UNLABELED)
+    built.attach(Plan(*ids, built.needs, IMAGES, IMAGES * built.needs.pick))
+    return built.train()
 
 
 def prepared(folder: Path, side: int = SIDE) -> PrepareInputs:
@@ -83,24 +84,24 @@ def updates(
     method: Method, steps: int, start: int = 0, lr: float = 0.01, steps_per_epoch: int = 3,
     maps: tuple[Maps, ...] = (), side: int = SIDE,
 ) -> Iterator[Step]:  # fmt: skip
-    """What the trainer does, without the trainer: what every step returned, once its update is made."""
+    """Training steps without a trainer. Yields what each returned, after its update."""
     optim = optimizer(method, lr)
     for step in range(start, start + steps):
         t = progress(step, 40, steps_per_epoch)
         torch.manual_seed(step)
-        made = method(batch_for(method, t, step, maps, side=side), t)
+        result = method(batch_for(method, t, step, maps, side=side), t)
         optim.zero_grad()
-        made.loss.backward()
+        result.loss.backward()
         optim.step()
         method.after_step(t)
-        yield made
+        yield result
 
 
-def train(method: Method, steps: int, start: int = 0, **how: Any) -> list[dict[str, float]]:
+def train(method: Method, steps: int, start: int = 0, **options: Any) -> list[dict[str, float]]:
     """`updates` as numbers: the terms of every step, "loss" among them."""
     return [
-        {"loss": made.loss.item(), **{name: value.item() for name, value in made.terms.items()}}
-        for made in updates(method, steps, start, **how)
+        {"loss": result.loss.item(), **{name: value.item() for name, value in result.terms.items()}}
+        for result in updates(method, steps, start, **options)
     ]
 
 

@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 from ssbench import find
 from ssbench.certify import CHECKS, checks
-from ssbench.certify.pair import Pair, look
+from ssbench.certify.pair import Pair, observe_step
 from ssbench.certify.watch import TORCH
 from ssbench.errors import RecipeError
 from ssbench.methods.hosting import fit, yaml
 from ssbench.plugins.base import Plugin
 
-State = Literal["passed", "failed", "not seen", "not declared", "not asked", "not tried"]
+CheckState = Literal["passed", "failed", "not seen", "not declared", "not asked", "not tried"]
+FAULTS = (Exception, SystemExit)
+"""What a user's code may raise; `sys.exit` would end the command with exit code 0."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,10 @@ class Check:
     """How one check ended, and what is wrong.
 
     not seen: no effect, which is no fault. not declared: the plug-in names no strength zero. not asked: it makes no
-    sense here. not tried: the one it builds on failed.
+    sense here. not tried: the check it builds on failed.
     """
 
-    state: State
+    state: CheckState
     why: str = ""
 
 
@@ -51,13 +53,13 @@ class Trial:
 
     @property
     def state(self) -> Literal["impossible", "failed", "passed"]:
-        """In one word."""
+        """The verdict in one word."""
         return "impossible" if self.refused else "failed" if self.failed else "passed"
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A plug-in's: its hooks, its settings at strength zero, how strict its settings are, and the trials."""
+    """The trials of a plug-in, its hooks, its settings at strength zero, and whether its settings are strict."""
 
     plugin: str
     hooks: tuple[str, ...]
@@ -67,14 +69,12 @@ class Certificate:
 
     @property
     def certified(self) -> bool:
-        """Whether some method hosts it and no check failed; on `zero` only where the plug-in declares one."""
-        return self.settings.state == "passed" and {"passed"} <= {t.state for t in self.trials} <= {
-            "passed",
-            "impossible",
-        }
+        """Whether some method hosts it and no check failed; `zero` counts only where the plug-in declares one."""
+        states = {trial.state for trial in self.trials}
+        return self.settings.state == "passed" and "passed" in states and "failed" not in states
 
     def as_json(self) -> dict[str, Any]:
-        """As `certify --json` has it."""
+        """The object of `certify --json`."""
         hosts = [
             {"host": t.host, "state": t.state, "reason": t.refused, "settings": list(t.settings),
              "checks": {name: asdict(check) for name, check in t.checks.items()}}
@@ -94,88 +94,89 @@ def certify(name: str, hosts: Iterable[str]) -> Certificate:
     """Every check of a plug-in (a name, or a user's file) on some methods.
 
     Raises:
-        RecipeError: no such plug-in or method, or one that cannot be imported.
+        RecipeError: no such plug-in or method, one that cannot be imported, or a plug-in without a name.
     """
     plugin, trials = find.load("plugin", name), []
-    strict = _said(lambda: checks.settings(plugin, name))
+    find.own_name(plugin)  # without one no recipe can ask for it
+    strict = _checked(lambda: checks.settings(plugin, name))
     for host in hosts if strict.state == "passed" else ():
-        trials.append(_tried(host, find.load("method", host), plugin))
+        trials.append(_try_on(host, find.load("method", host), plugin))
     return Certificate(name, tuple(sorted(plugin.needs)), dict(plugin.zero), strict, tuple(trials))
 
 
-def _tried(host: str, method: type[Any], plugin: type[Plugin]) -> Trial:
+def _try_on(host: str, method: type[Any], plugin: type[Plugin]) -> Trial:
     """Every check of a plug-in on one method."""
-    found = fit(method, plugin)
-    if found.reason:
-        return Trial(host, refused=found.reason)
+    fitting = fit(method, plugin)
+    if fitting.reason:
+        return Trial(host, refused=fitting.reason)
     with TemporaryDirectory(prefix="ssbench-certify-") as folder:
         pair = Pair.of(host, [plugin], Path(folder))
         try:
-            pair.begun()
+            pair.start()
         except RecipeError as error:
             return Trial(host, refused=error.what)
-        except Exception as error:  # a user's code, which may raise anything
-            return Trial(host, checks={**_untried(), "step": Check("failed", _told(error))})
-        changed = [("method", found.method), ("plugin", found.plugin)]
-        told = tuple(f"{section}.{yaml(k, v)}" for section, values in changed for k, v in values.items())
-        return Trial(host, settings=told, checks=contract(pair))
+        except FAULTS as error:
+            return Trial(host, checks={**_not_tried(), "step": Check("failed", _described(error))})
+        changed = [("method", fitting.method), ("plugin", fitting.plugin)]
+        lines = tuple(f"{section}.{yaml(k, v)}" for section, values in changed for k, v in values.items())
+        return Trial(host, settings=lines, checks=contract(pair))
 
 
 def contract(pair: Pair) -> dict[str, Check]:
-    """Every check of a pair, or of a method alone; those of whole runs only where a step works."""
-    done = {**_untried(), **_of_a_step(pair)}
-    if done["step"].state == "failed":
-        return done
+    """Every check of a pair, or of a method alone. Those of whole runs are tried only where a step works."""
+    results = {**_not_tried(), **_of_one_step(pair)}
+    if results["step"].state == "failed":
+        return results
     try:
-        ran = checks.run(pair)
-    except Exception as error:  # a user's code, which may raise anything
-        return {**done, "step": Check("failed", f"after {checks.BEFORE} steps at most: {_told(error)}")}
-    done["safe load"] = _said(lambda: checks.loads(ran))
-    if done["determinism"].state == "passed":
-        done["determinism"] = _said(lambda: checks.repeats(ran))
-    if done["safe load"].state == "passed":
-        done["resume"] = _said(lambda: checks.resumes(ran))
-    if not pair.guests:
-        return {**done, "zero": Check("not asked"), "effect": Check("not asked")}
-    nothing = checks.effect(ran)
-    done["effect"] = Check("not seen", nothing) if nothing else Check("passed")
-    if all(guest.cls.zero for guest in pair.guests):
-        done["zero"] = _said(lambda: checks.zero(pair))
-    else:
-        done["zero"] = Check("not declared")
-    return done
+        run = checks.run_pair(pair)
+    except FAULTS as error:
+        return {**results, "step": Check("failed", f"after {checks.BEFORE} steps at most: {_described(error)}")}
+    results["safe load"] = _checked(lambda: checks.loads(run))
+    if results["determinism"].state == "passed":
+        results["determinism"] = _checked(lambda: checks.repeats(run))
+    if results["safe load"].state == "passed":
+        results["resume"] = _checked(lambda: checks.resumes(run))
+    if not pair.plugins:
+        return {**results, "zero": Check("not asked"), "effect": Check("not asked")}
+    without_effect = checks.effect(run)
+    results["effect"] = Check("not seen", without_effect) if without_effect else Check("passed")
+    declared = all(setup.cls.zero for setup in pair.plugins)
+    results["zero"] = _checked(lambda: checks.zero(pair)) if declared else Check("not declared")
+    return results
 
 
-def _of_a_step(pair: Pair) -> dict[str, Check]:
+def _of_one_step(pair: Pair) -> dict[str, Check]:
     """The checks that look at one step."""
     try:
-        seen = look(pair)
-    except Exception as error:  # a user's code, which may raise anything
-        return {"step": Check("failed", _told(error))}
-    patient = seen.method.synchronises
+        observed = observe_step(pair)
+    except FAULTS as error:
+        return {"step": Check("failed", _described(error))}
+    reason = observed.method.synchronises
     return {
-        "step": _said(lambda: checks.step(seen)),
-        "gradients": _said(lambda: checks.gradients(seen)),
-        "teacher": _said(lambda: checks.teacher(seen)),
-        "waits": Check("not asked", f"the method waits: {patient}") if patient else _said(lambda: checks.waits(seen)),
-        "determinism": _said(lambda: checks.draws(seen)),
+        "step": _checked(lambda: checks.step(observed)),
+        "gradients": _checked(lambda: checks.gradients(observed)),
+        "teacher": _checked(lambda: checks.teacher(observed)),
+        "waits": Check("not asked", f"the method waits: {reason}")
+        if reason
+        else _checked(lambda: checks.waits(observed)),
+        "determinism": _checked(lambda: checks.draws(observed)),
     }
 
 
-def _said(check: Callable[[], str]) -> Check:
+def _checked(check: Callable[[], str]) -> Check:
     """A check's verdict; an exception is one too."""
     try:
         why = check()
-    except Exception as error:  # a user's code, which may raise anything
-        why = _told(error)
+    except FAULTS as error:
+        why = _described(error)
     return Check("failed", why) if why else Check("passed")
 
 
-def _untried() -> dict[str, Check]:
+def _not_tried() -> dict[str, Check]:
     return dict.fromkeys(CHECKS, Check("not tried"))
 
 
-def _told(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     """An exception, and the innermost line on its way that is not torch's."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(TORCH)]
     return f"{type(error).__name__}: {error} at {frames[-1].filename}:{frames[-1].lineno}"

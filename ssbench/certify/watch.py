@@ -1,8 +1,8 @@
-"""Which tensor operations of some code would make the host wait for a GPU, found out without one, and which draw.
+"""Finds, without a GPU, the tensor operations that would make the host wait for one, and those that draw at random.
 
-Two looks at waiting: the torch functions Python calls (`x.item()`, `if x`, `x.cpu()`), and the operators that run
-beneath them (indexing by a mask is `nonzero`, indexing by a tensor without dimensions is `item`). Names alone decide,
-so an operation on a tensor that would live on the host anyway is reported too.
+Waiting is looked for twice: among the torch functions that Python calls (`x.item()`, `if x`, `x.cpu()`), and among the
+operators that run beneath them (indexing by a mask is `nonzero`, indexing by a tensor without dimensions is `item`).
+Names alone decide, so an operation on a tensor that would live on the host anyway is reported too.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ OPERATORS = (
     "unique_consecutive", "bincount", "equal", "is_nonzero",
 )  # fmt: skip
 ONLY_ON_CPU = ("one_hot",)
-"""Functions that look at values on a CPU, and on a GPU, told the number of classes, do not."""
+"""Functions that look at values on a CPU, but on a GPU not when they are given the number of classes."""
 DRAWS = (
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "multinomial",
     "normal", "poisson", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_",
     "uniform_",
 )  # fmt: skip
-"""Functions that draw from torch's one stream unless they are given a generator. Layers that drop are none of them."""
+"""Functions that draw from torch's global stream unless they are given a generator. Dropout layers may."""
 TORCH = str(Path(torch.__file__).parent)
 
 
@@ -48,9 +48,9 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", str(func)), kwargs or {}
-        if not self.excused and (name in READS or (name in WRITES and _device(args, kwargs))):
+        if not self.excused and (name in READS or (name in WRITES and _names_device(args, kwargs))):
             self.report(name)
-        if name in ("where", "repeat_interleave") and _grows(name, args, kwargs):
+        if name in ("where", "repeat_interleave") and _has_unknown_size(name, args, kwargs):
             self.report(f"{name} of unknown size")
         if name == "to" and "cpu" in [a for a in (*args[1:], *kwargs.values()) if isinstance(a, str)]:
             self.report("to('cpu')")
@@ -91,36 +91,36 @@ class _Draws(TorchFunctionMode):
 @contextmanager
 def watched() -> Iterator[list[str]]:
     """Names of waiting operations that ran inside, each with the line that called it."""
-    found: list[str] = []
-    report = _into(found)
+    lines: list[str] = []
+    report = _into(lines)
     functions = _Functions(report)
     with functions, _Operators(report, functions):
-        yield found
+        yield lines
 
 
 @contextmanager
 def drawing() -> Iterator[list[str]]:
     """Names of functions that drew inside without a generator of their own, each with the line that called it."""
-    found: list[str] = []
-    with _Draws(_into(found)):
-        yield found
+    lines: list[str] = []
+    with _Draws(_into(lines)):
+        yield lines
 
 
-def _into(found: list[str]) -> Callable[[str], None]:
+def _into(lines: list[str]) -> Callable[[str], None]:
     def report(name: str) -> None:
         line = f"{name} at {_caller()}"
-        if line not in found and "/optim/" not in line:  # Adam counts its steps in tensors that stay on the host
-            found.append(line)
+        if line not in lines and "/optim/" not in line:  # Adam counts its steps in tensors that stay on the host
+            lines.append(line)
 
     return report
 
 
-def _device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _names_device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the new tensor is for a named device, or like a tensor on one."""
     return "device" in kwargs or any(isinstance(a, Tensor) for a in args[:1])
 
 
-def _grows(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _has_unknown_size(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     if name == "where":
         return len(args) + len(kwargs) == 1
     return "output_size" not in kwargs and any(isinstance(a, Tensor) for a in args[1:2])

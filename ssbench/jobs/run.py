@@ -121,7 +121,8 @@ def run(
         if recipe.quick and _agreed_record(spec, team):
             _empty_folder(spec.folder, team)
         with _progress_shown(spec, team, bars) as progress:
-            trainer = Trainer(recipe, spec.partition, dataset, seed, spec.folder, team, bars)
+            with _exits_are_failures(spec.folder):  # a plug-in's constructor runs here
+                trainer = Trainer(recipe, spec.partition, dataset, seed, spec.folder, team, bars)
             if progress is not None:
                 progress.facts = lambda: progress_facts(trainer)
             return _train(trainer, spec.store), False

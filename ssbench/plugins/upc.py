@@ -1,8 +1,8 @@
 """UPC: the patches a teacher is least sure of are replaced by labelled ones, ground truth and all.
 
 Paper: "Uncertainty-aware Patch CutMix" ("Locating Noise is Halfway Denoising for Semi-Supervised Segmentation", ICCV
-2023), Secs. 3.1-3.2. The authors released no code that we could find; there is one variant. The rivals of its Table 5
-are values of `mixer`.
+2023), Secs. 3.1-3.2. No code by the authors was found; there is one variant. The rivals of its Table 5 are values of
+`mixer`.
 Readings that are ours (card: upc 3): partners are drawn from the current labelled batch, one for each copy and image;
 the operation is always applied; it replaces the host's own mixing; pasted pixels pass every rule of the host; with
 `ras: all` the loss is the mean over the copies; padding has entropy 0.

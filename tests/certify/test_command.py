@@ -69,6 +69,59 @@ def test_settings_that_take_anything(ssbench: Ssbench, mine: Path) -> None:
     assert "setting tau has no default" in ran.err
 
 
+NO_CONFIG = "from ssbench.plugins.base import Plugin\n\n\nclass Mine(Plugin):\n    pass\n"
+ODD_CONFIG = NO_CONFIG.replace("pass", "Config = dict")
+FILES = {
+    "no Config": (NO_CONFIG.encode(), "the settings of Mine have no 'name' with a default"),
+    "Config of another kind": (ODD_CONFIG.encode(), "the settings of Mine have no 'name' with a default"),
+    "syntax": (b"class Mine(:\n", "SyntaxError"),
+    "Latin-1": (('NAME = "Müller"\n' + BROKEN).encode("latin-1"), "SyntaxError"),
+    "UTF-16": (BROKEN.encode("utf-16"), "SyntaxError"),
+    "a null byte": (b"x = 1\x00\n", "SyntaxError"),
+    "exit when imported": (b"import sys\nsys.exit()\n", "SystemExit"),
+    "no class": (b"", "defines 0 classes derived from Plugin"),
+    "settings that exit": (
+        BROKEN.replace('name: str = "mine"', 'name: str = "mine"\n        x: int = exit(0)').encode(),
+        "SystemExit",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FILES)
+@pytest.mark.parametrize("command", ["certify", "run", "check"])
+def test_a_file_that_is_no_plug_in_is_one_error(ssbench: Ssbench, mine: Path, command: str, fault: str) -> None:
+    """Exit code 3 when it is read, with the file and what is wrong; nothing is trained, nothing ends with code 0."""
+    content, message = FILES[fault]
+    mine.write_bytes(content)
+    recipe = ("toy/none_fixmatch", "--set", f"plugin.name={mine}")
+    ran = ssbench("certify", mine) if command == "certify" else ssbench(command, *recipe)
+    assert ran.code == 3, ran.err
+    assert message in ran.err
+    assert "mine" in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("place", ["__init__", "refine", "prepare", "extras"])
+def test_an_exit_inside_a_hook_is_a_failed_check(ssbench: Ssbench, mine: Path, place: str) -> None:
+    arguments = {"__init__": "cfg, classes", "refine": "pseudo, t", "prepare": "run", "extras": "net"}[place]
+    mine.write_text(BROKEN[: BROKEN.index("    def refine")] + f"    def {place}(self, {arguments}):\n        exit()\n")
+    ran = ssbench("certify", mine, "--host", "fixmatch", "--json")
+    assert ran.code == 5, ran.err
+    (host,) = json.loads(ran.out)["hosts"]
+    assert "SystemExit" in host["checks"]["step"]["why"]
+    assert "mine.py:10" in host["checks"]["step"]["why"]
+
+
+@pytest.mark.parametrize("place", ["__init__", "refine"])
+def test_an_exit_inside_a_hook_is_a_failed_run(ssbench: Ssbench, mine: Path, toy_data: Path, place: str) -> None:
+    arguments = {"__init__": "cfg, classes", "refine": "pseudo, t"}[place]
+    mine.write_text(BROKEN[: BROKEN.index("    def refine")] + f"    def {place}(self, {arguments}):\n        exit()\n")
+    recipe = ("toy/none_fixmatch", "--set", f"plugin.name={mine}", "--quick", "--data-root", toy_data)
+    ran = ssbench("run", *recipe)
+    assert ran.code == 6, ran.err
+    assert "sys.exit" in ran.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -11,7 +11,7 @@ from pairs import METHODS, PAIRS, Watch
 
 from ssbench import find
 from ssbench.certify import CHECKS, checks
-from ssbench.certify.pair import Guest, Pair
+from ssbench.certify.pair import Pair, PluginSetup
 from ssbench.certify.trial import Check, contract
 from ssbench.plugins.base import Plugin, Stack
 
@@ -53,4 +53,4 @@ class Nothing(Stack):
 @pytest.mark.parametrize("cls", [Watch, Nothing])
 @pytest.mark.parametrize("method", METHODS)
 def test_hooks_that_pass_everything_on_are_no_plug_in(method: str, cls: type[Plugin], tmp_path: Path) -> None:
-    assert checks.zero(Pair(method, (Guest(cls, {}),), tmp_path), steps=4) == ""
+    assert checks.zero(Pair(method, (PluginSetup(cls, {}),), tmp_path), steps=4) == ""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssbench import find
 from ssbench.certify import checks
-from ssbench.certify.pair import Guest, Pair, look
+from ssbench.certify.pair import Pair, PluginSetup, observe_step
 from ssbench.methods.hosting import Part, refused
 from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import Plugin, Stack
@@ -39,14 +39,14 @@ def stacked(host: str, names: tuple[str, ...], folder: Path) -> Pair:
 
 def silent(pair: Pair, which: int) -> Pair:
     """The pair with one of its plug-ins at strength zero."""
-    guests = [
-        replace(g, settings={**g.settings, **(g.cls.zero if k == which else {})}) for k, g in enumerate(pair.guests)
+    setups = [
+        replace(g, settings={**g.settings, **(g.cls.zero if k == which else {})}) for k, g in enumerate(pair.plugins)
     ]
-    return replace(pair, guests=tuple(guests))
+    return replace(pair, plugins=tuple(setups))
 
 
 def losses(pair: Pair) -> list[float]:
-    return [terms["loss"] for terms in pair.begun().train(3)]
+    return [terms["loss"] for terms in pair.start().train(3)]
 
 
 def test_all_shipped_ones_can_be_stacked_but_on_themselves() -> None:
@@ -58,7 +58,7 @@ def test_all_shipped_ones_can_be_stacked_but_on_themselves() -> None:
 @pytest.mark.parametrize(("host", "first", "second"), STACKS)
 def test_two_keep_the_contract(host: str, first: str, second: str, tmp_path: Path) -> None:
     pair = stacked(host, (first, second), tmp_path)
-    seen = look(pair)
+    seen = observe_step(pair)
     assert [check(seen) for check in (checks.step, checks.gradients, checks.teacher, checks.waits)] == [""] * 4
     assert checks.zero(pair, steps=4) == ""
 
@@ -69,13 +69,13 @@ def test_each_acts_and_their_order_is_no_matter(host: str, first: str, second: s
     both = losses(pair)
     assert both != losses(silent(pair, 0)), f"{first} does nothing beside {second}"
     assert both != losses(silent(pair, 1)), f"{second} does nothing beside {first}"
-    turned = replace(pair, guests=pair.guests[::-1])
+    turned = replace(pair, plugins=pair.plugins[::-1])
     assert losses(turned)[0] == pytest.approx(both[0], rel=1e-5)
 
 
 def test_a_stack_resumes(tmp_path: Path) -> None:
     pair = stacked("fixmatch", ("mpmc", "ipixmatch"), tmp_path)
-    ran = checks.run(pair)
+    ran = checks.run_pair(pair)
     assert checks.loads(ran) == checks.resumes(ran) == checks.repeats(ran) == ""
 
 
@@ -84,7 +84,7 @@ def test_of_two_rules_for_the_same_pixels_the_later_stands() -> None:
     pseudo, t = Pseudo.of(logits, torch.ones(2, 9, 9, dtype=torch.bool), 0.5), progress(5)
 
     def kept(*names: str) -> Tensor:
-        made = [Guest(find.load("plugin", name), {}).made() for name in names]
+        made = [PluginSetup(find.load("plugin", name), {}).build() for name in names]
         return Stack(made).refine(pseudo, t).keep
 
     s4mc, mine = kept("s4mc"), kept(str(EXAMPLE))

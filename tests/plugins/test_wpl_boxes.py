@@ -23,7 +23,7 @@ from ssbench.views.tensors import layer
 from ssbench.views.warp import settle
 
 SCALED: dict[str, Any] = {"scale": [0.6, 1.7], "base": 60}
-OWN: dict[str, dict[str, Any]] = {"cps": {"scales": [0.75, 1.0, 1.5]}, "acdc": {}}
+OWN: dict[str, dict[str, Any]] = {"cps": {"scales": [0.75, 1.0, 1.5]}, "acdc": {}, "none": {}}
 CLASSES = (1, 2, 4, 5, 6, 7, 8, 9, 10, 11)  # two layers
 
 
@@ -135,12 +135,12 @@ def test_a_pixel_keeps_the_boxes_of_the_pixel_it_was_copied_from(
     row, column = (np.asarray(view.maps[name]).astype(int) - 1 for name in ("row", "column"))
     inside = row >= 0
     assert not np.asarray(view.maps["boxes0"])[~inside].any()
-    for x0, y0, x1, y1, c, score in maps.boxes["a"]["rows"]:
+    for x0, y0, x1, y1, c, score in maps.boxes["a"].rows:
         if score >= maps.score:
             covered = (column + 0.5 > x0) & (column + 0.5 < x1) & (row + 0.5 > y0) & (row + 0.5 < y1) & inside
             assert bits(dict(view.maps), c)[covered].all()
     for c in CLASSES:
-        corners = np.array([r[:4] for r in maps.boxes["a"]["rows"] if r[4] == c and r[5] >= maps.score]).reshape(-1, 4)
+        corners = np.array([r[:4] for r in maps.boxes["a"].rows if r[4] == c and r[5] >= maps.score]).reshape(-1, 4)
         at_home = rasterise(corners, size)
         assert np.array_equal(bits(dict(view.maps), c), at_home[row.clip(0), column.clip(0)] & inside)
 

@@ -48,7 +48,7 @@ def test_plain_views_are_the_images_with_their_boxes() -> None:
 
 def test_every_turn_shows_every_image_once_in_an_order_of_its_own() -> None:
     made = examples(PLAIN, tuple("abcdefgh"), 1)
-    turns = [[made._drawn(turn * 8 + k)[0] for k in range(8)] for turn in range(3)]
+    turns = [[made._place(turn * 8 + k)[0] for k in range(8)] for turn in range(3)]
     assert all(sorted(turn) == list("abcdefgh") for turn in turns)
     assert turns[0] != turns[1]
 

@@ -80,18 +80,10 @@ def import_(
         seed,
         replace,
     )
-    if check:
-        with progress_bars() as bars:
-            result = check_folder(options, workers, bars)
-        _show_check(options, result, json)
-        return
     root = paths.data_root(data_root)
     with progress_bars() as bars:
-        report = import_folder(options, root, workers, bars)
-    if json:
-        print_json(report.json())
-    else:
-        _show(report, root)
+        result = check_folder(options, workers, bars) if check else import_folder(options, root, workers, bars)
+    _show(result, options, root, json)
 
 
 def _import_released(path: Path, split: str | None, recipe: str | None, data: Path, results: Path, json: bool) -> None:
@@ -117,6 +109,18 @@ def _import_released(path: Path, split: str | None, recipe: str | None, data: Pa
     print(f"  kept: {file}")
 
 
+def _show(result: FolderCheck | ImportReport, options: ImportOptions, root: Path, json: bool) -> None:
+    """Print what an import or its check came to."""
+    from ssbench.prepare.own import FolderCheck
+
+    if isinstance(result, FolderCheck):
+        _show_check(options, result, json)
+    elif json:
+        print_json(result.json())
+    else:
+        _show_report(result, root)
+
+
 def _show_check(options: ImportOptions, check: FolderCheck, json: bool) -> None:
     """Print what `--check` found on stdout; DataError when something is wrong."""
     from ssbench.prepare.own import findings_error
@@ -131,7 +135,7 @@ def _show_check(options: ImportOptions, check: FolderCheck, json: bool) -> None:
         raise findings_error(options, check)
 
 
-def _show(report: ImportReport, root: Path) -> None:
+def _show_report(report: ImportReport, root: Path) -> None:
     _show_summary(report.check)
     counts = ", ".join(f"{n} {subset}" for subset, n in report.counts.items())
     print(f"{report.name}: {report.state} in {report.seconds:.0f} s: {counts} ({report.bytes / 2**20:.1f} MiB)")

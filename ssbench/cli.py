@@ -28,7 +28,7 @@ from ssbench.commands.report import report
 from ssbench.commands.run import run
 from ssbench.commands.status import status
 from ssbench.commands.table import table
-from ssbench.errors import HardwareError, Interrupted, SsbenchError, UsageError, nearest
+from ssbench.errors import DataError, HardwareError, Interrupted, RecipeError, SsbenchError, UsageError, nearest
 
 app = typer.Typer(
     name="ssbench",
@@ -61,6 +61,9 @@ for name, command in (
 app.add_typer(splits.app, name="splits")
 app.add_typer(data.app, name="data")
 
+COMPLETION = "_SSBENCH_COMPLETE"
+"""The variable by which a shell asks for completions."""
+
 # Newer typers carry a click of their own; its errors are no classes of the package `click`.
 BadArguments: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
@@ -77,6 +80,9 @@ def root(
 
 def main() -> None:
     """Entry point: every error ends in its exit code, and none in a half-written file."""
+    if hasattr(sys.stdout, "reconfigure"):
+        # A file name need not be text, and a terminal need not have every letter: what cannot be encoded is escaped.
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = _run()
     try:
         sys.stdout.flush()
@@ -88,24 +94,27 @@ def main() -> None:
 def _run() -> int:
     try:
         code = app(prog_name="ssbench", standalone_mode=False)
-        return _told(Interrupted("interrupted")) if code == Interrupted.code else int(code or 0)
+        return _report(Interrupted("interrupted")) if code == Interrupted.code else int(code or 0)
     except SsbenchError as error:
-        return _told(error)
+        return _report(error)
     except BadArguments as error:
-        return _help(error) if type(error).__name__ == "NoArgsIsHelpError" else _told(_in_three_parts(error))
+        return _help(error) if type(error).__name__ == "NoArgsIsHelpError" else _report(_in_three_parts(error))
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return _told(Interrupted("interrupted"))
+        return _report(Interrupted("interrupted"))
     except BrokenPipeError:
         return _reader_left()
-    except SystemExit as stop:  # typer's own way out of a broken pipe
-        if isinstance(stop.__context__, BrokenPipeError):
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # typer's own way out of a broken pipe
             return _reader_left()
-        raise
+        if COMPLETION in os.environ:  # how shell completion ends
+            raise
+        what = f"a plug-in, or another package, ended the program: sys.exit({stop.code!r})"
+        return _report(RecipeError(what, "", "take the call of sys.exit out of it"))
     except Exception as error:
-        if known := _of_the_machine(error):
-            return _told(known)
+        if known := _of_the_machine(error) or _of_the_input(error):
+            return _report(known)
         import traceback
 
         traceback.print_exc()
@@ -114,7 +123,7 @@ def _run() -> int:
         return 1
 
 
-def _told(error: SsbenchError) -> int:
+def _report(error: SsbenchError) -> int:
     """Print an error; one that names no place or remedy gets the command line and its help."""
     if not isinstance(error, Interrupted):
         words = [word for word in sys.argv[1:] if not word.startswith("-")]
@@ -146,6 +155,16 @@ def _of_the_machine(error: Exception) -> SsbenchError | None:
         return UsageError(f"'{where[:60]}...' cannot be a path: {what}", "arguments", "give a shorter name")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
         return UsageError(f"cannot use '{where}': {what}", where, "choose another place, or change its permissions")
+    return None
+
+
+def _of_the_input(error: Exception) -> SsbenchError | None:
+    """An input that no reader has refused: nested without end, or a name that cannot be written into a text file."""
+    if isinstance(error, RecursionError):
+        return DataError("an input is nested too deeply to be read", "", "look for a damaged or made-up file")
+    if isinstance(error, UnicodeEncodeError):
+        name = ascii(error.object[max(0, error.start - 20) : error.end + 20])
+        return DataError(f"the name {name} cannot be written as {error.encoding}", "", "rename the file it is of")
     return None
 
 

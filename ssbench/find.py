@@ -38,14 +38,18 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def summary(kind: Kind, name: str) -> str:
-    """First line of the file's docstring; of an installed package's class, which package that is."""
+    """First line of the file's docstring, or why it is no Python; of an installed package's class, which package."""
     path = Path(name) if name.endswith(".py") else PACKAGE / _WHERE[kind][0] / f"{name}.py"
     if name.endswith(".py") and not path.is_file():
         raise RecipeError(f"no file '{path}'", "", "give the path from the folder you start ssbench in")
     if not path.is_file():
         point = next(iter(entry_points(group=f"ssbench.{_WHERE[kind][0]}", name=name)), None)
         return f"from the package {point.dist.name}" if point and point.dist else "from an installed package"
-    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    try:
+        tree = ast.parse(path.read_bytes())  # bytes: the file may name its encoding
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"cannot be read: {error}"
+    return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
 def is_ours(kind: Kind, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,13 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes
 Checkpoint = Annotated[Path, typer.Argument(help="Our best.pt / checkpoint.pt, or the authors' released file.")]
 NetworkRecipe = Annotated[str, typer.Option("--recipe", help="The recipe that says what the network is.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def finite(value: float | None) -> float | None:
+    """Callback of options with a number: NaN passes every bound, and infinity most. BadParameter for both."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
 
 
 def require_paths(*paths: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,7 +43,7 @@ def export(
 def _height_width(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+    sides = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.lower())
+    if sides is None:
         raise UsageError(f"--size '{text}' is not HEIGHTxWIDTH", "--size", "--size 512x1024")
-    return int(height), int(width)
+    return int(sides[1]), int(sides[2])

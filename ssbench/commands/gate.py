@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import Json, Results, print_json, print_rows
+from ssbench.commands.common import Json, Results, finite, print_json, print_rows
 from ssbench.errors import DataError, GateError, UsageError
 from ssbench.results.statistics import ALPHA, SLOWER, SPREAD
 
@@ -30,17 +30,26 @@ def gate(
     ] = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="Only these splits; repeatable.")] = None,
     alpha: Annotated[
-        float, typer.Option("--alpha", min=1e-6, max=0.5, help="Probability of a false alarm in the whole gate.")
+        float,
+        typer.Option(
+            "--alpha", min=1e-6, max=0.5, callback=finite, help="Probability of a false alarm in the whole gate."
+        ),
     ] = ALPHA,
     spread: Annotated[
-        float, typer.Option("--spread", min=0.001, help="Standard deviation of seeds where too few are stored.")
+        float,
+        typer.Option(
+            "--spread", min=0.001, callback=finite, help="Standard deviation of seeds where too few are stored."
+        ),
     ] = SPREAD,
     exact: Annotated[
         bool, typer.Option("--exact", help="Other numbers on the same kind of CPU and packages fail, too.")
     ] = False,
     throughput: Annotated[bool, typer.Option("--throughput", help="Compare images/s instead, by machine.")] = False,
     slower: Annotated[
-        float, typer.Option("--slower", min=0, max=0.99, help="Share of the stored images/s that may be missing.")
+        float,
+        typer.Option(
+            "--slower", min=0, max=0.99, callback=finite, help="Share of the stored images/s that may be missing."
+        ),
     ] = SLOWER,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Only write --results to this file.")] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import DataRoot, Json, Results, Workers, print_json, print_rows, progress_bars
+from ssbench.commands.common import DataRoot, Json, Results, Workers, finite, print_json, print_rows, progress_bars
 from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def import_(
         bool, typer.Option("--unlabeled", help="Keep training images without a mask, unlabelled.")
     ] = False,
     val: Annotated[
-        float, typer.Option("--val", help="Share of the labelled images for val, where there is no val folder.")
+        float,
+        typer.Option(
+            "--val", callback=finite, help="Share of the labelled images for val, where there is no val folder."
+        ),
     ] = 0.2,
     labeled: Annotated[
         list[str] | None, typer.Option("--labeled", help="Draw a split: 1_8, or a count; may be repeated.")

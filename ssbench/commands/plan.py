@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json, print_rows
+from ssbench.commands.common import DataRoot, Json, Results, Runs, finite, print_json, print_rows
 from ssbench.errors import HardwareError
 
 TFLOPS, UTILISATION = 19.5, 0.5
@@ -19,13 +19,29 @@ def plan(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each cell, seeds 0, 1, ...")] = 1,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="Runs at a time, for the wall time.")] = 1,
     budget: Annotated[
-        float | None, typer.Option("--gpu-hours", min=0, help="Only what fits, most informative first.")
+        float | None,
+        typer.Option(
+            "--gpu-hours",
+            min=0,
+            callback=finite,
+            help="Only what fits, most informative first.",
+        ),
     ] = None,
     tflops: Annotated[
-        float, typer.Option("--tflops", min=0.001, help="Peak of the device where no stored run tells (A100, fp32).")
+        float,
+        typer.Option(
+            "--tflops", min=0.001, callback=finite, help="Peak of the device where no stored run tells (A100, fp32)."
+        ),
     ] = TFLOPS,
     utilisation: Annotated[
-        float, typer.Option("--utilisation", min=0.001, max=1, help="Share of the peak that a run reaches.")
+        float,
+        typer.Option(
+            "--utilisation",
+            min=0.001,
+            max=1,
+            callback=finite,
+            help="Share of the peak that a run reaches.",
+        ),
     ] = UTILISATION,
     hardware: Annotated[
         str | None, typer.Option("--hardware", help="Only stored speeds of machines whose name contains this.")

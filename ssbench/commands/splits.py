@@ -104,8 +104,12 @@ def make(
 
 
 def _share(text: str | None) -> Fraction | None:
+    if text is None:
+        return None
     try:
-        return None if text is None else Fraction(text)
+        if len(text) > 20 or "e" in text.lower():  # 1e-999999999 would be computed exactly, for hours
+            raise ValueError
+        return Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"'{text}' is no fraction", "--fraction", "--fraction 1/16") from None
 

@@ -1,0 +1,132 @@
+"""Bad inputs by the command line: each ends in one error with its exit code, and none in a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ran import Ran, process
+
+Ssbench = Callable[..., Ran]
+
+PLUGIN = '''"""Mine."""
+from typing import Literal
+
+from ssbench.plugins.base import Plugin, PluginConfig
+
+
+class Mine(Plugin):
+    class Config(PluginConfig):
+        name: Literal["mine"] = "mine"
+'''
+BROKEN = {
+    "syntax.py": (b"def f(:\n", "invalid syntax"),
+    "latin.py": ('"""Größe"""\n'.encode("latin-1"), "utf-8"),
+    "declared.py": ('# -*- coding: latin-1 -*-\n"""Größe"""\n'.encode("latin-1"), "Größe"),
+    "nul.py": (b"x = 1\x00\n", "null bytes"),
+    "deep.py": (b"x = " + b"(" * 5000 + b")" * 5000, "cannot be read"),
+    "empty.py": (b"", ""),
+}
+FAILING = {
+    "exits.py": "import sys\nsys.exit(0)\n" + PLUGIN,
+    "exits_unsaid.py": PLUGIN + "raise SystemExit\n",
+    "raises.py": PLUGIN + "1 / 0\n",
+    "syntax.py": "def f(:\n",
+    "recursive.py": PLUGIN + "def f(): return f()\nf()\n",
+    "two.py": PLUGIN + "class Other(Mine): pass\n",
+    "bare.py": PLUGIN.replace("class Config(PluginConfig):", "class Config:").replace(': Literal["mine"]', ""),
+}
+
+
+def one_error(ran: Ran, code: int, *texts: str) -> None:
+    """One error in three parts with this exit code and nothing on stdout."""
+    assert (ran.code, ran.out) == (code, ""), ran.err
+    assert "Traceback" not in ran.err
+    assert len(re.findall("^error: ", ran.err, re.MULTILINE)) == 1, ran.err
+    assert re.search(r"^  where: \S.*\n  fix:   \S", ran.err, re.MULTILINE), ran.err
+    for text in texts:
+        assert text in ran.err
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_does_not_hide_the_other_plugins(ssbench: Ssbench, tmp_path: Path, name: str) -> None:
+    data, text = BROKEN[name]
+    (tmp_path / name).write_bytes(data)
+    ran = ssbench("list", "plugins", "--with", name, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    plugins = json.loads(ran.out)["plugins"]
+    assert plugins[-1]["plugin"] == name
+    assert text in plugins[-1]["about"]
+    assert {"mpmc", "s4mc"} <= {row["plugin"] for row in plugins}
+
+
+@pytest.mark.parametrize("name", FAILING)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_plugin_that_cannot_be_imported_is_an_error_of_the_recipe(
+    ssbench: Ssbench, tmp_path: Path, name: str, command: str
+) -> None:
+    (tmp_path / name).write_text(FAILING[name])
+    split = ["--split", "toy/ours/1_16"] if command == "run" else []
+    one_error(ssbench(command, "toy/none_fixmatch", "--plugin", name, *split), 3, name)
+
+
+def test_sys_exit_later_in_a_plugin_is_no_success(tmp_path: Path) -> None:
+    body = "\n    @classmethod\n    def uses(cls, cfg):\n        raise SystemExit(0)\n"
+    (tmp_path / "mine.py").write_text(PLUGIN + body)
+    one_error(process("check", "toy/none_fixmatch", "--plugin", "mine.py", cwd=tmp_path), 3, "sys.exit(0)")
+
+
+def test_recursion_is_an_error_of_the_input(tmp_path: Path) -> None:
+    body = "\n    @classmethod\n    def uses(cls, cfg):\n        return cls.uses(cfg)\n"
+    (tmp_path / "mine.py").write_text(PLUGIN + body)
+    one_error(process("check", "toy/none_fixmatch", "--plugin", "mine.py", cwd=tmp_path), 4, "nested too deeply")
+
+
+def test_names_that_are_no_text_are_printed_escaped(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path / "data") + b"/mine\xff"
+    os.makedirs(folder)
+    Path(os.fsdecode(folder), "dataset.yaml").write_text("")
+    listed = process("list", "datasets", cwd=tmp_path)
+    assert listed.code in (0, 4), listed.err
+    assert "Traceback" not in listed.err
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/out\xff")
+    ran = process("report", "toy/table1", "--pictures", "0", "-o", out, cwd=tmp_path)
+    assert (ran.code, ran.out) == (0, f"{tmp_path}/out\\udcff/report.html\n"), ran.err
+
+
+def test_a_terminal_without_the_letters_gets_them_escaped(tmp_path: Path) -> None:
+    ran = process("splits", "show", "voc/classic/1_16", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert ran.code == 0, ran.err
+    assert process("table", "s4mc/table1", cwd=tmp_path, PYTHONIOENCODING="ascii").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["gate", "--against", "x", "--alpha", "nan"],
+        ["gate", "--against", "x", "--spread", "inf"],
+        ["gate", "--against", "x", "--slower", "nan"],
+        ["import", "x", "--val", "nan"],
+        ["plan", "toy/table1", "--gpu-hours", "nan"],
+        ["plan", "toy/table1", "--tflops", "inf"],
+        ["splits", "make", "toy/custom/x", "--fraction", "1e-99999999999"],
+        ["splits", "make", "toy/custom/x", "--fraction", "\u00b2"],
+        ["table", "t" * 5000],
+        ["report", "toy/table1", "--pictures", "0", "-o", "o" * 300],
+    ],
+    ids=lambda words: " ".join(words)[:50],
+)
+def test_numbers_and_names_out_of_all_bounds(ssbench: Ssbench, words: list[str]) -> None:
+    ran = ssbench(*words)
+    one_error(ran, 3 if words[0] == "table" else 2)
+
+
+@pytest.mark.parametrize("size", ["0x5", "\u00b2x3", "5", "99999999x1", "x"])
+def test_a_size_is_height_and_width(ssbench: Ssbench, tmp_path: Path, size: str) -> None:
+    (tmp_path / "x.pt").write_bytes(b"")
+    words = ("export", "x.pt", "--recipe", "toy/none_fixmatch", "-o", "x.onnx", "--size", size)
+    one_error(ssbench(*words), 2, "is not HEIGHTxWIDTH")

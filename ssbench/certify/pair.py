@@ -19,7 +19,7 @@ from ssbench.certify.small import build, prepared, progress, train
 from ssbench.certify.watch import drawing, watched
 from ssbench.data.noise import CLASSES, SIDE, Maps, batch_for
 from ssbench.methods.base import Method, Step
-from ssbench.methods.hosting import fit
+from ssbench.methods.hosting import fit, is_allowed
 from ssbench.plugins.base import Plugin, Stack
 
 SMALL = 41
@@ -80,10 +80,9 @@ class Pair:
         method = find.load("method", host)
         fits = [fit(method, plugin) for plugin in plugins]
         setups = tuple(PluginSetup(p, {**p.quick, **f.plugin}) for p, f in zip(plugins, fits, strict=True))
-        threshold = {"threshold": THRESHOLD} if "threshold" in method.Config.model_fields else {}
-        return cls(
-            host, setups, folder, {**threshold, **{name: value for f in fits for name, value in f.method.items()}}
-        )
+        settings = {name: value for f in fits for name, value in f.method.items()}
+        passing = {"threshold": THRESHOLD, **settings}
+        return cls(host, setups, folder, passing if is_allowed(method.Config, passing) else settings)
 
     def at_zero(self) -> Pair:
         """The same with plug-ins of strength zero."""

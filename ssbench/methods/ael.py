@@ -67,6 +67,7 @@ class AEL(Method):
     """L = loss_scale * (L_x + aux_weight L_aux + weight (C(labelled) + C(mixed)))."""
 
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    behaviour = 2  # the fallback rectangle's corner is rounded as released
     synchronises = "connected components are found on the host, where the image bank lives: one transfer a step"
 
     class Config(MethodConfig):

@@ -165,12 +165,12 @@ class Method(nn.Module):
 
     def __init__(self, cfg: Any, make_net: MakeNet, plugin: Plugin, loss: LossConfig) -> None:
         super().__init__()
-        self.check(cfg, loss, plugin.classes)
         method, name = type(self), type(plugin).__name__
         if refusal := unhosted(method.__name__, method, cfg, name, plugin, plugin.needs, plugin.absolute):
             raise RecipeError(refusal.what, "method", refusal.fix)
         self.cfg, self.losses, self.plugin = cfg, Losses(loss, plugin.absolute), plugin
         self.net = make_net("student")
+        self.check(cfg, loss, self.net.classes)
         self.extras = plugin.extras(self.net)
         self.build(make_net)
 

@@ -113,13 +113,14 @@ def choices(config: Any, with_defaults: bool = False) -> Iterator[tuple[str, Any
         values = [v for kind in kinds if get_origin(kind) is Literal for v in get_args(kind)]
         values += [True, False] if choice is bool else []
         for value in values:
-            if name != "name" and (with_defaults or value != info.default) and _is_allowed(config, name, value):
+            if name != "name" and (with_defaults or value != info.default) and is_allowed(config, {name: value}):
                 yield name, value
 
 
-def _is_allowed(config: Any, name: str, value: Any) -> bool:
+def is_allowed(config: Any, settings: Mapping[str, Any]) -> bool:
+    """Whether a settings class takes these values, all others at their defaults."""
     try:
-        config.model_validate({name: value})
+        config.model_validate(settings)
     except ValidationError as error:
         return all(e["type"] == "missing" for e in error.errors())
     return True

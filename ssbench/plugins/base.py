@@ -165,7 +165,7 @@ class Plugin(nn.Module):
     behaviour: ClassVar[int] = 1
     """Version of the computation. Raise it when the computation changes: above 1 it enters the run key."""
     absolute: bool = False
-    """`is_absolute` under its settings."""
+    """Of a class the default of `is_absolute`; of an instance `is_absolute` under its settings."""
 
     def __init__(self, cfg: Any, classes: int) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class Plugin(nn.Module):
     @classmethod
     def is_absolute(cls, cfg: Any) -> bool:
         """Whether its weights scale the loss: then they stay out of the divisor of the host's mean."""
-        return False
+        return cls.absolute
 
     @classmethod
     def behaviour_of(cls, cfg: Any) -> int:

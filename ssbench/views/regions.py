@@ -85,10 +85,14 @@ def half(rng: np.random.Generator, shape: Shape, cfg: object = None) -> Region:
 def ael_half(rng: np.random.Generator, shape: Shape, cfg: object = None) -> Region:
     """A rectangle of half the picture with a free shape: height H 2^-u, width W 2^(u-1), u uniform in [0, 1].
 
-    Sides rounded and the corner uniform over all places inside: ours, the source names neither.
+    Sides and corner are rounded, so that the first and the last place are half as likely as others (card: ael 6).
     """
-    u = rng.random()
-    return _placed(rng, shape, round(shape[0] * 2**-u), round(shape[1] * 2 ** (u - 1)))
+    u, down, right = rng.random(3)
+    height, width = round(shape[0] * 2**-u), round(shape[1] * 2 ** (u - 1))
+    top, left = round((shape[0] - height) * down), round((shape[1] - width) * right)
+    out = np.zeros(shape, np.bool_)
+    out[top : top + height, left : left + width] = True
+    return out
 
 
 def nothing(rng: np.random.Generator, shape: Shape, cfg: object = None) -> Region:

@@ -16,25 +16,25 @@ from ssbench.certify.trial import Check, contract
 from ssbench.plugins.base import Plugin, Stack
 
 
-def wrong(found: dict[str, Check]) -> dict[str, tuple[str, str]]:
+def wrong(checks: dict[str, Check]) -> dict[str, tuple[str, str]]:
     """What did not pass, but for what cannot be asked."""
-    assert tuple(found) == CHECKS
-    return {name: (c.state, c.why) for name, c in found.items() if c.state not in ("passed", "not asked")}
+    assert tuple(checks) == CHECKS
+    return {name: (c.state, c.why) for name, c in checks.items() if c.state not in ("passed", "not asked")}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_alone(method: str, tmp_path: Path) -> None:
-    found = contract(Pair.of(method, [], tmp_path))
-    assert wrong(found) == {}
-    assert found["zero"].state == "not asked"
-    assert (found["waits"].state == "not asked") == bool(find.load("method", method).synchronises)
+    checks = contract(Pair.of(method, [], tmp_path))
+    assert wrong(checks) == {}
+    assert checks["zero"].state == "not asked"
+    assert (checks["waits"].state == "not asked") == bool(find.load("method", method).synchronises)
 
 
 @pytest.mark.parametrize(("method", "plugin"), PAIRS)
 def test_a_pair(method: str, plugin: str, tmp_path: Path) -> None:
-    found = contract(Pair.of(method, [find.load("plugin", plugin)], tmp_path))
-    assert wrong(found) == {}
-    assert found["zero"].state == "passed"  # so every plug-in says at which settings it is none
+    checks = contract(Pair.of(method, [find.load("plugin", plugin)], tmp_path))
+    assert wrong(checks) == {}
+    assert checks["zero"].state == "passed"  # so every plug-in says at which settings it is none
 
 
 @pytest.mark.parametrize("method", METHODS)

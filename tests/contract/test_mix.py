@@ -35,8 +35,8 @@ class Kept(Plugin):
     def mix(
         self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
     ) -> Sequence[MixedView]:
-        self.seen = [*getattr(self, "seen", []), *(made := super().mix(host, batch, weak, t))]
-        return made
+        self.seen = [*getattr(self, "seen", []), *(views := super().mix(host, batch, weak, t))]
+        return views
 
 
 class KeptUPC(UPC):
@@ -45,8 +45,8 @@ class KeptUPC(UPC):
     def mix(
         self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
     ) -> Sequence[MixedView]:
-        self.seen = [*getattr(self, "seen", []), *(made := super().mix(host, batch, weak, t))]
-        return made
+        self.seen = [*getattr(self, "seen", []), *(views := super().mix(host, batch, weak, t))]
+        return views
 
 
 def telling(u: Unlabeled | None, g: torch.Generator) -> Unlabeled | None:
@@ -57,7 +57,7 @@ def telling(u: Unlabeled | None, g: torch.Generator) -> Unlabeled | None:
     return replace(u, weak=x, strong=tuple(x for _ in u.strong), maps={**u.maps, "code": code})
 
 
-def told(given: Labeled | None) -> Labeled | None:
+def decoded(given: Labeled | None) -> Labeled | None:
     if given is None:
         return None
     y = given.y.float()
@@ -71,12 +71,12 @@ def mixed_by(method: str, plugin: Any, seed: int) -> list[MixedView]:
     chosen = build(method, plugin, **fit(cls, type(plugin)).method, **padding)
     t = progress(LATE + seed)
     batch, g = batch_for(chosen, t, seed, side=SIDE), torch.Generator().manual_seed(seed)
-    known = told(batch.labeled)
+    known = decoded(batch.labeled)
     assert known is not None
     here, there = telling(batch.unlabeled, g), telling(batch.partner, g)
-    chosen(replace(batch, labeled=known, unlabeled=here, partner=there, donor=told(batch.donor)), t)
-    found: list[MixedView] = plugin.seen
-    return found
+    chosen(replace(batch, labeled=known, unlabeled=here, partner=there, donor=decoded(batch.donor)), t)
+    result: list[MixedView] = plugin.seen
+    return result
 
 
 def check(mixed: MixedView) -> Tensor:
@@ -99,9 +99,9 @@ def check(mixed: MixedView) -> Tensor:
 @pytest.mark.parametrize("method", HOSTS)
 def test_a_hosts_own_mix(method: str) -> None:
     for seed in range(3):
-        found = mixed_by(method, Kept(Kept.Config(), CLASSES), seed)
-        assert found
-        for mixed in found:
+        result = mixed_by(method, Kept(Kept.Config(), CLASSES), seed)
+        assert result
+        for mixed in result:
             check(mixed)
             assert "code" in mixed.pseudo.carry
 

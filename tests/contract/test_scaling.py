@@ -9,7 +9,7 @@ from pairs import HONOURS, METHODS, Constant, one_step
 from ssbench import find
 from ssbench.errors import RecipeError
 from ssbench.methods.base import Method
-from ssbench.methods.hosting import fit
+from ssbench.methods.hosting import fit, is_allowed
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import LossScale, Plugin
 
@@ -36,9 +36,10 @@ class Factor(Plugin):
 def host(method: str, plugin: Plugin) -> Method:
     """With every pixel counting, and a teacher (who is the student yet) that looks at another picture."""
     cls = find.load("method", method)
-    telling = {"threshold": 0.0, "consistency": "hard"}
-    chosen = {name: value for name, value in telling.items() if name in cls.Config.model_fields}
-    return build(method, plugin, **{**fit(cls, type(plugin)).method, **chosen})
+    chosen = dict(fit(cls, type(plugin)).method)
+    for telling in ({"consistency": "hard"}, {"threshold": 0.0}):
+        chosen |= telling if is_allowed(cls.Config, {**chosen, **telling}) else {}
+    return build(method, plugin, **chosen)
 
 
 def loss_at(method: str, factor: float) -> float:
@@ -68,5 +69,5 @@ def test_absolute_weights_scale_what_they_weigh(method: str) -> None:
 
 
 def test_a_host_whose_divisor_is_the_labels_too_refuses_absolute_weights() -> None:
-    with pytest.raises(RecipeError, match="divisor that stpp shares"):
+    with pytest.raises(RecipeError, match="divisor, which STPlusPlus shares"):
         build("stpp", Absolute(Plugin.Config(), CLASSES))

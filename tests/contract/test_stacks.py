@@ -26,8 +26,8 @@ EXAMPLE = Path(__file__).parents[1] / "example_plugin" / "classwise.py"
 
 def together(host: str, names: tuple[str, ...]) -> bool:
     method, parts = find.load("method", host), [find.load("plugin", name) for name in names]
-    asked = [Part(name, cls, cls.Config()) for name, cls in zip(names, parts, strict=True)]
-    return refused(host, method, method.Config(), asked) is None
+    requested = [Part(name, cls, cls.Config()) for name, cls in zip(names, parts, strict=True)]
+    return refused(host, method, method.Config(), requested) is None
 
 
 STACKS = [(host, *two) for host in HOSTS for two in combinations(PLUGINS, 2) if together(host, two)]
@@ -84,8 +84,8 @@ def test_of_two_rules_for_the_same_pixels_the_later_stands() -> None:
     pseudo, t = Pseudo.of(logits, torch.ones(2, 9, 9, dtype=torch.bool), 0.5), progress(5)
 
     def kept(*names: str) -> Tensor:
-        made = [PluginSetup(find.load("plugin", name), {}).build() for name in names]
-        return Stack(made).refine(pseudo, t).keep
+        plugins = [PluginSetup(find.load("plugin", name), {}).build() for name in names]
+        return Stack(plugins).refine(pseudo, t).keep
 
     s4mc, mine = kept("s4mc"), kept(str(EXAMPLE))
     assert not torch.equal(s4mc, mine)

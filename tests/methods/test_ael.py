@@ -30,10 +30,10 @@ from ssbench.recipe.recipe import load
 def pasted(batch: Batch, t: Progress, draws: int, without: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Classes of one draw for both images, one process of the release (card: ael 5)."""
     dice = rng(t.seed, t.step, "ael paste", 0)
-    wanted = set(dice.choice(CLASSES, draws, p=chances(BANK, 0.5, without)).tolist())
+    drawn = set(dice.choice(CLASSES, draws, p=chances(BANK, 0.5, without)).tolist())
     x, y, donor = batch.labeled.x.clone(), batch.labeled.y.clone(), batch.donor
     assert donor is not None
-    for c in wanted:
+    for c in drawn:
         here = donor.y == c
         y[here] = c
         for b in range(len(x)):
@@ -68,8 +68,8 @@ def test_first_step(layout: str) -> None:
     method = ael(probe, net=maker(layout=layout, aux=layout == "augseg"), **settings)
     net, teacher, t = copy.deepcopy(method.net), copy.deepcopy(method.teacher), progress(3)
     batch = own(batch_for(method, t))
-    made = method(batch, t)
-    made.loss.backward()
+    result = method(batch, t)
+    result.loss.backward()
 
     x, y = pasted(batch, t, 2, [0])
     out = net(x)
@@ -92,8 +92,8 @@ def test_first_step(layout: str) -> None:
     total = (sup + 0.4 * aux + 2.0 * (of_labeled + of_mixed)) / 8
     expected = {"sup": sup, "aux": aux, "labeled": of_labeled, "mixed": of_mixed}
     for name, value in expected.items():
-        assert made.terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
-    assert made.loss.item() == pytest.approx(total.item(), rel=1e-4)
+        assert result.terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
+    assert result.loss.item() == pytest.approx(total.item(), rel=1e-4)
     torch.testing.assert_close(method.bank, bank)
     naive.assert_same_gradients(method.net, naive.gradients(total, net))
     for ours, theirs in ((method.net, net), (method.teacher, teacher)):
@@ -244,8 +244,8 @@ def test_a_warm_up_keeps_the_labelled_terms() -> None:
             return LossScale(unlabeled=False)
 
     method, t = ael(Off(Plugin.Config(), CLASSES)), progress()
-    made = method(batch_for(method, t), t)
-    assert made.loss.item() == pytest.approx((made.terms["sup"] + made.terms["labeled"]).item())
+    result = method(batch_for(method, t), t)
+    assert result.loss.item() == pytest.approx((result.terms["sup"] + result.terms["labeled"]).item())
 
 
 def test_a_plugin_of_strength_zero_changes_no_bit() -> None:

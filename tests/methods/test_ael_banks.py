@@ -73,7 +73,7 @@ def test_images_it_does_not_know_are_no_trouble() -> None:
 
 
 def test_the_partner_shows_the_class_drawn_for_it() -> None:
-    method, found = ael(), []
+    method, result = ael(), []
     method.images[[1, 4, 6], 2] = True
     method.images[3, [0, 1, 3]] = True
     for step in range(200):
@@ -82,16 +82,16 @@ def test_the_partner_shows_the_class_drawn_for_it() -> None:
         drawn = [c for _, c in method._draw_classes(batch, t)]
         for c, id in zip(drawn, method.wants(batch, t), strict=True):
             assert id in ({"u1", "u4", "u6"} if c == 2 else {"u3"})
-            found.append((c, id))
-    assert {id for c, id in found if c == 2} == {"u1", "u4", "u6"}
-    seen = np.bincount([c for c, _ in found], minlength=CLASSES) / len(found)
+            result.append((c, id))
+    assert {id for c, id in result if c == 2} == {"u1", "u4", "u6"}
+    seen = np.bincount([c for c, _ in result], minlength=CLASSES) / len(result)
     assert seen == pytest.approx(chances(BANK, 1.0), abs=0.08)
 
 
 def test_any_image_may_come_while_none_shows_the_class() -> None:
     method = ael()
-    asked = {id for step in range(60) for id in method.wants(batch_for(method, progress()), progress(step, 100))}
-    assert asked == {f"u{k}" for k in range(8)}
+    partners = {id for step in range(60) for id in method.wants(batch_for(method, progress()), progress(step, 100))}
+    assert partners == {f"u{k}" for k in range(8)}
 
 
 def test_the_banks_go_on_where_they_were_saved() -> None:
@@ -103,8 +103,8 @@ def test_the_banks_go_on_where_they_were_saved() -> None:
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert torch.equal(second.bank, first.bank)
     assert torch.equal(second.images, first.images)
-    asked = [[m.wants(batch_for(m, t), t) for t in map(progress, range(4, 9))] for m in (first, second)]
-    assert asked[0] == asked[1]
+    partners = [[m.wants(batch_for(m, t), t) for t in map(progress, range(4, 9))] for m in (first, second)]
+    assert partners[0] == partners[1]
     assert train(first, 3, start=4) == train(second, 3, start=4)
     assert torch.equal(second.bank, first.bank)
     assert torch.equal(second.images, first.images)
@@ -144,14 +144,14 @@ def test_excluded_classes_are_never_pasted_and_the_others_are() -> None:
     for step in range(30):
         t = progress(step)
         batch = own(batch_for(method, t))
-        found = method._paste_classes(batch, t)
-        changed = found.y != batch.labeled.y
+        result = method._paste_classes(batch, t)
+        changed = result.y != batch.labeled.y
         assert not changed[:, 10:30, 30:50].any()  # class 2
         assert not changed[:, 30:].any()
         seen.add(bool(changed.any()))
-        same = (found.x == batch.labeled.x).all(1)
-        assert torch.equal(~same, (found.x == batch.donor.x).all(1))  # type: ignore[union-attr]
-        assert (found.y[~same] == 1).all()
+        same = (result.x == batch.labeled.x).all(1)
+        assert torch.equal(~same, (result.x == batch.donor.x).all(1))  # type: ignore[union-attr]
+        assert (result.y[~same] == 1).all()
     assert seen == {True, False}
 
 
@@ -176,9 +176,9 @@ def test_images_without_a_donor_stay_as_they_are() -> None:
     batch = own(batch_for(method, t))
     assert batch.donor is not None
     none = replace(batch.donor, y=torch.full_like(batch.donor.y, 255))
-    found = method._paste_classes(replace(batch, donor=none), t)
-    assert torch.equal(found.x, batch.labeled.x)
-    assert torch.equal(found.y, batch.labeled.y)
+    result = method._paste_classes(replace(batch, donor=none), t)
+    assert torch.equal(result.x, batch.labeled.x)
+    assert torch.equal(result.y, batch.labeled.y)
 
 
 def test_the_region_is_a_part_of_the_class_or_half_the_image() -> None:

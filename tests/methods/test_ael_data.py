@@ -72,17 +72,17 @@ def test_donors_come_with_their_probability_and_scale_and_change_nothing_else() 
 
 
 def test_asked_images_are_loaded_for_the_step_and_by_place() -> None:
-    made = steps(Needs(partner="asked"))
-    batch = made[2]
+    loader = steps(Needs(partner="asked"))
+    batch = loader[2]
     assert batch.partner is None
-    assert made.with_partner(batch, (), 2) is batch
+    assert loader.with_partner(batch, (), 2) is batch
     ids = ("u3", "u3", "u7", "u0")
-    partner = made.with_partner(batch, ids, 2).partner
+    partner = loader.with_partner(batch, ids, 2).partner
     assert partner is not None
     assert partner.ids == ids
     assert not torch.equal(partner.weak[0], partner.weak[1])  # the same image twice, augmented afresh
-    assert torch.equal(partner.weak, made.with_partner(batch, ids, 2).partner.weak)  # type: ignore[union-attr]
-    assert not torch.equal(partner.weak, made.with_partner(batch, ids, 3).partner.weak)  # type: ignore[union-attr]
+    assert torch.equal(partner.weak, loader.with_partner(batch, ids, 2).partner.weak)  # type: ignore[union-attr]
+    assert not torch.equal(partner.weak, loader.with_partner(batch, ids, 3).partner.weak)  # type: ignore[union-attr]
     halves = [steps(Needs(partner="asked"), rank, 2) for rank in (0, 1)]
     parts = [s.with_partner(s[2], ids[2 * k : 2 * k + 2], 2).partner for k, s in enumerate(halves)]
     assert torch.equal(torch.cat([p.weak for p in parts if p is not None]), partner.weak)

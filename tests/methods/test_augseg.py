@@ -29,7 +29,7 @@ from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import LossScale, MixedView, Plugin, PluginConfig, StepOutputs
 
 
-def made(**settings: Any) -> AugSeg:
+def method_of(**settings: Any) -> AugSeg:
     method = build("augseg", **settings)
     assert isinstance(method, AugSeg)
     return method
@@ -64,30 +64,30 @@ def test_a_box_by_hand() -> None:
 
 def test_areas_after_clipping_are_the_specifications() -> None:
     """0.164 and 0.359; an injection shows on 0.067 of an image, in 26 % of cases not at all (card: augseg 5)."""
-    g, numbers, found = torch.Generator().manual_seed(0), rng(0, "areas"), []
+    g, numbers, result = torch.Generator().manual_seed(0), rng(0, "areas"), []
     levels = (np.arange(128) + 0.5) / 128  # evenly through both distributions, paired at random
     inner, outer = (np.quantile(numbers.beta(*beta, size=50_000), levels) for beta in ((8, 2), (4, 4)))
     for lam_inner, lam_outer in zip(inner, numbers.permutation(outer), strict=True):
         cuts = (math.sqrt(1 - lam) for lam in (lam_inner, lam_outer))
         first, second = (augseg.boxes(torch.rand(2, 2, generator=g), (513, 513), cut) for cut in cuts)
-        found.append(torch.stack([x.float().mean((1, 2)) for x in (first, second, first & second)]))
-    areas = torch.cat(found, 1)
+        result.append(torch.stack([x.float().mean((1, 2)) for x in (first, second, first & second)]))
+    areas = torch.cat(result, 1)
     assert areas.mean(1).tolist() == pytest.approx([0.164, 0.359, 0.067], abs=0.01)
     assert (areas[2] == 0).float().mean().item() == pytest.approx(0.26, abs=0.06)
 
 
 def test_labelled_patches_are_injected_with_one_minus_the_confidence() -> None:
-    method, sure = made(), torch.tensor([0.0, 0.2, 0.7, 1.0])
+    method, sure = method_of(), torch.tensor([0.0, 0.2, 0.7, 1.0])
     tosses = torch.stack([method._draw_injections(sure, progress(step, 4000)) for step in range(1500)]).float().mean(0)
     assert tosses[0] == 1
     assert tosses[3] == 0
     assert tosses.tolist() == pytest.approx((1 - sure).tolist(), abs=0.04)
     for inject in ("always", "never"):
-        assert made(inject=inject)._draw_injections(sure, progress()).tolist() == [inject == "always"] * 4
+        assert method_of(inject=inject)._draw_injections(sure, progress()).tolist() == [inject == "always"] * 4
 
 
 def test_images_are_mixed_within_their_group_by_one_order() -> None:
-    method = made(group=4)
+    method = method_of(group=4)
     orders = [method._draw_order(8, progress(step)) for step in range(30)]
     for order in orders:
         assert sorted(order[:4].tolist()) == [0, 1, 2, 3]
@@ -99,7 +99,7 @@ def test_images_are_mixed_within_their_group_by_one_order() -> None:
 
 
 def test_boxes_of_a_group_have_one_size_and_those_of_two_differ() -> None:
-    method, like = made(group=3), torch.zeros(6, 3, 64, 64)
+    method, like = method_of(group=3), torch.zeros(6, 3, 64, 64)
     boxes = method._draw_boxes(like, (4.0, 4.0), "outer box", progress(2))
     tallest = boxes.any(2).sum(1)
     cuts = [2 * (int(64 * math.sqrt(1 - rng(0, 2, "augseg outer box", k).beta(4, 4))) // 2) for k in range(2)]
@@ -110,7 +110,11 @@ def test_boxes_of_a_group_have_one_size_and_those_of_two_differ() -> None:
 
 def test_mixing_against_a_loop_over_images_and_pixels() -> None:
     """Stage A into a copy, stage B from that copy into the original; the labelled image seen in i is pi(pi(i))."""
-    method, batch, t = made(inject="always", group=4), make_batch(made().needs, images=4, side=20), progress(4)
+    method, batch, t = (
+        method_of(inject="always", group=4),
+        make_batch(method_of().needs, images=4, side=20),
+        progress(4),
+    )
     here, target = batch.unlabeled, statement(4, 20)
     assert here is not None
     got = method._mix(batch.labeled, here, target, torch.zeros(4), t)
@@ -137,8 +141,8 @@ def test_mixing_against_a_loop_over_images_and_pixels() -> None:
                     expected = (int(target.label[pixel]), float(target.conf[pixel]), bool(target.keep[pixel]), False)
                     images = (here.strong[0][source][at], here.weak[source][at])
                 pseudo = got.pseudo
-                found = (pseudo.label, pseudo.conf, pseudo.keep, pseudo.trusted_mask())
-                assert tuple(m[i, y, x].item() for m in found) == pytest.approx(expected)
+                result = (pseudo.label, pseudo.conf, pseudo.keep, pseudo.trusted_mask())
+                assert tuple(m[i, y, x].item() for m in result) == pytest.approx(expected)
                 assert torch.equal(got.images[i][at], images[0])
                 assert torch.equal(got.weak[i][at], images[1])
     assert shown > 10
@@ -146,7 +150,11 @@ def test_mixing_against_a_loop_over_images_and_pixels() -> None:
 
 
 def test_maps_a_plugin_carries_follow_the_mix_and_are_zero_on_labelled_pixels() -> None:
-    method, batch, t = made(inject="always", group=4), make_batch(made().needs, images=4, side=20), progress(4)
+    method, batch, t = (
+        method_of(inject="always", group=4),
+        make_batch(method_of().needs, images=4, side=20),
+        progress(4),
+    )
     here, target = batch.unlabeled, statement(4, 20)
     assert here is not None
     got = method._mix(batch.labeled, here, target.with_carry(conf=target.conf), torch.zeros(4), t).pseudo
@@ -158,7 +166,7 @@ def test_maps_a_plugin_carries_follow_the_mix_and_are_zero_on_labelled_pixels() 
 def test_first_step_re_derived() -> None:
     """Loss, gradients and kept share of one step after the copy, from the text alone (card: augseg 4 to 7)."""
     tau, t = 0.32, progress(11)
-    method = made(threshold=tau, group=2)
+    method = method_of(threshold=tau, group=2)
     student, teacher = unlike(method)
     batch = make_batch(method.needs, images=4)
     step = method(batch, t)
@@ -182,7 +190,7 @@ def test_first_step_re_derived() -> None:
 
 def test_a_negative_threshold_keeps_everything_but_labelled_pixels_without_a_label() -> None:
     """Cityscapes logs a share of 0.995 to 1.000 (card: augseg 7)."""
-    method = made(threshold=-0.1, inject="always", group=4)
+    method = method_of(threshold=-0.1, inject="always", group=4)
     batch, t = make_batch(method.needs, images=4), progress(11)
     q, _, label = by_hand(method, copy.deepcopy(method.teacher), batch, t, always=True)
     with torch.no_grad():
@@ -193,7 +201,7 @@ def test_a_negative_threshold_keeps_everything_but_labelled_pixels_without_a_lab
 
 
 def test_padding_counts_as_in_the_release_or_not() -> None:
-    batch, t = make_batch(made().needs), progress(11)
+    batch, t = make_batch(method_of().needs), progress(11)
     assert batch.unlabeled is not None
     seen: dict[str, Tensor] = {}
 
@@ -210,7 +218,7 @@ def test_padding_counts_as_in_the_release_or_not() -> None:
 
 
 def test_the_teacher_is_a_copy_for_an_epoch_and_then_an_average_with_its_buffers() -> None:
-    method = made()
+    method = method_of()
     train(method, 3, steps_per_epoch=3, lr=0.1)
     student, before = method.net.state_dict(), copy.deepcopy(method.teacher.state_dict())
     assert all(torch.equal(before[name], value) for name, value in student.items())
@@ -230,7 +238,7 @@ def test_the_teacher_is_a_copy_for_an_epoch_and_then_an_average_with_its_buffers
 ])  # fmt: skip
 def test_decays_of_the_specification(step: int, per_epoch: int, cap: float, decay: float) -> None:
     """VOC with 92 labels and Cityscapes with 744 (card: augseg 8)."""
-    method = made(ema=cap)
+    method = method_of(ema=cap)
     with torch.no_grad():
         for old, new in zip(method.teacher.parameters(), method.net.parameters(), strict=True):
             old.fill_(1.0)
@@ -240,14 +248,14 @@ def test_decays_of_the_specification(step: int, per_epoch: int, cap: float, deca
 
 
 def test_without_buffers_the_statistics_of_the_teacher_stay() -> None:
-    method = made(ema_buffers=False)
+    method = method_of(ema_buffers=False)
     before = {name: v.clone() for name, v in method.teacher.named_buffers()}
     train(method, 5)
     assert all(torch.equal(before[name], v) for name, v in method.teacher.named_buffers())
 
 
 def test_a_supervised_warm_up_copies_the_student_and_delays_the_average() -> None:
-    method = made(warmup_epochs=1)
+    method = method_of(warmup_epochs=1)
     rows = train(method, 4, steps_per_epoch=3, lr=0.1)
     assert [set(row) for row in rows[:3]] == [{"loss", "sup"}] * 3
     assert {"unsup", "kept"} <= set(rows[3])
@@ -256,7 +264,7 @@ def test_a_supervised_warm_up_copies_the_student_and_delays_the_average() -> Non
 
 
 def test_every_student_tensor_learns_and_no_teacher_tensor_does() -> None:
-    method = made(net=maker(encoder="resnet18", layout="augseg", aux=True, multi_grid=(2, 2, 4), ceil_mode=True))
+    method = method_of(net=maker(encoder="resnet18", layout="augseg", aux=True, multi_grid=(2, 2, 4), ceil_mode=True))
     step = method(make_batch(method.needs), progress(11))
     step.loss.backward()
     assert torch.isfinite(step.loss)
@@ -265,7 +273,7 @@ def test_every_student_tensor_learns_and_no_teacher_tensor_does() -> None:
 
 
 def test_the_auxiliary_head_learns_the_labelled_images_alone() -> None:
-    method = made(net=maker(layout="augseg", aux=True), aux_weight=0.4)
+    method = method_of(net=maker(layout="augseg", aux=True), aux_weight=0.4)
     student, batch = copy.deepcopy(method.net), make_batch(method.needs)
     step, probe = method(batch, progress(11)), []
     method.net.register_forward_hook(lambda _, args, out: probe.append((args[0], out)))
@@ -281,7 +289,7 @@ def test_the_auxiliary_head_learns_the_labelled_images_alone() -> None:
 def test_unet_with_dice_on_one_channel() -> None:
     """The medical losses: a step, and the Dice of the mixed labels by hand."""
     loss = LossConfig(supervised="ce_dice", pseudo="dice")
-    method = made(net=lambda _: unet(), loss=loss, threshold=0.2)
+    method = method_of(net=lambda _: unet(), loss=loss, threshold=0.2)
     batch, t = make_batch(method.needs, side=48, channels=1), progress(11)
     seen: list[StepOutputs] = []
     method.plugin = Watch(seen)
@@ -296,14 +304,14 @@ def test_unet_with_dice_on_one_channel() -> None:
 def test_weak_images_may_join_the_students_pass() -> None:
     sizes: list[int] = []
     for extra in (False, True):
-        method = made(extra_weak=extra)
+        method = method_of(extra_weak=extra)
         method.net.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
         method(make_batch(method.needs), progress(11))
     assert sizes == [4, 6]
 
 
 def test_the_teacher_is_scored() -> None:
-    method, x = made(), torch.randn(1, 3, 65, 65)
+    method, x = method_of(), torch.randn(1, 3, 65, 65)
     unlike(method)
     method.eval()
     assert torch.equal(method.predict(x), method.teacher(x).logits)
@@ -312,20 +320,20 @@ def test_the_teacher_is_scored() -> None:
 
 def test_the_identity_of_every_hook_changes_no_bit() -> None:
     for step in (0, 11):
-        found = []
-        for told in (None, Same(PluginConfig(), CLASSES)):
-            method = build("augseg", told, threshold=0.3)
+        result = []
+        for plug in (None, Same(PluginConfig(), CLASSES)):
+            method = build("augseg", plug, threshold=0.3)
             loss = method(make_batch(method.needs), progress(step)).loss
             loss.backward()
-            found.append([loss, *(p.grad for p in method.net.parameters() if p.grad is not None)])
-        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+            result.append([loss, *(p.grad for p in method.net.parameters() if p.grad is not None)])
+        assert all(torch.equal(a, b) for a, b in zip(*result, strict=True))
 
 
 def test_hooks_act_where_the_specifications_say() -> None:
     """`weigh` sees the mixed images with their trusted pixels; its weights make the mean a weighted one (mpmc 9)."""
-    batch, t = make_batch(made().needs, images=4), progress(11)
+    batch, t = make_batch(method_of().needs, images=4), progress(11)
     seen: list[StepOutputs] = []
-    method = made(plugin=Watch(seen, weigh=True), threshold=0.3, inject="always", group=4)
+    method = method_of(plugin=Watch(seen, weigh=True), threshold=0.3, inject="always", group=4)
     step = method(batch, t)
     view = seen[0].views[0]
     ce = F.cross_entropy(view.out.logits, view.pseudo.label, reduction="none")
@@ -341,14 +349,14 @@ def test_a_plugins_pace_can_switch_the_unlabelled_term_off() -> None:
         def scale(self, t: Progress) -> LossScale:
             return LossScale(0.5, unlabeled=False)
 
-    step = build("augseg", Warm(PluginConfig(), CLASSES))(make_batch(made().needs), progress(11))
+    step = build("augseg", Warm(PluginConfig(), CLASSES))(make_batch(method_of().needs), progress(11))
     assert step.loss.item() == pytest.approx(0.5 * step.terms["sup"].item())
 
 
 @pytest.mark.parametrize("name", ["upc", "s4mc", "ipixmatch", "mpmc"])
 def test_plugins_run_on_it(name: str) -> None:
-    told = plugin(name)
-    method = build("augseg", told, threshold=0.3, inject="always")
+    plug = plugin(name)
+    method = build("augseg", plug, threshold=0.3, inject="always")
     step = method(make_batch(method.needs), progress(11))
     step.loss.backward()
     assert torch.isfinite(step.loss)
@@ -356,17 +364,17 @@ def test_plugins_run_on_it(name: str) -> None:
 
 
 def test_what_cannot_be_mixed_is_refused() -> None:
-    method = made()
+    method = method_of()
     batch = make_batch(method.needs, images=4)
     fewer = Batch(Labeled(batch.labeled.x[:2], batch.labeled.y[:2], batch.labeled.ids[:2]), batch.unlabeled)
     with pytest.raises(RecipeError, match="2 labelled and 4 unlabelled"):
         method(fewer, progress(11))
     with pytest.raises(RecipeError, match="do not form groups of 3"):
-        made(group=3)(batch, progress(11))
+        method_of(group=3)(batch, progress(11))
 
 
 def test_a_step_never_waits_for_the_device() -> None:
-    method = made(threshold=0.3, group=1)
+    method = method_of(threshold=0.3, group=1)
     batch, optim = make_batch(method.needs), optimizer(method)
 
     def step(at: int) -> None:

@@ -50,14 +50,14 @@ def cutmix(one: SegNet, two: SegNet, batch: Batch, padding: str) -> tuple[Tensor
     (x, y, here), there = naive.parts(batch), naive.partner(batch)
     box = here.boxes[0]
     image, valid = naive.cut_in(here.weak, there.weak, box), naive.cut_in(here.valid, there.valid, box)
-    said = []
+    hard_labels = []
     for net in (one, two):
         with torch.no_grad():
-            said.append(naive.cut_in(net(here.weak).logits, net(there.weak).logits, box).argmax(1))
+            hard_labels.append(naive.cut_in(net(here.weak).logits, net(there.weak).logits, box).argmax(1))
     seen = [net(image).logits for net in (one, two)]
     counted = valid | (padding == "counted")
     sup = sum((naive.supervised(net(x).logits, y) for net in (one, two)), torch.zeros(()))
-    return sup, cross(seen[0], said[1], counted) + cross(seen[1], said[0], counted)
+    return sup, cross(seen[0], hard_labels[1], counted) + cross(seen[1], hard_labels[0], counted)
 
 
 def both(method: Method) -> tuple[SegNet, SegNet]:
@@ -66,9 +66,9 @@ def both(method: Method) -> tuple[SegNet, SegNet]:
 
 
 def classifier(net: SegNet) -> nn.Conv2d:
-    found = net.get_submodule("classifier")
-    assert isinstance(found, nn.Conv2d)
-    return found
+    result = net.get_submodule("classifier")
+    assert isinstance(result, nn.Conv2d)
+    return result
 
 
 @pytest.mark.parametrize("padding", ["counted", "ignored"])
@@ -77,13 +77,13 @@ def test_first_step(settings: dict[str, Any], by_hand: Callable[..., tuple[Tenso
     method = build("cps", padding=padding, **settings)
     copies = [copy.deepcopy(net) for net in both(method)]
     batch = make_batch(method.needs)
-    made = method(batch, progress())
-    made.loss.backward()
+    step = method(batch, progress())
+    step.loss.backward()
     sup, term = by_hand(*copies, batch, padding)
     total = sup + settings["weight"] * term
-    assert made.terms["cps"].item() == pytest.approx(term.item(), rel=1e-5)
-    assert (made.terms["sup"] + made.terms["sup_2"]).item() == pytest.approx(sup.item(), rel=1e-5)
-    assert made.loss.item() == pytest.approx(total.item(), rel=1e-5)
+    assert step.terms["cps"].item() == pytest.approx(term.item(), rel=1e-5)
+    assert (step.terms["sup"] + step.terms["sup_2"]).item() == pytest.approx(sup.item(), rel=1e-5)
+    assert step.loss.item() == pytest.approx(total.item(), rel=1e-5)
     total.backward()
     for ours, theirs in zip(both(method), copies, strict=True):
         naive.assert_same_gradients(ours, {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None})
@@ -103,13 +103,13 @@ def test_every_pass_moves_the_batch_statistics_of_its_network(settings: dict[str
 
 @pytest.mark.parametrize("settings", [PLAIN, {}])
 def test_it_is_symmetric_in_the_two_networks(settings: dict[str, Any]) -> None:
-    found = []
+    result = []
     for roles in (("student", "second"), ("second", "student")):
         make, swapped = maker(), dict(zip(("student", "second"), roles, strict=True))
         method = build("cps", net=lambda role: make(swapped[role]), **settings)  # noqa: B023
-        found.append(method(make_batch(method.needs), progress()))
-    assert found[0].loss.item() == pytest.approx(found[1].loss.item(), rel=1e-6)
-    assert found[0].terms["sup"].item() == pytest.approx(found[1].terms["sup_2"].item(), rel=1e-6)
+        result.append(method(make_batch(method.needs), progress()))
+    assert result[0].loss.item() == pytest.approx(result[1].loss.item(), rel=1e-6)
+    assert result[0].terms["sup"].item() == pytest.approx(result[1].terms["sup_2"].item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("settings", [PLAIN, {}])
@@ -118,8 +118,8 @@ def test_labels_carry_no_gradient_to_the_network_that_gave_them(settings: dict[s
     method = build("cps", **settings)
     one, two = both(method)
     two.requires_grad_(False)
-    made = method(make_batch(method.needs), progress())
-    made.loss.backward()
+    step = method(make_batch(method.needs), progress())
+    step.loss.backward()
     assert all(p.grad is not None for p in one.parameters())
     assert all(p.grad is None for p in two.parameters())
 
@@ -144,17 +144,17 @@ def test_the_cross_term_pairs_a_mixed_image_with_the_peers_label() -> None:
         classifier(two).weight.zero_()
         classifier(two).bias.copy_(torch.eye(CLASSES)[2] * 9)  # type: ignore[union-attr]
     copied, batch = copy.deepcopy(one), make_batch(method.needs)
-    made = method(batch, progress())
+    step = method(batch, progress())
     here, there = batch.unlabeled, naive.partner(batch)
     assert here is not None
     logits = copied(naive.cut_in(here.weak, there.weak, here.boxes[0])).logits
     first = -F.log_softmax(logits, 1)[:, 2].mean()
     labels = torch.cat([copied(here.weak).logits.argmax(1), copied(there.weak).logits.argmax(1)])
-    assert made.terms["cps"].item() > first.item()
+    assert step.terms["cps"].item() > first.item()
     log_p = F.log_softmax(torch.eye(CLASSES)[2] * 9, 0)
     n = len(here.weak)
     second = -log_p[naive.cut_in(labels[:n], labels[n:], here.boxes[0])].mean()
-    assert made.terms["cps"].item() == pytest.approx((first + second).item(), rel=1e-4)
+    assert step.terms["cps"].item() == pytest.approx((first + second).item(), rel=1e-4)
 
 
 def test_the_class_loss_of_the_task_is_used_for_both_networks() -> None:
@@ -189,9 +189,9 @@ class Probe(Plugin):
         y = batch.labeled.y[order]
         given = Pseudo(y.where(y != 255, 0), torch.ones_like(weak.conf), y != 255, y != 255, trusted=y != 255)
         images = batch.labeled.x[order].where(region[:, None], batch.unlabeled.weak)  # type: ignore[union-attr]
-        made = MixedView(images, Pseudo(weak.label, weak.conf, weak.keep, weak.valid).pasted(given, region), images)
-        self.mixed.append(made)
-        return [made, made]
+        step = MixedView(images, Pseudo(weak.label, weak.conf, weak.keep, weak.valid).pasted(given, region), images)
+        self.mixed.append(step)
+        return [step, step]
 
     def weigh(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor | None:
         self.weighed.append((mixed, teach(mixed.weak)))
@@ -210,16 +210,16 @@ class Quiet(Probe):
     def mix(
         self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
     ) -> Sequence[MixedView]:
-        found = list(host())
-        self.mixed += found
-        return found
+        result = list(host())
+        self.mixed += result
+        return result
 
 
 def test_a_plugins_mix_acts_on_each_networks_labels_with_the_same_draws() -> None:
     probe = Probe()
     method = build("cps", probe)
     one, two = both(method)
-    made = method(make_batch(method.needs), progress())
+    step = method(make_batch(method.needs), progress())
     assert len(probe.refined) == 2  # the partners are not labelled when nothing asks for them
     first, second = probe.mixed
     assert torch.equal(first.images, second.images)
@@ -228,7 +228,7 @@ def test_a_plugins_mix_acts_on_each_networks_labels_with_the_same_draws() -> Non
     assert [len(seen.views) for seen in probe.seen] == [2, 2]
     assert probe.seen[0].views[0].pseudo is second.pseudo  # network 1 learns the labels of network 2
     assert probe.seen[1].views[0].pseudo is first.pseudo
-    assert {"probe", "probe_2"} <= made.terms.keys()
+    assert {"probe", "probe_2"} <= step.terms.keys()
 
 
 def test_ground_truth_that_was_pasted_in_is_learnt_and_unknown_pixels_are_not() -> None:
@@ -236,14 +236,14 @@ def test_ground_truth_that_was_pasted_in_is_learnt_and_unknown_pixels_are_not() 
     method = build("cps", probe, weight=1.0)
     copies = [copy.deepcopy(net) for net in both(method)]
     batch = make_batch(method.needs)
-    made = method(batch, progress())
+    step = method(batch, progress())
     expected = torch.zeros(())
     for net, m in zip(copies, reversed(probe.mixed), strict=True):
         logits = net(torch.cat([m.images, m.images])).logits[: len(m.images)]
         keep = m.pseudo.keep
         ce = -F.log_softmax(logits, 1).gather(1, m.pseudo.label[:, None])[:, 0]
         expected = expected + (ce * keep).sum() / ce.numel()
-    assert made.terms["cps"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert step.terms["cps"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_refine_and_weigh_see_all_labels_of_both_networks() -> None:
@@ -280,14 +280,14 @@ def test_weights_are_a_weighted_mean_and_labelled_images_weigh_one(settings: dic
     weight[..., :30] = 2
     if settings == PLAIN:
         logits = [torch.cat([net(x).logits, net(here.weak).logits]) for net in copies]
-        said, weight = [z.argmax(1) for z in logits], torch.cat([torch.ones_like(weight), weight])
+        hard_labels, weight = [z.argmax(1) for z in logits], torch.cat([torch.ones_like(weight), weight])
     else:
         there, box = naive.partner(batch), here.boxes[0]
         mix = naive.cut_in(here.weak, there.weak, box)
-        said = [naive.cut_in(n(here.weak).logits, n(there.weak).logits, box).argmax(1) for n in copies]
+        hard_labels = [naive.cut_in(n(here.weak).logits, n(there.weak).logits, box).argmax(1) for n in copies]
         logits = [net(mix).logits for net in copies]
     expected = 0.0
-    for z, label in zip(logits, reversed(said), strict=True):
+    for z, label in zip(logits, reversed(hard_labels), strict=True):
         ce = -F.log_softmax(z, 1).gather(1, label[:, None])[:, 0]
         expected += ((ce * weight).sum() / weight.sum()).item()
     assert term == pytest.approx(expected, rel=1e-5)
@@ -301,8 +301,8 @@ def test_a_warm_up_leaves_the_two_supervised_terms() -> None:
             return LossScale(0.5, unlabeled=False)
 
     method = build("cps", Off(Plugin.Config(), CLASSES))
-    made = method(make_batch(method.needs), progress())
-    assert made.loss.item() == pytest.approx(0.5 * (made.terms["sup"] + made.terms["sup_2"]).item())
+    step = method(make_batch(method.needs), progress())
+    assert step.loss.item() == pytest.approx(0.5 * (step.terms["sup"] + step.terms["sup_2"]).item())
 
 
 @pytest.mark.parametrize("settings", [PLAIN, {}])

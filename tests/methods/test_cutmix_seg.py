@@ -41,11 +41,11 @@ def test_the_warm_up_is_supervised_and_moves_only_the_teachers_statistics() -> N
     method = build("cutmix_seg")
     student, before = nets(method)
     batch = make_batch(method.needs)
-    made = method(batch, progress(0))
+    result = method(batch, progress(0))
     method.after_step(progress(0))
     expected = naive.supervised(student(batch.labeled.x).logits, batch.labeled.y)
-    assert made.loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert set(made.terms) == {"sup"}
+    assert result.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert set(result.terms) == {"sup"}
     before(batch.labeled.x)
     _, teacher = nets(method)
     assert all(torch.equal(v, before.state_dict()[k]) for k, v in teacher.state_dict().items())
@@ -78,12 +78,12 @@ def test_the_decay_counts_from_the_end_of_the_warm_up_and_covers_parameters_only
 
 def mixed_by_hand(weak: Tensor, label: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
     """Each image takes the box from the next image of the batch (card: u2pl 4)."""
-    image, said = weak.clone(), label.clone()
+    image, hard_labels = weak.clone(), label.clone()
     for j in range(len(weak)):
         k = (j + 1) % len(weak)
         image[j][:, box[j]] = weak[k][:, box[j]]
-        said[j][box[j]] = label[k][box[j]]
-    return image, said
+        hard_labels[j][box[j]] = label[k][box[j]]
+    return image, hard_labels
 
 
 @pytest.mark.parametrize("mixes", [True, False])
@@ -95,8 +95,8 @@ def test_s4mc_step(encoder: str, mixes: bool) -> None:
         p.data.mul_(1.05)  # a teacher that differs from the student
     (student, teacher), batch = nets(method), make_batch(method.needs, images=3)
     t = progress(step_with(0.5, mixes))
-    made = method(batch, t)
-    made.loss.backward()
+    result = method(batch, t)
+    result.loss.backward()
     x, y, here = naive.parts(batch)
     label = naive.eval_logits(teacher, here.weak).argmax(1)
     image = here.weak
@@ -104,9 +104,9 @@ def test_s4mc_step(encoder: str, mixes: bool) -> None:
         image, label = mixed_by_hand(here.weak, label, here.boxes[0])
     logits = student(torch.cat([x, image])).logits
     sup, unsup = naive.supervised(logits[:3], y), F.cross_entropy(logits[3:], label)
-    assert made.terms["unsup"].item() == pytest.approx(unsup.item(), rel=1e-5)
-    assert made.loss.item() == pytest.approx((sup + unsup).item(), rel=1e-5)
-    assert made.terms["kept"].item() == 1
+    assert result.terms["unsup"].item() == pytest.approx(unsup.item(), rel=1e-5)
+    assert result.loss.item() == pytest.approx((sup + unsup).item(), rel=1e-5)
+    assert result.terms["kept"].item() == 1
     naive.assert_same_gradients(method.net, naive.gradients(sup + unsup, student))
     with torch.no_grad():
         teacher(torch.cat([x, image]))  # its train-mode pass on the same images, which moves its statistics
@@ -156,8 +156,8 @@ def test_original_step(encoder: str, confidence: str) -> None:
     train(method, 2, lr=0.05)
     method.zero_grad()
     (student, teacher), batch = nets(method), make_batch(method.needs, seed=6)
-    made = method(batch, progress(2))
-    made.loss.backward()
+    result = method(batch, progress(2))
+    result.loss.backward()
     (x, y, here), there = naive.parts(batch), naive.partner(batch)
     m = here.boxes[0][:, None].float()
     sup = naive.supervised(student(x).logits, y)
@@ -170,8 +170,8 @@ def test_original_step(encoder: str, confidence: str) -> None:
     factor = sure if confidence == "pixel" else sure.mean()
     unsup = (((p - q) ** 2).sum(1) * inside * factor).mean()
     assert 0.1 < sure.mean().item() < 1
-    assert made.terms["unsup"].item() == pytest.approx(unsup.item(), rel=1e-4)
-    assert made.loss.item() == pytest.approx((sup + unsup).item(), rel=1e-5)
+    assert result.terms["unsup"].item() == pytest.approx(unsup.item(), rel=1e-4)
+    assert result.loss.item() == pytest.approx((sup + unsup).item(), rel=1e-5)
     naive.assert_same_gradients(method.net, naive.gradients(sup + unsup, student))
 
 
@@ -192,8 +192,10 @@ def test_original_averages_parameters_and_buffers_with_a_constant_decay() -> Non
 
 def test_the_weight_is_lambda() -> None:
     method = build("cutmix_seg", weight=2.5)
-    made = method(make_batch(method.needs), progress(12))
-    assert made.loss.item() == pytest.approx(made.terms["sup"].item() + 2.5 * made.terms["unsup"].item(), rel=1e-5)
+    result = method(make_batch(method.needs), progress(12))
+    assert result.loss.item() == pytest.approx(
+        result.terms["sup"].item() + 2.5 * result.terms["unsup"].item(), rel=1e-5
+    )
 
 
 def test_a_mixing_plugin_is_refused_by_the_original() -> None:

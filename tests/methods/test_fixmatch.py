@@ -24,21 +24,21 @@ def by_hand(net: SegNet, batch: Batch, tau: float) -> tuple[torch.Tensor, torch.
     pasted = naive.Labels.of(naive.eval_logits(net, there.weak), there.valid)
     image = naive.cut_in(here.strong[0], there.strong[0], here.boxes[0])
     logits = net(torch.cat([x, here.weak])).logits
-    said = naive.Labels.of(logits[len(x) :], here.valid).under(pasted, here.boxes[0])
-    return naive.supervised(logits[: len(x)], y), naive.unsupervised(net(image).logits, said, tau)
+    pseudo = naive.Labels.of(logits[len(x) :], here.valid).under(pasted, here.boxes[0])
+    return naive.supervised(logits[: len(x)], y), naive.unsupervised(net(image).logits, pseudo, tau)
 
 
 @pytest.mark.parametrize("encoder", ["test_resnet", "resnet18"])
 def test_first_step(encoder: str) -> None:
     method = build("fixmatch", net=maker(encoder=encoder), threshold=TAU)
     batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
-    made = method(batch, progress())
-    made.loss.backward()
+    result = method(batch, progress())
+    result.loss.backward()
     sup, strong = by_hand(reference, batch, TAU)
-    assert made.terms["sup"].item() == pytest.approx(sup.item(), rel=1e-5)
-    assert made.terms["s"].item() == pytest.approx(strong.item(), rel=1e-5)
-    assert made.loss.item() == pytest.approx((sup.item() + strong.item()) / 2, rel=1e-5)
-    assert 0 < made.terms["kept"].item() < 1
+    assert result.terms["sup"].item() == pytest.approx(sup.item(), rel=1e-5)
+    assert result.terms["s"].item() == pytest.approx(strong.item(), rel=1e-5)
+    assert result.loss.item() == pytest.approx((sup.item() + strong.item()) / 2, rel=1e-5)
+    assert 0 < result.terms["kept"].item() < 1
     naive.assert_same_gradients(method.net, naive.gradients((sup + strong) / 2, reference))
     for ours, theirs in zip(method.net.buffers(), reference.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs)  # two train-mode passes, in that order; the eval one leaves no trace
@@ -47,16 +47,16 @@ def test_first_step(encoder: str) -> None:
 def test_threshold_zero_keeps_every_pixel() -> None:
     method = build("fixmatch", threshold=0.0)
     batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
-    made = method(batch, progress())
-    assert made.terms["kept"].item() == 1
-    assert made.terms["s"].item() == pytest.approx(by_hand(reference, batch, 0.0)[1].item(), rel=1e-5)
+    result = method(batch, progress())
+    assert result.terms["kept"].item() == 1
+    assert result.terms["s"].item() == pytest.approx(by_hand(reference, batch, 0.0)[1].item(), rel=1e-5)
 
 
 def test_nothing_confident_leaves_half_the_labelled_loss() -> None:
-    method = build("fixmatch", threshold=1.01)
-    made = method(make_batch(method.needs), progress())
-    assert made.terms["s"].item() == made.terms["kept"].item() == 0
-    assert made.loss.item() == pytest.approx(made.terms["sup"].item() / 2)
+    method = build("fixmatch", threshold=1.0)
+    result = method(make_batch(method.needs), progress())
+    assert result.terms["s"].item() == result.terms["kept"].item() == 0
+    assert result.loss.item() == pytest.approx(result.terms["sup"].item() / 2)
 
 
 def test_dividing_by_kept_pixels_is_an_option() -> None:
@@ -81,7 +81,7 @@ def test_with_an_ema_teacher_labels_come_from_its_eval_mode() -> None:
     teacher, student = copy.deepcopy(method.ema_net), copy.deepcopy(method.net)
     assert isinstance(teacher, SegNet)
     batch = make_batch(method.needs, seed=9)
-    made = method(batch, progress(3))
+    result = method(batch, progress(3))
     (x, y, here), there = naive.parts(batch), naive.partner(batch)
     here_said, there_said = (
         naive.Labels.of(naive.eval_logits(teacher, view.weak), view.valid) for view in (here, there)
@@ -89,7 +89,7 @@ def test_with_an_ema_teacher_labels_come_from_its_eval_mode() -> None:
     image = naive.cut_in(here.strong[0], there.strong[0], here.boxes[0])
     sup = naive.supervised(student(x).logits, y)
     strong = naive.unsupervised(student(image).logits, here_said.under(there_said, here.boxes[0]), TAU)
-    assert made.loss.item() == pytest.approx((sup.item() + strong.item()) / 2, rel=1e-5)
+    assert result.loss.item() == pytest.approx((sup.item() + strong.item()) / 2, rel=1e-5)
 
 
 def test_the_ema_teacher_follows_and_is_scored() -> None:

@@ -32,18 +32,18 @@ def test_soft_is_the_mean_square_over_both_batches_times_a_hundred(encoder: str)
     train(method, 2, lr=0.05)  # so that teacher and student differ
     method.zero_grad()
     (student, teacher), batch = nets(method), make_batch(method.needs, seed=8)
-    made = method(batch, progress(2))
-    made.loss.backward()
+    result = method(batch, progress(2))
+    result.loss.backward()
     x, y, here = naive.parts(batch)
     logits = [student(x).logits, student(here.weak).logits]
     with torch.no_grad():
-        told = [teacher(x).logits, teacher(here.weak).logits]  # train mode, each batch its own statistics
-    squares = [(a.softmax(1) - b.softmax(1)) ** 2 for a, b in zip(logits, told, strict=True)]
+        targets = [teacher(x).logits, teacher(here.weak).logits]  # train mode, each batch its own statistics
+    squares = [(a.softmax(1) - b.softmax(1)) ** 2 for a, b in zip(logits, targets, strict=True)]
     consistency = torch.cat(squares).mean()
     expected = naive.supervised(logits[0], y) + 100 * consistency
-    assert made.terms["consistency"].item() == pytest.approx(consistency.item(), rel=1e-4)
-    assert made.terms["consistency"].item() > 0
-    assert made.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert result.terms["consistency"].item() == pytest.approx(consistency.item(), rel=1e-4)
+    assert result.terms["consistency"].item() > 0
+    assert result.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     naive.assert_same_gradients(method.net, naive.gradients(expected, student))
 
 
@@ -67,14 +67,14 @@ def test_hard_trains_the_strong_view_on_confident_labels_of_the_eval_mode_teache
     train(method, 2, lr=0.05)
     method.zero_grad()
     (student, teacher), batch = nets(method), make_batch(method.needs, seed=8)
-    made = method(batch, progress(2))
-    made.loss.backward()
+    result = method(batch, progress(2))
+    result.loss.backward()
     x, y, here = naive.parts(batch)
-    said = naive.Labels.of(naive.eval_logits(teacher, here.weak), here.valid)
+    pseudo = naive.Labels.of(naive.eval_logits(teacher, here.weak), here.valid)
     logits = student(torch.cat([x, here.strong[0]])).logits
-    sup, strong = naive.supervised(logits[:2], y), naive.unsupervised(logits[2:], said, TAU)
-    assert made.terms["consistency"].item() == pytest.approx(strong.item(), rel=1e-5)
-    assert made.loss.item() == pytest.approx((sup + strong).item(), rel=1e-5)
+    sup, strong = naive.supervised(logits[:2], y), naive.unsupervised(logits[2:], pseudo, TAU)
+    assert result.terms["consistency"].item() == pytest.approx(strong.item(), rel=1e-5)
+    assert result.loss.item() == pytest.approx((sup + strong).item(), rel=1e-5)
     naive.assert_same_gradients(method.net, naive.gradients(sup + strong, student))
 
 
@@ -97,15 +97,15 @@ def test_weight_and_views_follow_the_kind() -> None:
     assert build("mean_teacher", consistency="hard").needs == Needs(strong=1)
     method = build("mean_teacher", weight=3.0)
     train(method, 1)
-    made = method(make_batch(method.needs), progress(1))
-    sup, consistency = made.terms["sup"].item(), made.terms["consistency"].item()
-    assert made.loss.item() == pytest.approx(sup + 3 * consistency, rel=1e-5)
+    result = method(make_batch(method.needs), progress(1))
+    sup, consistency = result.terms["sup"].item(), result.terms["consistency"].item()
+    assert result.loss.item() == pytest.approx(sup + 3 * consistency, rel=1e-5)
 
 
 def test_scores_the_student_when_soft_and_the_teacher_when_hard() -> None:
     x = torch.randn(1, 3, 65, 65)
     for consistency in ("soft", "hard"):
-        method = build("mean_teacher", consistency=consistency, threshold=TAU)
+        method = build("mean_teacher", consistency=consistency)
         train(method, 3, lr=0.1)
         method.eval()
         teacher = method.teacher

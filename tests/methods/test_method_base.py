@@ -83,10 +83,10 @@ def test_labelling_leaves_the_mode_as_it_was_and_no_gradient(train_mode: bool, w
     net = tiny_net().train(was)
     x, valid = torch.randn(2, 3, 33, 33, generator=G), torch.ones(2, 33, 33, dtype=torch.bool)
     before = net.backbone.bn1.running_mean.clone()
-    said = labels_of(net, x, valid, 0.3, train_mode)
+    pseudo = labels_of(net, x, valid, 0.3, train_mode)
     assert all(module.training is was for module in net.modules())
-    assert not said.soft.requires_grad
-    assert {"layer1", "penultimate"} <= set(said.feats)
+    assert not pseudo.soft.requires_grad
+    assert {"layer1", "penultimate"} <= set(pseudo.feats)
     assert torch.equal(net.backbone.bn1.running_mean, before) is not train_mode
 
 
@@ -124,12 +124,12 @@ def test_the_quality_of_pseudo_labels_is_counted_on_valid_pixels_whose_label_is_
     """Six pixels: one padded, one of unknown label; three kept, of them two known and one right."""
     label = torch.tensor([[[0, 1, 2, 0, 1, 2]]])
     keep, valid = torch.tensor([[[1, 1, 1, 0, 0, 1]]]).bool(), torch.tensor([[[1, 1, 1, 1, 1, 0]]]).bool()
-    said = Pseudo(label, torch.ones(1, 1, 6), keep, valid)
+    pseudo = Pseudo(label, torch.ones(1, 1, 6), keep, valid)
     truth = torch.tensor([[[0, 2, 255, 0, 0, 2]]])
-    found = {name: value.item() for name, value in quality(said, truth).items()}
-    assert found == pytest.approx({"kept": 3 / 5, "known": 2 / 4, "right": 1 / 4})
-    assert quality(said.with_carry(truth=truth)).keys() == found.keys()
-    assert quality(said).keys() == {"kept"}
+    result = {name: value.item() for name, value in quality(pseudo, truth).items()}
+    assert result == pytest.approx({"kept": 3 / 5, "known": 2 / 4, "right": 1 / 4})
+    assert quality(pseudo.with_carry(truth=truth)).keys() == result.keys()
+    assert quality(pseudo).keys() == {"kept"}
 
 
 def test_a_batch_without_a_partner_is_refused() -> None:

@@ -31,7 +31,7 @@ from ssbench.plugins.base import LossScale, MixedView, Plugin
 from ssbench.recipe.recipe import load, recipe_names
 
 
-def made(plugin: type[Plugin] | None = None, net: Any = None, **settings: Any) -> STPlusPlus:
+def method_of(plugin: type[Plugin] | None = None, net: Any = None, **settings: Any) -> STPlusPlus:
     method = build("stpp", plugin(plugin.Config(), CLASSES) if plugin else None, net, **settings)
     assert isinstance(method, STPlusPlus)
     return method
@@ -57,7 +57,7 @@ def ce(logits: Tensor, target: Tensor) -> Tensor:
 @pytest.mark.parametrize("encoder", ["test_resnet", "resnet18"])
 def test_first_step_of_a_retraining(encoder: str) -> None:
     """One forward, one mean over the pixels of both kinds."""
-    method = made(net=maker(encoder=encoder))
+    method = method_of(net=maker(encoder=encoder))
     batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
     result = method(batch, progress())
     result.loss.backward()
@@ -72,7 +72,7 @@ def test_first_step_of_a_retraining(encoder: str) -> None:
 
 
 def test_first_step_of_the_first_training() -> None:
-    method = made()
+    method = method_of()
     batch = replace(make_batch(method.needs), unlabeled=None)
     reference = copy.deepcopy(method.net)
     expected = naive.supervised(reference(batch.labeled.x).logits, batch.labeled.y)
@@ -80,7 +80,7 @@ def test_first_step_of_the_first_training() -> None:
 
 
 def test_a_batch_without_labelled_images() -> None:
-    method = made()
+    method = method_of()
     batch = make_batch(method.needs)
     none = replace(batch.labeled, x=batch.labeled.x[:0], y=batch.labeled.y[:0], ids=())
     reference, (_, _, here) = copy.deepcopy(method.net), naive.parts(batch)
@@ -89,7 +89,7 @@ def test_a_batch_without_labelled_images() -> None:
 
 
 def test_a_plain_step_waits_for_nothing() -> None:
-    method = made()
+    method = method_of()
     batch = make_batch(method.needs)
     assert waits_of(lambda: method(batch, progress()).loss.backward()) == []
 
@@ -107,7 +107,7 @@ def ramp(like: Tensor) -> Tensor:
 
 def test_a_plugins_weights_have_a_mean_of_one_over_the_stored_labels() -> None:
     """sum(w CE) / N, where labelled pixels weigh 1."""
-    method = made(Weighed)
+    method = method_of(Weighed)
     batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
     x, _, here = naive.parts(batch)
     target = target_of(batch)
@@ -140,7 +140,7 @@ class Twice(Plugin):
 
 
 def test_copies_of_a_plugin_that_mixes_are_coloured_afterwards_and_share_the_weight_of_one() -> None:
-    method = made(Twice)
+    method = method_of(Twice)
     batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
     assert (method.needs.mixture, method.needs.donor) == ("plain", 1.0)
     known, y, here = naive.parts(batch)
@@ -175,7 +175,7 @@ class WarmUp(Plugin):
 
 
 def test_a_warm_up_leaves_the_labelled_pixels() -> None:
-    method = made(WarmUp)
+    method = method_of(WarmUp)
     batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
     x, y, here = naive.parts(batch)
     expected = naive.supervised(reference(torch.cat([x, here.strong[0]])).logits[:2], y)
@@ -208,18 +208,18 @@ def test_labels_and_entropies_of_the_ten_predictions() -> None:
             p = predict(seen).softmax(1)
             p = p.flip(3) if turned else p
             total += F.interpolate(p, size=(20, 28), mode="bilinear", align_corners=True)
-    stored = made(Mixes)._label_image(predict, x)
+    stored = method_of(Mixes)._label_image(predict, x)
     assert stored["pseudo"].mode == "P"
     assert np.array_equal(np.array(stored["pseudo"]), total[0].argmax(0).numpy())
     p = (total[0] / 10).double()
     share = -(p * p.log()).sum(0) / math.log(CLASSES)
     assert np.abs(np.array(stored["entropy"]) / 255 - share.numpy()).max() < 0.5 / 255 + 1e-5
     assert list(stored) == ["entropy", "pseudo"], "the labels last: they say that an image is done"
-    assert list(made()._label_image(predict, x)) == ["pseudo"]
+    assert list(method_of()._label_image(predict, x)) == ["pseudo"]
 
 
 def test_stored_maps_are_read_back(tmp_path: Path) -> None:
-    stored = made(Mixes)._label_image(predict, torch.randn(1, 3, 9, 11))
+    stored = method_of(Mixes)._label_image(predict, torch.randn(1, 3, 9, 11))
     for name, image in stored.items():
         (tmp_path / name).mkdir()
         image.save(tmp_path / name / "u1.png")
@@ -249,16 +249,16 @@ class Lists:
 @pytest.mark.parametrize(("epochs", "thirds"), [(80, [26, 53, 80]), (240, [80, 160, 240]), (2, [1, 1, 2])])
 def test_networks_rank_after_a_third_two_thirds_and_all(epochs: int, thirds: list[int]) -> None:
     """Thirds of the epochs (card: stpp 1)."""
-    assert made()._ranking_epochs(Lists(epochs=epochs)) == thirds  # type: ignore[arg-type]
+    assert method_of()._ranking_epochs(Lists(epochs=epochs)) == thirds  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("labeled", "repeats"), [(92, 2), (199, 2), (200, 1), (366, 1)])
 def test_lists_of_fewer_than_200_count_twice(labeled: int, repeats: int) -> None:
     """Twice below 200 (card: stpp 2); with epochs over the unlabelled list, as often as fits."""
     run = Lists(["l"] * labeled, ["u"] * 1000)
-    assert made()._first_repeats(run) == repeats  # type: ignore[arg-type]
-    assert made(double_below=0)._first_repeats(run) == 1  # type: ignore[arg-type]
-    assert made(epoch_of="unlabeled")._first_repeats(run) == math.ceil(1000 / labeled)  # type: ignore[arg-type]
+    assert method_of()._first_repeats(run) == repeats  # type: ignore[arg-type]
+    assert method_of(double_below=0)._first_repeats(run) == 1  # type: ignore[arg-type]
+    assert method_of(epoch_of="unlabeled")._first_repeats(run) == math.ceil(1000 / labeled)  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_no_mean_over_all_pixels_is_refused() -> None:
@@ -267,7 +267,7 @@ def test_a_loss_that_is_no_mean_over_all_pixels_is_refused() -> None:
 
 
 def test_a_split_without_unlabelled_images_is_refused() -> None:
-    method: Method = made()
+    method: Method = method_of()
     with pytest.raises(RecipeError, match="no unlabelled images"):
         method.attach(Plan(("l0", "l1"), (), method.needs, 1, 1))
 

@@ -22,10 +22,10 @@ from ssbench.tables.printed import printed_scores
 def test_the_loss_is_the_plain_cross_entropy_without_halving(encoder: str) -> None:
     method = build("supervised", net=maker(encoder=encoder))
     batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
-    made = method(batch, progress())
-    made.loss.backward()
+    result = method(batch, progress())
+    result.loss.backward()
     expected = naive.supervised(reference(batch.labeled.x).logits, batch.labeled.y)
-    assert made.loss.item() == made.terms["sup"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert result.loss.item() == result.terms["sup"].item() == pytest.approx(expected.item(), rel=1e-5)
     naive.assert_same_gradients(method.net, naive.gradients(expected, reference))
 
 
@@ -49,13 +49,13 @@ def test_the_unet_learns_by_half_cross_entropy_half_dice() -> None:
     method = build("supervised", net=maker(net=unet), loss=LossConfig(supervised="ce_dice"))
     batch, reference = make_batch(method.needs, channels=1), copy.deepcopy(method.net)
     torch.manual_seed(5)  # element-wise dropout in the encoder
-    made = method(batch, progress())
+    result = method(batch, progress())
     torch.manual_seed(5)
     logits = reference(batch.labeled.x).logits
     known = batch.labeled.y != 255
     dice = naive.soft_dice(logits, batch.labeled.y, known)
     expected = (naive.supervised(logits, batch.labeled.y) + dice) / 2
-    assert made.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert result.loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_reads_labelled_images_only_for_as_long_as_asked() -> None:

@@ -36,8 +36,8 @@ U2PL_NET: dict[str, Any] = {
 }
 
 
-def made(told: Plugin | None = None, **settings: Any) -> U2PL:
-    method = build("u2pl", told, **(SMALL | settings))
+def method_of(plug: Plugin | None = None, **settings: Any) -> U2PL:
+    method = build("u2pl", plug, **(SMALL | settings))
     assert isinstance(method, U2PL)
     return method
 
@@ -59,7 +59,7 @@ def at(epoch: int, mixes: bool, epochs: int = 4) -> Progress:
 
 
 def test_the_teacher_has_a_head_of_its_own() -> None:
-    method = made()
+    method = method_of()
     head = [n for n, p in method.net.named_parameters() if n.startswith("fuse") and p.dim() > 1]
     assert head
     assert not any(torch.equal(method.net.get_parameter(n), method.teacher.get_parameter(n)) for n in head)
@@ -68,7 +68,7 @@ def test_the_teacher_has_a_head_of_its_own() -> None:
 
 def test_the_warm_up_is_supervised_and_moves_only_the_teachers_statistics() -> None:
     """The warm-up (card: u2pl 3). Terms that are zero reach every parameter, as the representation head's."""
-    method = made(net=maker(**U2PL_NET))
+    method = method_of(net=maker(**U2PL_NET))
     before = copy.deepcopy(method.teacher.state_dict())
     step = method(make_batch(method.needs), progress(0))
     step.loss.backward()
@@ -84,7 +84,7 @@ def test_the_warm_up_is_supervised_and_moves_only_the_teachers_statistics() -> N
 
 def test_for_one_epoch_the_teacher_is_the_student_and_then_its_average() -> None:
     """A copy for one epoch; the decay counts from the end of the warm-up: 1 - 1 / 5 at step 5 (card: u2pl 3)."""
-    method = made()
+    method = method_of()
     train(method, 2, steps_per_epoch=2, lr=0.1)
     assert not torch.equal(next(method.net.parameters()), next(method.teacher.parameters()))
     copies: list[bool] = []
@@ -99,7 +99,7 @@ def test_for_one_epoch_the_teacher_is_the_student_and_then_its_average() -> None
 
 
 def test_buffers_of_the_teacher_come_from_its_own_passes() -> None:
-    method = made()
+    method = method_of()
     train(method, 8, steps_per_epoch=2, lr=0.1)
     student = dict(method.net.named_buffers())
     assert all(not torch.equal(v, student[n]) for n, v in method.teacher.named_buffers() if "running" in n)
@@ -107,7 +107,7 @@ def test_buffers_of_the_teacher_come_from_its_own_passes() -> None:
 
 @pytest.mark.parametrize(("epoch", "kept"), [(0, 0.80), (1, 0.85), (2, 0.90), (3, 0.95)])
 def test_the_share_kept_rises_from_drop_percent_to_all(epoch: int, kept: float) -> None:
-    method = made(warmup_epochs=0)
+    method = method_of(warmup_epochs=0)
     apart(method)
     with torch.no_grad():
         step = method(make_batch(method.needs, images=4), at(epoch, mixes=False))
@@ -118,7 +118,7 @@ def test_the_share_kept_rises_from_drop_percent_to_all(epoch: int, kept: float) 
 @pytest.mark.parametrize("impl", ["release", "paper"])
 def test_a_step_re_derived(impl: str, mixes: bool) -> None:
     """Loss, terms, gradients and banks of one step with two groups of two images, from the text alone."""
-    method = made(contrastive_impl=impl, group=2, contrastive_weight=0.25)
+    method = method_of(contrastive_impl=impl, group=2, contrastive_weight=0.25)
     student, teacher = apart(method)
     batch, t = make_batch(method.needs, seed=3, images=4), at(2, mixes)
     step = method(batch, t)
@@ -130,10 +130,10 @@ def test_a_step_re_derived(impl: str, mixes: bool) -> None:
         image, label = mixed_by_hand(here.weak, label, here.boxes[0])
     out = student(torch.cat([x, image]))
     with torch.no_grad():
-        told = teacher(torch.cat([x, image]))
+        teacher_out = teacher(torch.cat([x, image]))
     sup = naive.supervised(out.logits[:4], y)
-    unsup, entropy = filtered(out.logits[4:], told.logits[4:], label, share=1 - 0.2 * (1 - 2 / 4))
-    con, queues = contrasted(method, t, out, told, y, label, entropy, paper=impl == "paper")
+    unsup, entropy = filtered(out.logits[4:], teacher_out.logits[4:], label, share=1 - 0.2 * (1 - 2 / 4))
+    con, queues = contrasted(method, t, out, teacher_out, y, label, entropy, paper=impl == "paper")
     assert con.item() > 0
     assert step.terms["unsup"].item() == pytest.approx(unsup.item(), rel=1e-4)
     assert step.terms["contrast"].item() == pytest.approx(con.item(), rel=1e-4)
@@ -154,7 +154,7 @@ def test_the_two_readings_differ_in_negatives_and_in_whose_they_are() -> None:
     """
     filled = {}
     for impl, group in (("paper", 4), ("release", 1), ("release", 4)):
-        method = made(contrastive_impl=impl, group=group, bank=4000, bank_first=4000)
+        method = method_of(contrastive_impl=impl, group=group, bank=4000, bank_first=4000)
         apart(method)
         with torch.no_grad():
             method(make_batch(method.needs, seed=3, images=4), at(2, mixes=True))
@@ -169,10 +169,10 @@ def test_the_release_changed_its_behaviour_and_the_paper_did_not() -> None:
 
 
 def test_banks_fill_up_over_steps_and_are_resumed() -> None:
-    method = made(warmup_epochs=0, bank=600, bank_first=900, contrastive_impl="paper")
+    method = method_of(warmup_epochs=0, bank=600, bank_first=900, contrastive_impl="paper")
     apart(method)
     first = train(method, 2, lr=0.01)
-    other = made(warmup_epochs=0, bank=600, bank_first=900, contrastive_impl="paper", seed=1)
+    other = method_of(warmup_epochs=0, bank=600, bank_first=900, contrastive_impl="paper", seed=1)
     other.load_state_dict(method.state_dict())
     assert method.bank.filled().max() > 300
     assert method.bank.limits.tolist() == [900, 600, 600, 600]
@@ -185,7 +185,7 @@ def test_banks_fill_up_over_steps_and_are_resumed() -> None:
 def test_a_bank_on_the_cpu_computes_the_same() -> None:
     losses = []
     for place in ("device", "cpu"):
-        method = made(bank_on=place, contrastive_impl="paper")
+        method = method_of(bank_on=place, contrastive_impl="paper")
         apart(method)
         losses.append(method(make_batch(method.needs), at(2, mixes=True)).loss)
     assert torch.equal(*losses)
@@ -193,7 +193,7 @@ def test_a_bank_on_the_cpu_computes_the_same() -> None:
 
 @pytest.mark.parametrize("impl", ["release", "paper"])
 def test_every_student_tensor_learns_with_all_heads(impl: str) -> None:
-    method = made(net=maker(**U2PL_NET, aux=True), contrastive_impl=impl)
+    method = method_of(net=maker(**U2PL_NET, aux=True), contrastive_impl=impl)
     apart(method)
     step = method(make_batch(method.needs, seed=3), at(2, mixes=True))
     step.loss.backward()
@@ -206,7 +206,7 @@ def test_every_student_tensor_learns_with_all_heads(impl: str) -> None:
 
 def test_the_auxiliary_head_learns_the_labelled_images_alone() -> None:
     """Cityscapes: L_x = main + 0.4 aux (card: u2pl 5)."""
-    method = made(net=maker(layout="ael", aux=True))
+    method = method_of(net=maker(layout="ael", aux=True))
     for p in method.net.modules():
         if isinstance(p, torch.nn.Dropout2d):
             p.p = 0.0
@@ -221,7 +221,7 @@ def test_the_auxiliary_head_learns_the_labelled_images_alone() -> None:
 
 def test_unet_with_dice_on_one_channel() -> None:
     loss, seen = LossConfig(supervised="ce_dice", pseudo="dice"), list[StepOutputs]()
-    method = made(Watch(seen), net=lambda _: unet(), loss=loss, contrastive_impl="paper", low_rank=1)
+    method = method_of(Watch(seen), net=lambda _: unet(), loss=loss, contrastive_impl="paper", low_rank=1)
     apart(method)
     step = method(make_batch(method.needs, side=48, channels=1), at(2, mixes=True))
     step.loss.backward()
@@ -235,9 +235,9 @@ def test_unet_with_dice_on_one_channel() -> None:
 
 
 def test_the_score_is_the_students_in_the_warm_up_and_the_teachers_after_even_when_reloaded() -> None:
-    method, x = made(), torch.randn(1, 3, 65, 65)
+    method, x = method_of(), torch.randn(1, 3, 65, 65)
     train(method, 3, steps_per_epoch=3, lr=0.1)
-    reloaded = made(seed=1)
+    reloaded = method_of(seed=1)
     for steps, scored in ((0, "net"), (2, "teacher")):
         train(method, steps, start=3, steps_per_epoch=3, lr=0.1)
         reloaded.load_state_dict(method.state_dict())
@@ -249,35 +249,35 @@ def test_the_score_is_the_students_in_the_warm_up_and_the_teachers_after_even_wh
 
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_the_identity_of_every_hook_changes_no_bit(epoch: int) -> None:
-    found = []
-    for told in (None, Same(PluginConfig(), CLASSES)):
-        method = made(told)
+    result = []
+    for plug in (None, Same(PluginConfig(), CLASSES)):
+        method = method_of(plug)
         apart(method)
         loss = method(make_batch(method.needs), at(epoch, mixes=True)).loss
         loss.backward()
-        found.append([loss, *(p.grad for p in method.net.parameters() if p.grad is not None)])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        result.append([loss, *(p.grad for p in method.net.parameters() if p.grad is not None)])
+    assert all(torch.equal(a, b) for a, b in zip(*result, strict=True))
 
 
 def test_hooks_act_where_the_specifications_say() -> None:
     """`refine` after both passes of the teacher; `weigh` with the second, and no third; the factor stays (mpmc 9)."""
-    told, passes = Spy(), list[bool]()
-    method = made(told)
+    plug, passes = Spy(), list[bool]()
+    method = method_of(plug)
     _, teacher = apart(method)
     method.teacher.register_forward_pre_hook(lambda net, _: passes.append(net.training))
     batch, t = make_batch(method.needs, images=4), at(2, mixes=True)
     step = method(batch, t)
     assert passes == [False, True]
-    view, weight = told.seen[0].views[0], told.weight
+    view, weight = plug.seen[0].views[0], plug.weight
     assert view.pseudo.probs is not None
-    assert told.refined[1].probs is view.pseudo.probs
+    assert plug.refined[1].probs is view.pseudo.probs
     assert set(view.pseudo.feats) >= {"layer1", "penultimate"}
-    assert torch.equal(told.answer.logits.softmax(1), view.pseudo.probs)
+    assert torch.equal(plug.answer.logits.softmax(1), view.pseudo.probs)
     ce = F.cross_entropy(view.out.logits, view.pseudo.label, reduction="none")
     kept = view.pseudo.keep.float()
     expected = (ce * kept * weight).sum() / (kept * weight).sum() * kept.numel() / kept.sum()
     assert step.terms["unsup"].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert torch.equal(told.seen[0].teach(batch.labeled.x).logits, naive.eval_logits(method.teacher, batch.labeled.x))
+    assert torch.equal(plug.seen[0].teach(batch.labeled.x).logits, naive.eval_logits(method.teacher, batch.labeled.x))
 
 
 def test_what_refine_keeps_replaces_the_percentile() -> None:
@@ -287,7 +287,7 @@ def test_what_refine_keeps_replaces_the_percentile() -> None:
             keep[:, ::2] = True
             return Pseudo(**{**vars(pseudo), "keep": keep})
 
-    method = made(Half(PluginConfig(), CLASSES))
+    method = method_of(Half(PluginConfig(), CLASSES))
     apart(method)
     with torch.no_grad():
         kept = method(make_batch(method.needs), at(2, mixes=True)).terms["kept"].item()
@@ -297,7 +297,7 @@ def test_what_refine_keeps_replaces_the_percentile() -> None:
 def test_pasted_ground_truth_passes_and_stays_out_of_the_percentile() -> None:
     """UPC's labelled patches (upc A5): kept whatever their entropy, sure in the contrast, not counted below it."""
     seen = list[StepOutputs]()
-    method = made(Stack([plugin("upc", ras="off", k=6), Watch(seen)]))
+    method = method_of(Stack([plugin("upc", ras="off", k=6), Watch(seen)]))
     apart(method)
     with torch.no_grad():
         method(make_batch(method.needs, images=4), at(2, mixes=True))
@@ -315,8 +315,8 @@ def test_pasted_ground_truth_passes_and_stays_out_of_the_percentile() -> None:
 
 
 def test_copies_of_a_plugins_mix_are_averaged() -> None:
-    told = plugin("upc")
-    method = made(told, contrastive_impl="paper")
+    plug = plugin("upc")
+    method = method_of(plug, contrastive_impl="paper")
     apart(method)
     step = method(make_batch(method.needs), at(2, mixes=True))
     step.loss.backward()
@@ -326,7 +326,7 @@ def test_copies_of_a_plugins_mix_are_averaged() -> None:
 
 @pytest.mark.parametrize("name", ["s4mc", "ipixmatch", "mpmc"])
 def test_plugins_run_on_it(name: str) -> None:
-    method = made(plugin(name))
+    method = method_of(plugin(name))
     apart(method)
     step = method(make_batch(method.needs), at(2, mixes=True))
     step.loss.backward()
@@ -339,7 +339,7 @@ def test_a_plugins_pace_can_switch_the_unlabelled_terms_off() -> None:
         def scale(self, t: Progress) -> LossScale:
             return LossScale(unlabeled=False)
 
-    method = made(Warm(PluginConfig(), CLASSES), net=maker(**U2PL_NET))
+    method = method_of(Warm(PluginConfig(), CLASSES), net=maker(**U2PL_NET))
     apart(method)
     step = method(make_batch(method.needs), at(2, mixes=True))
     step.loss.backward()
@@ -348,16 +348,16 @@ def test_a_plugins_pace_can_switch_the_unlabelled_terms_off() -> None:
 
 
 def test_images_that_form_no_groups_are_refused() -> None:
-    batch, t = make_batch(made().needs, images=3), at(2, mixes=True)
+    batch, t = make_batch(method_of().needs, images=3), at(2, mixes=True)
     with pytest.raises(RecipeError, match="do not form groups of 2") as error:
-        made(group=2)(batch, t)
+        method_of(group=2)(batch, t)
     assert "divides" in error.value.fix
     with torch.no_grad():
-        assert torch.isfinite(made(group=4)(batch, t).loss)  # fewer than a group are one
+        assert torch.isfinite(method_of(group=4)(batch, t).loss)  # fewer than a group are one
 
 
 def test_a_step_never_waits_for_the_device() -> None:
-    method = made(group=1, warmup_epochs=1)
+    method = method_of(group=1, warmup_epochs=1)
     batch, optim = make_batch(method.needs), optimizer(method)
 
     def step(t: Progress) -> None:
@@ -389,16 +389,16 @@ def entropy_of(p: Tensor) -> Tensor:
 
 def mixed_by_hand(weak: Tensor, label: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
     """Groups of two images, which take the box from each other (card: u2pl 4)."""
-    image, said = weak.clone(), label.clone()
+    image, label_here = weak.clone(), label.clone()
     for j in range(len(weak)):
         image[j][:, box[j]] = weak[j ^ 1][:, box[j]]
-        said[j][box[j]] = label[j ^ 1][box[j]]
-    return image, said
+        label_here[j][box[j]] = label[j ^ 1][box[j]]
+    return image, label_here
 
 
-def filtered(logits: Tensor, told: Tensor, label: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def filtered(logits: Tensor, teacher_logits: Tensor, label: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Section 7, for each pair of images; the mean over pairs. Also the entropy."""
-    h, terms = entropy_of(told.softmax(1)), []
+    h, terms = entropy_of(teacher_logits.softmax(1)), []
     for k in range(0, len(label), 2):
         some, target = h[k : k + 2], label[k : k + 2].clone()
         target[some >= float(np.percentile(some.numpy(), 100 * share))] = 255
@@ -408,11 +408,11 @@ def filtered(logits: Tensor, told: Tensor, label: Tensor, share: float) -> tuple
 
 
 def contrasted(
-    method: U2PL, t: Progress, out: Out, told: Out, y: Tensor, label: Tensor, entropy: Tensor, paper: bool
+    method: U2PL, t: Progress, out: Out, teacher_out: Out, y: Tensor, label: Tensor, entropy: Tensor, paper: bool
 ) -> tuple[Tensor, list[list[Tensor]]]:
     """Section 8 by loops over groups, classes and anchors. Returns the loss and the queues, unbounded."""
-    rep, key = out.feats["penultimate"], told.feats["penultimate"]
-    probs = told.feats["logits"].softmax(1)
+    rep, key = out.feats["penultimate"], teacher_out.feats["penultimate"]
+    probs = teacher_out.feats["logits"].softmax(1)
     near = [int(i * 65 / 17) for i in range(17)]
     share, queues = 0.2 * (1 - 2 / 4), [list[Tensor]() for _ in range(CLASSES)]
     groups = []
@@ -425,12 +425,12 @@ def contrasted(
             for i, row in enumerate(near):
                 for j, column in enumerate(near):
                     maps = y if labelled else label
-                    said = int(maps[b % 4, row, column])
+                    label_here = int(maps[b % 4, row, column])
                     mates = [int(maps[m, row, column]) for m in (k, k + 1)]
-                    labels = {said} - {255} if paper else released(mates, b % 4 - k)
+                    labels = {label_here} - {255} if paper else released(mates, b % 4 - k)
                     h = float(entropy[b % 4, row, column])
-                    low = said != 255 if labelled else h <= low_limit
-                    high = said != 255 if labelled else h >= high_limit
+                    low = label_here != 255 if labelled else h <= low_limit
+                    high = label_here != 255 if labelled else h >= high_limit
                     p = probs[b, :, i, j]
                     ranked = p.argsort(descending=True).tolist()
                     for c in range(CLASSES):

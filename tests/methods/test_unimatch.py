@@ -39,13 +39,13 @@ def by_hand(net: SegNet, batch: Batch, tau: float, drop: Sequence[Tensor], weak_
     images = [naive.cut_in(a, b, m) for a, b, m in zip(here.strong, there.strong, here.boxes, strict=True)]
     clean, dropped = naive.perturbed(net, torch.cat([x, here.weak]), list(drop))
     weak = clean[n:] if weak_labels == "train" else naive.eval_logits(net, here.weak)
-    said = naive.Labels.of(weak, here.valid)
+    pseudo = naive.Labels.of(weak, here.valid)
     q = net(torch.cat(images)).logits
     return {
         "sup": naive.supervised(clean[:n], y),
-        "s1": naive.unsupervised(q[:n], said.under(pasted, here.boxes[0]), tau),
-        "s2": naive.unsupervised(q[n:], said.under(pasted, here.boxes[1]), tau),
-        "fp": naive.unsupervised(dropped[n:], said, tau),
+        "s1": naive.unsupervised(q[:n], pseudo.under(pasted, here.boxes[0]), tau),
+        "s2": naive.unsupervised(q[n:], pseudo.under(pasted, here.boxes[1]), tau),
+        "fp": naive.unsupervised(dropped[n:], pseudo, tau),
     }
 
 
@@ -59,13 +59,13 @@ def test_first_step(encoder: str, weak_labels: Any) -> None:
     method = build("unimatch", net=maker(encoder=encoder), threshold=TAU, weak_labels=weak_labels)
     reference, drops = copy.deepcopy(method.net), watched(method)
     batch = make_batch(method.needs)
-    made = method(batch, progress())
-    made.loss.backward()
+    result = method(batch, progress())
+    result.loss.backward()
     expected = by_hand(reference, batch, TAU, drops[0], weak_labels)
     for name, value in expected.items():
-        assert made.terms[name].item() == pytest.approx(value.item(), rel=1e-5), name
-    assert made.loss.item() == pytest.approx(total(expected).item(), rel=1e-5)
-    assert 0 < made.terms["kept"].item() < 1 or weak_labels == "eval"  # eval mode of an untrained net is uniform
+        assert result.terms[name].item() == pytest.approx(value.item(), rel=1e-5), name
+    assert result.loss.item() == pytest.approx(total(expected).item(), rel=1e-5)
+    assert 0 < result.terms["kept"].item() < 1 or weak_labels == "eval"  # eval mode of an untrained net is uniform
     naive.assert_same_gradients(method.net, naive.gradients(total(expected), reference))
     for ours, theirs in zip(method.net.buffers(), reference.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs)  # statistics of both train-mode passes, in that order
@@ -117,16 +117,16 @@ def progress_of(rank: int) -> Any:
 def test_without_dropping_the_perturbed_view_equals_the_clean_one() -> None:
     method = build("unimatch", threshold=0.0, feature_drop=0.0)
     batch, reference = make_batch(method.needs), copy.deepcopy(method.net)
-    made = method(batch, progress())
+    result = method(batch, progress())
     ones = [torch.ones(4, width) for width in method.net.perturb_channels]
-    assert made.terms["fp"].item() == pytest.approx(by_hand(reference, batch, 0.0, ones)["fp"].item(), rel=1e-5)
+    assert result.terms["fp"].item() == pytest.approx(by_hand(reference, batch, 0.0, ones)["fp"].item(), rel=1e-5)
 
 
-def test_threshold_zero_keeps_every_pixel_and_above_one_none() -> None:
-    everything, nothing = (build("unimatch", threshold=tau) for tau in (0.0, 1.01))
+def test_threshold_zero_keeps_every_pixel_and_one_none() -> None:
+    everything, nothing = (build("unimatch", threshold=tau) for tau in (0.0, 1.0))
     assert everything(make_batch(everything.needs), progress()).terms["kept"].item() == 1
-    made = nothing(make_batch(nothing.needs), progress())
-    assert made.loss.item() == pytest.approx(made.terms["sup"].item() / 2)
+    result = nothing(make_batch(nothing.needs), progress())
+    assert result.loss.item() == pytest.approx(result.terms["sup"].item() / 2)
 
 
 def test_the_partner_is_the_same_image_unless_asked_otherwise() -> None:
@@ -136,9 +136,9 @@ def test_the_partner_is_the_same_image_unless_asked_otherwise() -> None:
 
 def test_weights_of_the_terms_are_settings() -> None:
     method = build("unimatch", threshold=TAU, strong_weight=1.0, feature_weight=0.25)
-    made = method(make_batch(method.needs), progress())
-    sup, s1, s2, fp = (made.terms[k].item() for k in ("sup", "s1", "s2", "fp"))
-    assert made.loss.item() == pytest.approx((sup + 0.5 * s1 + 0.5 * s2 + 0.25 * fp) / 2, rel=1e-5)
+    result = method(make_batch(method.needs), progress())
+    sup, s1, s2, fp = (result.terms[k].item() for k in ("sup", "s1", "s2", "fp"))
+    assert result.loss.item() == pytest.approx((sup + 0.5 * s1 + 0.5 * s2 + 0.25 * fp) / 2, rel=1e-5)
 
 
 def test_acdc_learns_unlabelled_images_by_dice_alone() -> None:
@@ -148,25 +148,25 @@ def test_acdc_learns_unlabelled_images_by_dice_alone() -> None:
     reference, drops = copy.deepcopy(method.net), watched(method)
     batch = make_batch(method.needs, channels=1)
     torch.manual_seed(3)  # element-wise dropout in the encoder
-    made = method(batch, progress())
+    result = method(batch, progress())
     assert [d.shape for d in drops[0]] == [(4, width) for width in (16, 32, 64, 128, 256)]
     (x, y, here), there = naive.parts(batch), naive.partner(batch)
     pasted = naive.Labels.of(naive.eval_logits(reference, there.weak), there.valid)
     torch.manual_seed(3)
     out = reference(torch.cat([x, here.weak]), drops[0])
-    said = naive.Labels.of(out.logits[2:], here.valid)
+    pseudo = naive.Labels.of(out.logits[2:], here.valid)
     images = [naive.cut_in(a, b, m) for a, b, m in zip(here.strong, there.strong, here.boxes, strict=True)]
     q = reference(torch.cat(images)).logits
-    one, two = said.under(pasted, here.boxes[0]), said.under(pasted, here.boxes[1])
+    one, two = pseudo.under(pasted, here.boxes[0]), pseudo.under(pasted, here.boxes[1])
     assert out.perturbed is not None
     sup = (naive.supervised(out.logits[:2], y) + naive.soft_dice(out.logits[:2], y, y != 255)) / 2
     s1, s2, fp = (
         naive.soft_dice(logits, labels.label, (labels.conf >= TAU) & labels.valid)
-        for logits, labels in ((q[:2], one), (q[2:], two), (out.perturbed[2:], said))
+        for logits, labels in ((q[:2], one), (q[2:], two), (out.perturbed[2:], pseudo))
     )
     for name, value in {"sup": sup, "s1": s1, "s2": s2, "fp": fp}.items():
-        assert made.terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
-    assert made.loss.item() == pytest.approx(total({"sup": sup, "s1": s1, "s2": s2, "fp": fp}).item(), rel=1e-4)
+        assert result.terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
+    assert result.loss.item() == pytest.approx(total({"sup": sup, "s1": s1, "s2": s2, "fp": fp}).item(), rel=1e-4)
 
 
 def test_predicts_with_the_student() -> None:

@@ -94,10 +94,10 @@ def drawn(purpose: str, inside: Tensor, most: int, step: int = 0) -> list[list[i
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
 def test_pixels_qualify_are_of_their_class_and_differ(share: float) -> None:
     label, inside = numbered()[1].flatten(), torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(3)) < share
-    for c, found in enumerate(drawn("x", inside, 4)):
+    for c, result in enumerate(drawn("x", inside, 4)):
         able = set(torch.nonzero((label == c) & inside.flatten()).flatten().tolist())
-        assert set(found) <= able
-        assert len(found) == len(set(found)) == min(len(able), 2 * 4)
+        assert set(result) <= able
+        assert len(result) == len(set(result)) == min(len(able), 2 * 4)
 
 
 def test_draws_are_keyed_by_step_and_purpose() -> None:
@@ -110,8 +110,8 @@ def test_draws_are_keyed_by_step_and_purpose() -> None:
 def test_every_pixel_is_as_likely() -> None:
     label = torch.zeros(1, 4, 4, dtype=torch.int64)
     feats, inside = torch.arange(16.0).view(1, 1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool)
-    found = [sample(feats, label, inside, 1, 2, "x", progress(s, steps=10_000))[0] for s in range(2000)]
-    counts = torch.bincount(torch.stack(found).flatten().long(), minlength=16)
+    result = [sample(feats, label, inside, 1, 2, "x", progress(s, steps=10_000))[0] for s in range(2000)]
+    counts = torch.bincount(torch.stack(result).flatten().long(), minlength=16)
     assert ((counts - 250).abs() < 5 * 250**0.5).all()
 
 

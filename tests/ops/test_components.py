@@ -42,8 +42,8 @@ def test_a_box_inside_another() -> None:
 
 def test_overlap_and_accuracy_of_the_worked_example() -> None:
     truth = np.array([[0.0, 0, 10, 10, 1]])
-    found = np.array([[1.0, 0, 11, 10, 1], [0, 0, 10, 8, 1], [0, 0, 10, 7.9, 1], [0, 0, 10, 10, 2]])
-    assert iou(found[:, :4], truth[:, :4])[:, 0].tolist() == pytest.approx([0.8182, 0.8, 0.79, 1], abs=5e-5)
-    assert right(found, truth).tolist() == [True, True, False, False]
-    assert accuracy([(found, truth), (found[:1], truth[:0])], (1, 2)) == {1: [4, 2], 2: [1, 0]}
-    assert right(found[:0], truth).tolist() == []
+    result = np.array([[1.0, 0, 11, 10, 1], [0, 0, 10, 8, 1], [0, 0, 10, 7.9, 1], [0, 0, 10, 10, 2]])
+    assert iou(result[:, :4], truth[:, :4])[:, 0].tolist() == pytest.approx([0.8182, 0.8, 0.79, 1], abs=5e-5)
+    assert right(result, truth).tolist() == [True, True, False, False]
+    assert accuracy([(result, truth), (result[:1], truth[:0])], (1, 2)) == {1: [4, 2], 2: [1, 0]}
+    assert right(result[:0], truth).tolist() == []

@@ -21,8 +21,8 @@ def pixel(*probs: float) -> torch.Tensor:
 )
 def test_scores_of_the_specification(probs: tuple[float, ...], best: float, entropy: float, margin: float) -> None:
     """By hand."""
-    found = [f(pixel(*probs)).item() for f in (confidence.max_score, confidence.negative_entropy, confidence.margin)]
-    assert found == pytest.approx([best, entropy, margin], abs=5e-5)
+    result = [f(pixel(*probs)).item() for f in (confidence.max_score, confidence.negative_entropy, confidence.margin)]
+    assert result == pytest.approx([best, entropy, margin], abs=5e-5)
 
 
 def test_scores_are_per_pixel_and_take_sums_other_than_one() -> None:
@@ -48,12 +48,12 @@ def test_entropy_of_a_certain_pixel_is_zero_and_finite() -> None:
 )
 def test_quantile_equals_numpys_linear_one(pixels: list[tuple[float, bool]], level: float) -> None:
     values, inside = torch.tensor([v for v, _ in pixels]), torch.tensor([i for _, i in pixels])
-    found = confidence.quantile(values, inside, level).item()
+    result = confidence.quantile(values, inside, level).item()
     if not inside.any():
-        assert found == -np.inf
+        assert result == -np.inf
         return
     expected = np.quantile(values[inside].double().numpy(), level, method="linear")
-    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert result == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_quantile_ends_are_the_smallest_and_the_largest() -> None:

@@ -37,22 +37,22 @@ PIXELS = st.lists(st.tuples(st.integers(0, C - 1), st.sampled_from([0, 1, 2, 3, 
 @given(PIXELS)
 def test_equals_a_count_pixel_by_pixel(pixels: list[tuple[int, int]]) -> None:
     prediction, target = [p for p, _ in pixels], [t for _, t in pixels]
-    found = confusion(torch.tensor(prediction), torch.tensor(target), C)
-    assert found.dtype == torch.int64
-    assert found.tolist() == counted(prediction, target)
+    result = confusion(torch.tensor(prediction), torch.tensor(target), C)
+    assert result.dtype == torch.int64
+    assert result.tolist() == counted(prediction, target)
     expected = [iou_of(prediction, target, c) for c in range(C)]
-    assert iou(found).tolist() == pytest.approx(expected, nan_ok=True)
+    assert iou(result).tolist() == pytest.approx(expected, nan_ok=True)
     present = [v for v in expected if not math.isnan(v)]
     if present:
-        assert mean_iou(found) == pytest.approx(100 * sum(present) / len(present))
-        assert mean_iou(found, absent="zero") == pytest.approx(100 * sum(present) / C)
+        assert mean_iou(result) == pytest.approx(100 * sum(present) / len(present))
+        assert mean_iou(result, absent="zero") == pytest.approx(100 * sum(present) / C)
 
 
 def test_takes_masks_of_any_integer_type_and_shape() -> None:
     target = torch.tensor([[0, 1], [255, 4]], dtype=torch.uint8)
-    found = confusion(torch.tensor([[0, 2], [3, 4]]), target, C)
-    assert found.sum() == 3
-    assert (found[0, 0], found[1, 2], found[4, 4]) == (1, 1, 1)
+    result = confusion(torch.tensor([[0, 2], [3, 4]]), target, C)
+    assert result.sum() == 3
+    assert (result[0, 0], result[1, 2], result[4, 4]) == (1, 1, 1)
 
 
 def test_matrices_of_parts_add_up_to_the_matrix_of_the_whole() -> None:
@@ -87,6 +87,6 @@ def test_dice_is_twice_the_overlap_over_the_sum_of_sizes() -> None:
 
 
 def test_dice_of_a_class_in_neither_is_no_number() -> None:
-    found = dice_score(torch.tensor([0, 1]), torch.tensor([1, 1]), 3)
-    assert found[0] == pytest.approx(2 / 3)
-    assert math.isnan(found[1])
+    result = dice_score(torch.tensor([0, 1]), torch.tensor([1, 1]), 3)
+    assert result[0] == pytest.approx(2 / 3)
+    assert math.isnan(result[1])

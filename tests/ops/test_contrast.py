@@ -110,23 +110,25 @@ def test_a_bank_resumes() -> None:
 
 @pytest.mark.parametrize("rule", [RELEASE, PAPER, Rule(0.1, 0.25, 1, 4, release=False)])
 def test_pixels_against_a_loop(rule: Rule) -> None:
-    found, made = contrast.pick(grid(), 2, rule), grid()
+    result, sample = contrast.pick(grid(), 2, rule), grid()
     labels = (
-        [*labels_of_release(made.label[:2]), *labels_of_release(made.label[2:])] if rule.release else own_labels(made)
+        [*labels_of_release(sample.label[:2]), *labels_of_release(sample.label[2:])]
+        if rule.release
+        else own_labels(sample)
     )
     at = 0
     for b in range(4):
         for y in range(5):
             for x in range(5):
-                p, here = made.probs[b, :, y, x].tolist(), labels[b][y][x]
+                p, here = sample.probs[b, :, y, x].tolist(), labels[b][y][x]
                 for c in range(6):
                     rank = sorted(range(6), key=lambda k: -p[k]).index(c)
-                    valid = c in here and bool(made.low[b, y, x])
-                    assert bool(found.valid[c, at]) == valid
-                    assert bool(found.anchors[c, at]) == (valid and p[c] > rule.anchor_above)
+                    valid = c in here and bool(sample.low[b, y, x])
+                    assert bool(result.valid[c, at]) == valid
+                    assert bool(result.anchors[c, at]) == (valid and p[c] > rule.anchor_above)
                     near = rank < rule.low_rank and c not in here if b < 2 else rule.low_rank <= rank < rule.high_rank
-                    negative = near and bool(made.high[b, y, x]) and p[c] < rule.negative_below
-                    assert bool(found.negatives[c, at]) == (negative and (c in here or not rule.release))
+                    negative = near and bool(sample.high[b, y, x]) and p[c] < rule.negative_below
+                    assert bool(result.negatives[c, at]) == (negative and (c in here or not rule.release))
                 at += 1
 
 
@@ -134,17 +136,17 @@ def test_the_releases_negatives_of_one_pass_come_from_the_labels_of_other_images
     """Defects (a) and (c): a pixel's own class is its first guess, never number 3 to 19, and no labelled pixel has
     another label; so with one image a process there are none. With two, the second lends the first its labels.
     """
-    made = grid()
-    label = torch.cat([made.label[:2], made.probs[2:].argmax(1)])
-    made = made._replace(label=label, high=label != 255)
-    alone = FeatureGrid(*(torch.cat([x[:1], x[2:3]]) for x in made))
+    sample = grid()
+    label = torch.cat([sample.label[:2], sample.probs[2:].argmax(1)])
+    sample = sample._replace(label=label, high=label != 255)
+    alone = FeatureGrid(*(torch.cat([x[:1], x[2:3]]) for x in sample))
     assert not contrast.pick(alone, 1, RELEASE).negatives.any()
-    negatives = contrast.pick(made, 2, RELEASE).negatives.view(6, 4, 5, 5)  # C B h w
+    negatives = contrast.pick(sample, 2, RELEASE).negatives.view(6, 4, 5, 5)  # C B h w
     assert negatives[:, 2].any()
     assert not negatives[:, [0, 1, 3]].any()
     lent = label[3][None] == torch.arange(6)[:, None, None]
     assert not (negatives[:, 2] & ~lent).any()
-    assert contrast.pick(made, 2, PAPER).negatives.any(1).all()
+    assert contrast.pick(sample, 2, PAPER).negatives.any(1).all()
 
 
 def test_one_hot_labels_as_the_release_scatters_them() -> None:
@@ -156,9 +158,9 @@ def test_one_hot_labels_as_the_release_scatters_them() -> None:
     g = torch.Generator().manual_seed(1)
     label = torch.randint(5, (3, 6, 7), generator=g).masked_fill(torch.rand(3, 6, 7, generator=g) < 0.3, 255)
     expected = labels_of_release(label)
-    found = contrast.release_one_hot(label, 5)
+    result = contrast.release_one_hot(label, 5)
     for b, y, x in itertools.product(range(3), range(6), range(7)):
-        assert set(found[b, :, y, x].nonzero().flatten().tolist()) == expected[b][y][x]
+        assert set(result[b, :, y, x].nonzero().flatten().tolist()) == expected[b][y][x]
 
 
 def test_the_releases_classes_read_the_banks_of_other_classes() -> None:
@@ -199,42 +201,42 @@ def test_info_nce_against_numpy_and_its_gradient() -> None:
 
 @pytest.mark.parametrize("by_position", [True, False])
 def test_the_loss_of_a_group_against_the_releases_loop(by_position: bool) -> None:
-    made, bank = grid(classes=5), _filled_bank(5)
-    label = made.label.where(made.label != 1, 255)  # class 1 is not valid: the two readings part
-    made = made._replace(label=label, rep=made.rep.requires_grad_())
-    picked = contrast.pick(made, 2, PAPER)
+    sample, bank = grid(classes=5), _filled_bank(5)
+    label = sample.label.where(sample.label != 1, 255)  # class 1 is not valid: the two readings part
+    sample = sample._replace(label=label, rep=sample.rep.requires_grad_())
+    picked = contrast.pick(sample, 2, PAPER)
     u = (torch.rand(5, 7, generator=torch.Generator().manual_seed(2)),
          torch.rand(5, 7, 3, generator=torch.Generator().manual_seed(3)))  # fmt: skip
-    got = contrast.contrastive_loss(made, picked, bank, u, 0.5, by_position)
-    assert got.item() == pytest.approx(_loop(made, picked, bank, u, 0.5, by_position), rel=1e-5)
+    got = contrast.contrastive_loss(sample, picked, bank, u, 0.5, by_position)
+    assert got.item() == pytest.approx(_loop(sample, picked, bank, u, 0.5, by_position), rel=1e-5)
     torch.autograd.backward(got)
-    assert made.rep.grad is not None
-    touched = contrast.pixels(made.rep.grad.abs()).sum(1) > 0
+    assert sample.rep.grad is not None
+    touched = contrast.pixels(sample.rep.grad.abs()).sum(1) > 0
     assert touched.any()
     assert not touched[~picked.anchors.any(0)].any()
 
 
 def test_classes_without_anchors_or_keys_add_nothing_but_count() -> None:
-    made = grid(classes=3)
-    picked = contrast.pick(made, 2, PAPER)
+    sample = grid(classes=3)
+    picked = contrast.pick(sample, 2, PAPER)
     u = (torch.rand(3, 4), torch.rand(3, 4, 2))
     full, part = _filled_bank(3), _filled_bank(3)
     part.seen[1] = 0
-    whole = [contrast.contrastive_loss(made, picked, bank, u, 0.5, by_position=False) for bank in (full, part)]
+    whole = [contrast.contrastive_loss(sample, picked, bank, u, 0.5, by_position=False) for bank in (full, part)]
     without = Picked(picked.valid, picked.anchors & torch.tensor([[True], [False], [True]]), picked.negatives)
     assert whole[1] < whole[0]
-    assert torch.equal(whole[1], contrast.contrastive_loss(made, without, full, u, 0.5, by_position=False))
+    assert torch.equal(whole[1], contrast.contrastive_loss(sample, without, full, u, 0.5, by_position=False))
 
 
 def test_one_valid_class_gives_zero_with_a_finite_gradient() -> None:
-    made = grid(classes=3)
-    made = made._replace(label=made.label.where(made.label == 0, 255), rep=made.rep.requires_grad_())
+    sample = grid(classes=3)
+    sample = sample._replace(label=sample.label.where(sample.label == 0, 255), rep=sample.rep.requires_grad_())
     u = (torch.rand(3, 4), torch.rand(3, 4, 2))
-    got = contrast.contrastive_loss(made, contrast.pick(made, 2, PAPER), _filled_bank(3), u, 0.5, by_position=True)
+    got = contrast.contrastive_loss(sample, contrast.pick(sample, 2, PAPER), _filled_bank(3), u, 0.5, by_position=True)
     torch.autograd.backward(got)
     assert got.item() == 0
-    assert made.rep.grad is not None
-    assert (made.rep.grad == 0).all()
+    assert sample.rep.grad is not None
+    assert (sample.rep.grad == 0).all()
 
 
 def test_maps_are_taken_down_to_the_grid_by_nearest_neighbour_and_joined_by_group() -> None:
@@ -255,9 +257,9 @@ def test_alone_nothing_is_gathered() -> None:
     assert not gather_rows(x).requires_grad
 
 
-def own_labels(made: FeatureGrid) -> list[list[list[set[int]]]]:
+def own_labels(sample: FeatureGrid) -> list[list[list[set[int]]]]:
     """Image by image and pixel by pixel the set of its labels: one, or none."""
-    return [[[{v} - {255} for v in row] for row in image] for image in made.label.tolist()]
+    return [[[{v} - {255} for v in row] for row in image] for image in sample.label.tolist()]
 
 
 def labels_of_release(label: Tensor) -> list[list[list[set[int]]]]:
@@ -284,10 +286,10 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 
 
 def _loop(
-    made: FeatureGrid, picked: Picked, bank: Bank, u: tuple[Tensor, Tensor], tau: float, by_position: bool
+    sample: FeatureGrid, picked: Picked, bank: Bank, u: tuple[Tensor, Tensor], tau: float, by_position: bool
 ) -> float:
     """The release's loop over valid classes, its index mistake an argument."""
-    rep, key = contrast.pixels(made.rep).detach(), contrast.pixels(made.key)
+    rep, key = contrast.pixels(sample.rep).detach(), contrast.pixels(sample.key)
     anchors = [rep[mask] for mask in picked.anchors]  # an entry for every class
     means = [key[mask].mean(0) for mask in picked.valid]
     queues = [keys[:n] for keys, n in zip(torch.split(bank.keys, bank.sizes), bank.filled().tolist(), strict=True)]

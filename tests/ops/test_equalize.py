@@ -33,17 +33,17 @@ def test_paste_chances_are_a_softmax_of_square_roots() -> None:
 
 
 def test_partner_chances_have_no_root_and_differ_by_e_at_most() -> None:
-    found = equalize.class_probabilities(np.array([1.0, 0.75, 0.0], np.float32), 1.0)
-    assert found == pytest.approx(np.exp([0, 0.25, 1]) / np.exp([0, 0.25, 1]).sum())
-    assert found.max() / found.min() == pytest.approx(np.e)
+    result = equalize.class_probabilities(np.array([1.0, 0.75, 0.0], np.float32), 1.0)
+    assert result == pytest.approx(np.exp([0, 0.25, 1]) / np.exp([0, 0.25, 1]).sum())
+    assert result.max() / result.min() == pytest.approx(np.e)
 
 
 def test_excluded_classes_have_no_chance_and_the_others_share_it() -> None:
     bank = np.full(19, 0.5, np.float32)
-    found = equalize.class_probabilities(bank, 0.5, (0, 1, 2, 8, 10))
-    assert found[[0, 1, 2, 8, 10]].sum() == 0
-    assert found.sum() == pytest.approx(1)
-    assert found[3] == pytest.approx(1 / 14)
+    result = equalize.class_probabilities(bank, 0.5, (0, 1, 2, 8, 10))
+    assert result[[0, 1, 2, 8, 10]].sum() == 0
+    assert result.sum() == pytest.approx(1)
+    assert result[3] == pytest.approx(1 / 14)
 
 
 def test_excluding_more_classes_than_there_are_is_fine_but_not_all() -> None:
@@ -55,17 +55,17 @@ def test_excluding_more_classes_than_there_are_is_fine_but_not_all() -> None:
 def test_class_region_pixel_by_pixel() -> None:
     y = labels()
     chosen = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 1], [1, 1, 1, 1]]).bool()
-    found = equalize.class_region(y, chosen)
+    result = equalize.class_region(y, chosen)
     for b in range(len(y)):
         for i in range(6):
             for j in range(6):
                 c = int(y[b, i, j])
-                assert found[b, i, j].item() is (c != 255 and bool(chosen[b, c]))
+                assert result[b, i, j].item() is (c != 255 and bool(chosen[b, c]))
 
 
 def test_class_confidence_pixel_by_pixel() -> None:
     x, y = scores(), labels()
-    found, present = equalize.class_confidence(x, y, group=2)
+    result, present = equalize.class_confidence(x, y, group=2)
     probs = x.softmax(1)
     for g in range(2):
         for c in range(C):
@@ -74,47 +74,47 @@ def test_class_confidence_pixel_by_pixel() -> None:
                 for b in (2 * g, 2 * g + 1) for i in range(6) for j in range(6) if y[b, i, j] == c
             ]  # fmt: skip
             assert present[g, c].item() is bool(seen)
-            assert found[g, c].item() == pytest.approx(np.mean(seen) if seen else 0.0, abs=1e-6)
+            assert result[g, c].item() == pytest.approx(np.mean(seen) if seen else 0.0, abs=1e-6)
     assert not present[0, 3]
 
 
 def test_a_smaller_last_group_is_a_group() -> None:
     x, y = scores(images=3), labels(images=3)
-    found, _ = equalize.class_confidence(x, y, group=2)
+    result, _ = equalize.class_confidence(x, y, group=2)
     alone, _ = equalize.class_confidence(x[2:], y[2:], group=2)
-    assert torch.equal(found[1:], alone)
+    assert torch.equal(result[1:], alone)
 
 
 def test_an_absent_class_counts_as_zero_confidence() -> None:
     bank = torch.tensor([0.2, 0.4, 0.6, 0.8])
     x, y = scores(), labels()
-    found, present = equalize.class_confidence(x, y, group=2)
-    moved = equalize.update_bank(bank, found, present, 0.9, "zero")
-    assert torch.allclose(moved, 0.9 * bank + 0.1 * found.mean(0))
-    assert moved[3] < 0.9 * 0.8 + 0.1 * found[1, 3]
+    result, present = equalize.class_confidence(x, y, group=2)
+    moved = equalize.update_bank(bank, result, present, 0.9, "zero")
+    assert torch.allclose(moved, 0.9 * bank + 0.1 * result.mean(0))
+    assert moved[3] < 0.9 * 0.8 + 0.1 * result[1, 3]
     never = equalize.update_bank(bank, torch.zeros(2, C), torch.zeros(2, C).bool(), 0.9, "zero")
     assert torch.allclose(never, 0.9 * bank)
 
 
 def test_an_absent_class_can_be_skipped() -> None:
     bank = torch.tensor([0.2, 0.4, 0.6, 0.8])
-    found, present = equalize.class_confidence(scores(), labels(), group=2)
-    moved = equalize.update_bank(bank, found, present, 0.9, "skip")
-    assert moved[3].item() == pytest.approx(0.9 * 0.8 + 0.1 * found[1, 3].item())
-    assert torch.equal(equalize.update_bank(bank, found * 0, present & False, 0.9, "skip"), bank)
+    result, present = equalize.class_confidence(scores(), labels(), group=2)
+    moved = equalize.update_bank(bank, result, present, 0.9, "skip")
+    assert moved[3].item() == pytest.approx(0.9 * 0.8 + 0.1 * result[1, 3].item())
+    assert torch.equal(equalize.update_bank(bank, result * 0, present & False, 0.9, "skip"), bank)
 
 
 def test_keep_map_pixel_by_pixel() -> None:
     bank, predicted = torch.tensor([0.9, 0.5, 0.1, 0.3]), scores().argmax(1)
     field = torch.rand(C, 6, 6, generator=torch.Generator().manual_seed(2))
     for power in (1.0, 0.5):
-        found = equalize.keep_map(predicted, bank, power, field)
+        result = equalize.keep_map(predicted, bank, power, field)
         for b in range(4):
             for i in range(6):
                 for j in range(6):
                     c = int(predicted[b, i, j])
                     share = ((1 - bank[c].item()) / 0.9) ** power
-                    assert found[b, i, j].item() is bool(field[c, i, j].item() > 1 - share)
+                    assert result[b, i, j].item() is bool(field[c, i, j].item() > 1 - share)
 
 
 def test_the_worst_class_is_always_kept_and_a_perfect_one_never() -> None:
@@ -139,8 +139,8 @@ def test_weighted_mean_by_groups(group: int, over: str) -> None:
                     above += w * ce[b, i, j].item() * inside
                     below += w if over == "all" or inside else 0.0
         each.append(above / below)
-    found = equalize.weighted_mean(ce, weight, counted, group, over)  # type: ignore[arg-type]
-    assert found.item() == pytest.approx(np.mean(each), rel=1e-5)
+    result = equalize.weighted_mean(ce, weight, counted, group, over)  # type: ignore[arg-type]
+    assert result.item() == pytest.approx(np.mean(each), rel=1e-5)
 
 
 def test_weighted_mean_of_nothing_is_zero_and_scale_changes_nothing() -> None:
@@ -175,12 +175,12 @@ MASK = picture(
 
 
 def boxes(mask: np.ndarray, area: float, draws: int = 40) -> set[tuple[int, int, int, int]]:
-    found = set()
+    result = set()
     for seed in range(draws):
         box = equalize.component_box(mask, area, np.random.default_rng(seed))
         assert box is not None
-        found.add((box[0].start, box[0].stop, box[1].start, box[1].stop))
-    return found
+        result.add((box[0].start, box[0].stop, box[1].start, box[1].stop))
+    return result
 
 
 SQUARE, HOOK, DOT = (0, 3, 0, 3), (4, 7, 5, 8), (7, 8, 0, 1)

@@ -72,9 +72,9 @@ def pixels_of(y: Tensor) -> list[tuple[int, int, int]]:
 def test_hard_pixels_equal_a_loop(threshold: float, min_kept: int) -> None:
     x, y = logits(1).detach(), target(1)
     kept = ohem_by_hand(x, y, threshold, min_kept)
-    found = losses.hard_pixels(x, y, threshold, min_kept)
-    assert [tuple(p) for p in (found != 255).nonzero().tolist()] == kept
-    assert all(found[p] == y[p] for p in kept)
+    result = losses.hard_pixels(x, y, threshold, min_kept)
+    assert [tuple(p) for p in (result != 255).nonzero().tolist()] == kept
+    assert all(result[p] == y[p] for p in kept)
 
 
 def test_few_valid_pixels_are_all_kept_however_easy() -> None:
@@ -100,10 +100,10 @@ def test_ohem_is_the_mean_of_the_means_of_its_groups() -> None:
         kept = ohem_by_hand(x[part].detach(), y[part], 0.3, 5)
         pooled += [ce_of(x, p[0] + part.start, p[1], p[2], int(y[part][p])) for p in kept]
         means.append(sum(pooled[-len(kept) :]) / len(kept))
-    found = losses.ohem(x, y, 0.3, 5, group=2).item()
-    assert found == pytest.approx(sum(means) / 2, rel=1e-5)
-    assert found != pytest.approx(sum(pooled) / len(pooled), rel=1e-5)  # one mean over all kept pixels
-    assert losses.ohem(x, y, 0.3, 5, group=3).item() != pytest.approx(found, rel=1e-5)
+    result = losses.ohem(x, y, 0.3, 5, group=2).item()
+    assert result == pytest.approx(sum(means) / 2, rel=1e-5)
+    assert result != pytest.approx(sum(pooled) / len(pooled), rel=1e-5)  # one mean over all kept pixels
+    assert losses.ohem(x, y, 0.3, 5, group=3).item() != pytest.approx(result, rel=1e-5)
 
 
 def test_a_group_without_labels_counts_with_zero_in_the_mean_of_groups() -> None:
@@ -169,8 +169,8 @@ def test_pseudo_cross_entropy_divides_by_valid_pixels_not_by_kept_ones() -> None
     """The unlabelled terms of card: unimatch 3."""
     x, y, keep, valid = logits(5), target(5, ignored=0.0), mask(0.5, 1), mask(0.7, 2)
     total = sum(ce_of(x, b, i, j, int(y[b, i, j])) for b, i, j in pixels() if keep[b, i, j] and valid[b, i, j])
-    found = losses.pseudo_cross_entropy(x, y, keep, valid).item()
-    assert found == pytest.approx(total / int(valid.sum()), rel=1e-5)
+    result = losses.pseudo_cross_entropy(x, y, keep, valid).item()
+    assert result == pytest.approx(total / int(valid.sum()), rel=1e-5)
     over_kept = losses.pseudo_cross_entropy(x, y, keep, valid & keep).item()
     assert over_kept == pytest.approx(total / int((valid & keep).sum()), rel=1e-5)
 
@@ -183,8 +183,8 @@ def test_weighted_pseudo_cross_entropy_is_a_weighted_mean() -> None:
         for b, i, j in pixels()
         if keep[b, i, j] and valid[b, i, j]
     )
-    found = losses.pseudo_cross_entropy(x, y, keep, valid, weight).item()
-    assert found == pytest.approx(total / float(weight[valid].sum()), rel=1e-5)
+    result = losses.pseudo_cross_entropy(x, y, keep, valid, weight).item()
+    assert result == pytest.approx(total / float(weight[valid].sum()), rel=1e-5)
     plain = losses.pseudo_cross_entropy(x, y, keep, valid).item()
     assert losses.pseudo_cross_entropy(x, y, keep, valid, torch.full_like(weight, 3.0)).item() == pytest.approx(plain)
 

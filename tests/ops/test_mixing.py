@@ -14,12 +14,12 @@ def test_takes_each_pixel_from_the_side_the_region_says(shape: tuple[int, ...]) 
     under, over = torch.randn(shape, generator=g), torch.randn(shape, generator=g)
     region = torch.rand(2, 5, 6, generator=g) < 0.5
     kept = under.clone()
-    found = paste(under, over, region)
+    result = paste(under, over, region)
     for b in range(2):
         for i in range(5):
             for j in range(6):
                 source = over if region[b, i, j] else under
-                assert torch.equal(found[b, ..., i, j], source[b, ..., i, j])
+                assert torch.equal(result[b, ..., i, j], source[b, ..., i, j])
     assert torch.equal(under, kept)
 
 
@@ -27,6 +27,6 @@ def test_takes_each_pixel_from_the_side_the_region_says(shape: tuple[int, ...]) 
 def test_keeps_the_type(dtype: torch.dtype) -> None:
     under = torch.zeros(1, 2, 2, dtype=dtype)
     region = torch.tensor([[[True, False], [False, False]]])
-    found = paste(under, torch.ones_like(under), region)
-    assert found.dtype == dtype
-    assert found.sum() == 1
+    result = paste(under, torch.ones_like(under), region)
+    assert result.dtype == dtype
+    assert result.sum() == 1

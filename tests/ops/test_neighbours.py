@@ -54,18 +54,18 @@ def test_raw_margins() -> None:
 
 
 def test_independent_refinement() -> None:
-    found = refined()
-    assert centre(found) == close([0.6135, 0.6184, 0.3491])
-    assert margins(found) == close([0.3242, 0.1378, 0.3105, 0.1743, 0.0049, 0.3409, 0.1486, 0.1601, 0.5157])
+    result = refined()
+    assert centre(result) == close([0.6135, 0.6184, 0.3491])
+    assert margins(result) == close([0.3242, 0.1378, 0.3105, 0.1743, 0.0049, 0.3409, 0.1486, 0.1601, 0.5157])
     class0 = [0.7334, 0.7138, 0.4669, 0.6820, 0.6135, 0.4411, 0.6168, 0.4911, 0.2638]
-    assert found[0, 0].flatten().tolist() == close(class0)
+    assert result[0, 0].flatten().tolist() == close(class0)
 
 
 def test_refinement_with_the_bound() -> None:
-    found = refined(joint=bounded)
+    result = refined(joint=bounded)
     class0 = [0.5733, 0.5837, 0.4135, 0.5637, 0.5014, 0.3546, 0.4831, 0.3928, 0.2219]
-    assert found[0, 0].flatten().tolist() == close(class0)
-    assert margins(found) == close([0.2551, 0.0623, 0.2259, 0.1727, 0.0320, 0.3545, 0.1270, 0.2147, 0.4074])
+    assert result[0, 0].flatten().tolist() == close(class0)
+    assert margins(result) == close([0.2551, 0.0623, 0.2259, 0.1727, 0.0320, 0.3545, 0.1270, 0.2147, 0.4074])
 
 
 def test_with_eight_neighbours_the_largest_gain_wins_not_the_largest_probability() -> None:
@@ -77,23 +77,23 @@ def test_with_eight_neighbours_the_largest_gain_wins_not_the_largest_probability
 
 def test_smallest_neighbour_and_the_two_largest() -> None:
     assert centre(refined("min")) == close([0.5079, 0.5092, 0.2546])
-    found = refined("two_max")
-    assert centre(found) == close([0.7307, 0.7017, 0.4083])
-    assert margins(found)[4] == pytest.approx(0.0290, abs=6e-5)
+    result = refined("two_max")
+    assert centre(result) == close([0.7307, 0.7017, 0.4083])
+    assert margins(result)[4] == pytest.approx(0.0290, abs=6e-5)
 
 
 def test_the_papers_illustration() -> None:
     p, n = (torch.tensor(v).view(1, 2, 1, 1) for v in ([0.5, 0.5], [0.7, 0.3]))
-    found = neighbours.union(p, n, 1.0, independent)
-    assert found.flatten().tolist() == close([0.85, 0.65])
-    assert confidence.margin(found).item() == pytest.approx(0.20, abs=1e-6)
+    result = neighbours.union(p, n, 1.0, independent)
+    assert result.flatten().tolist() == close([0.85, 0.65])
+    assert confidence.margin(result).item() == pytest.approx(0.20, abs=1e-6)
 
 
 def test_a_uniform_region() -> None:
     probs = torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1]).view(1, 5, 1, 1).expand(1, 5, 5, 5)
-    found = refined(probs=probs)
-    assert found[0, :, 2, 2].tolist() == close([0.7456, 0.1546, 0.1546, 0.1546, 0.1546])
-    assert confidence.margin(found)[0, 2, 2].item() == pytest.approx(0.5910, abs=6e-5)
+    result = refined(probs=probs)
+    assert result[0, :, 2, 2].tolist() == close([0.7456, 0.1546, 0.1546, 0.1546, 0.1546])
+    assert confidence.margin(result)[0, 2, 2].item() == pytest.approx(0.5910, abs=6e-5)
 
 
 def test_label_agreement_of_the_example() -> None:
@@ -112,8 +112,8 @@ def test_label_agreement_equals_a_loop_and_ignores_both_ends_of_255() -> None:
             if 0 <= y < 9 and 0 <= x < 7 and mask[i, j] != 255 and mask[y, x] != 255:
                 pairs[mask[i, j]] += 1
                 equal[mask[i, j]] += int(mask[i, j] == mask[y, x])
-    found = neighbours.label_agreement(torch.from_numpy(mask), 3)
-    assert (found[0].tolist(), found[1].tolist()) == (equal, pairs)
+    result = neighbours.label_agreement(torch.from_numpy(mask), 3)
+    assert (result[0].tolist(), result[1].tolist()) == (equal, pairs)
 
 
 @pytest.mark.parametrize(("size", "connectivity", "count"), [(3, 4, 4), (3, 8, 8), (5, 8, 24), (7, 8, 48)])
@@ -132,11 +132,11 @@ def test_distance_weights(dy: int, dx: int, beta: float) -> None:
 @pytest.mark.parametrize(("dy", "dx"), [(0, 0), (1, 0), (0, -1), (-2, 3), (4, 4)])
 def test_shift_equals_a_loop(dy: int, dx: int) -> None:
     x = torch.arange(2 * 2 * 4 * 5).float().view(2, 2, 4, 5) + 1
-    found = neighbours.shift(x, dy, dx)
+    result = neighbours.shift(x, dy, dx)
     for i, j in product(range(4), range(5)):
         y, z = i + dy, j + dx
         inside = 0 <= y < 4 and 0 <= z < 5
-        assert torch.equal(found[..., i, j], x[..., y, z] if inside else torch.zeros(2, 2))
+        assert torch.equal(result[..., i, j], x[..., y, z] if inside else torch.zeros(2, 2))
 
 
 def unions(
@@ -150,13 +150,13 @@ def unions(
 ) -> dict[tuple[int, int], float]:
     """By offset, the union of `p` with each neighbour of a pixel and class that is valid (Eq. 10)."""
     c, i, j = place
-    found = {}
+    result = {}
     for dy, dx in neighbours.offsets(size, connectivity):
         y, x = i + dy, j + dx
         if 0 <= y < probs.shape[2] and 0 <= x < probs.shape[3] and valid[0, y, x]:
             n, beta = float(probs[0, c, y, x]), math.exp(-(abs(dy) + abs(dx)) / 2)
-            found[dy, dx] = p + beta * (n - (p * n if agreement is None else max(p * n, p * agreement)))
-    return found
+            result[dy, dx] = p + beta * (n - (p * n if agreement is None else max(p * n, p * agreement)))
+    return result
 
 
 @pytest.mark.parametrize(("size", "connectivity"), [(3, 4), (3, 8), (5, 8), (7, 8)])
@@ -169,7 +169,7 @@ def test_the_neighbour_is_the_one_of_eq_9(
     probs = torch.randn(1, 3, 6, 7, generator=torch.Generator().manual_seed(size)).softmax(1)
     valid = everywhere(probs)
     valid[0, :, 5:] = False
-    found = neighbours.united(probs, valid, joint, size, connectivity, choice)
+    result = neighbours.united(probs, valid, joint, size, connectivity, choice)
     for c, i, j in product(range(3), range(6), range(7)):
         p, agreement = float(probs[0, c, i, j]), float(E[c]) if joint is bounded else None
         each = unions(p, probs, valid, size, connectivity, (c, i, j), agreement)
@@ -179,7 +179,7 @@ def test_the_neighbour_is_the_one_of_eq_9(
         if choice == "two_max" and each:
             again = unions(p, probs, valid, size, connectivity, (c, i, j), agreement)
             p = max(again[offset] for offset in each)
-        assert found[0, c, i, j].item() == pytest.approx(p, abs=1e-6), (c, i, j)
+        assert result[0, c, i, j].item() == pytest.approx(p, abs=1e-6), (c, i, j)
 
 
 def test_under_a_bound_the_largest_union_is_not_that_of_the_largest_beta_times_n() -> None:
@@ -188,22 +188,22 @@ def test_under_a_bound_the_largest_union_is_not_that_of_the_largest_beta_times_n
     probs[0, 0, 1, 1], probs[0, 0, 0, 1], probs[0, 0, 0, 0] = 0.9, 0.5, 0.4
     valid = probs[:, 0] > 0
     joint = lambda p, n: torch.maximum(p * n, p * 0.9)  # noqa: E731
-    found = neighbours.united(probs, valid, joint, 3, 8, "max")
-    assert found[0, 0, 1, 1].item() == pytest.approx(0.9 + math.exp(-1) * (0.4 - 0.81))
+    result = neighbours.united(probs, valid, joint, 3, 8, "max")
+    assert result[0, 0, 1, 1].item() == pytest.approx(0.9 + math.exp(-1) * (0.4 - 0.81))
 
 
 def test_the_smallest_neighbour_of_a_border_pixel_lies_inside() -> None:
-    found = refined("min")
+    result = refined("min")
     expected = 0.60 + math.exp(-0.5) * (0.50 - 0.60 * 0.50)  # the corner of class 0 sees 0.55 and 0.50
-    assert found[0, 0, 0, 0].item() == pytest.approx(expected)
+    assert result[0, 0, 0, 0].item() == pytest.approx(expected)
 
 
 def test_a_pixel_without_neighbours_stays_as_it_is() -> None:
     alone = torch.zeros(1, 3, 3, dtype=torch.bool)
     alone[0, 1, 1] = True
     for choice in ("max", "min", "two_max", "random"):
-        found = neighbours.united(P, alone, bounded, 3, 4, choice)  # type: ignore[arg-type]
-        assert torch.equal(found[0, :, 1, 1], P[0, :, 1, 1])
+        result = neighbours.united(P, alone, bounded, 3, 4, choice)  # type: ignore[arg-type]
+        assert torch.equal(result[0, :, 1, 1], P[0, :, 1, 1])
 
 
 @pytest.mark.parametrize(("size", "connectivity"), [(3, 4), (3, 8), (5, 8)])
@@ -217,9 +217,11 @@ def test_a_random_neighbour_is_never_the_pixel_itself_and_is_shared_by_the_class
     seen: set[tuple[int, int]] = set()
     for k in range(5):
         generator = torch.Generator().manual_seed(k)
-        found = neighbours.united(where, everywhere(where), lambda p, n: p * 0, size, connectivity, "random", generator)
+        result = neighbours.united(
+            where, everywhere(where), lambda p, n: p * 0, size, connectivity, "random", generator
+        )
         for i, j in product(range(side), range(side)):
-            gain = (found - where)[0, :, i, j].tolist()
+            gain = (result - where)[0, :, i, j].tolist()
             if gain == [0, 0]:
                 continue  # outside the image
             (step,) = [
@@ -241,9 +243,9 @@ def test_a_random_choice_is_repeated_by_its_generator() -> None:
 
 def test_the_independent_union_never_lowers_and_never_exceeds_one() -> None:
     p, n = torch.rand(2, 3, 9, 9), torch.rand(2, 3, 9, 9)
-    found = neighbours.union(p, n, 0.6065, independent)
-    assert (found >= p).all()
-    assert (found <= 1).all()
+    result = neighbours.union(p, n, 0.6065, independent)
+    assert (result >= p).all()
+    assert (result <= 1).all()
 
 
 def test_the_bound_lowers_a_pixel_whose_neighbour_is_below_it() -> None:

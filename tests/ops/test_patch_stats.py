@@ -60,11 +60,11 @@ def test_labels_and_shares_are_those_of_explicit_windows(
 def naive_iou(label: Tensor, truth: Tensor) -> float:
     """Mean IoU over the classes in either, of one window's pixels with a known truth; nan without any."""
     pairs = [(a, b) for a, b in zip(label.flatten().tolist(), truth.flatten().tolist(), strict=True) if b != 255]
-    found = []
+    result = []
     for c in {v for pair in pairs for v in pair}:
         union = sum(c in pair for pair in pairs)
-        found.append(sum(a == b == c for a, b in pairs) / union)
-    return sum(found) / len(found) if found else float("nan")
+        result.append(sum(a == b == c for a, b in pairs) / union)
+    return sum(result) / len(result) if result else float("nan")
 
 
 @settings(max_examples=25, deadline=None)
@@ -72,12 +72,14 @@ def naive_iou(label: Tensor, truth: Tensor) -> float:
 def test_iou_of_windows_is_that_of_their_pixels(height: int, width: int, sight: tuple[int, int], seed: int) -> None:
     half, stride = sight
     truth, cells = mask(height, width, seed), grid(height, width, stride)
-    said = mask(height, width, seed + 1000)
-    label = torch.where(said == 255, truth % 255, said)  # right in a quarter of the picture, by chance elsewhere
-    found = patch_iou(label, truth, CLASSES, half, stride, cells)
+    predicted = mask(height, width, seed + 1000)
+    label = torch.where(
+        predicted == 255, truth % 255, predicted
+    )  # right in a quarter of the picture, by chance elsewhere
+    result = patch_iou(label, truth, CLASSES, half, stride, cells)
     for i, j, rows, columns in windows(half, stride, cells):
         expected = [naive_iou(a[rows, columns], b[rows, columns]) for a, b in zip(label, truth, strict=True)]
-        assert found[:, i, j].tolist() == pytest.approx(expected, nan_ok=True, abs=1e-6)
+        assert result[:, i, j].tolist() == pytest.approx(expected, nan_ok=True, abs=1e-6)
 
 
 @settings(deadline=None)
@@ -86,16 +88,16 @@ def test_iou_of_windows_is_that_of_their_pixels(height: int, width: int, sight: 
     over=st.sampled_from(["union", "all_classes"]),
 )
 def test_a_bin_is_the_tenth_the_agreement_lies_in(sets: tuple[list[bool], list[bool]], over: str) -> None:
-    said, so = (torch.tensor([s]) for s in sets)
+    predicted, so = (torch.tensor([s]) for s in sets)
     same = sum(a and b if over == "union" else a == b for a, b in zip(*sets, strict=True))
     of = sum(map(any, zip(*sets, strict=True))) if over == "union" else 7
     share = 1.0 if of == 0 else same / of
-    assert agreement(said, so, over).item() == pytest.approx(share)
-    assert agreement_bins(said, so, 10, over).item() == min(int(share * 10 + 1e-9), 9)
+    assert agreement(predicted, so, over).item() == pytest.approx(share)
+    assert agreement_bins(predicted, so, 10, over).item() == min(int(share * 10 + 1e-9), 9)
 
 
 def test_the_borders_of_a_bin() -> None:
     """9 of 10 is 90+, which floats may take for less."""
     so = torch.ones(1, 10, dtype=torch.bool)
-    said = torch.stack([torch.arange(10) < k for k in range(11)])
-    assert agreement_bins(said, so.expand(11, 10), 10).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
+    predicted = torch.stack([torch.arange(10) < k for k in range(11)])
+    assert agreement_bins(predicted, so.expand(11, 10), 10).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]

@@ -51,15 +51,15 @@ def all_losses(x: Tensor, y: Tensor, keep: Tensor, valid: Tensor, weight: Tensor
 
 
 def gradients(part: slice) -> dict[str, tuple[float, Tensor]]:
-    found = {}
+    result = {}
     for name in all_losses(*inputs()):
         x, *rest = (value[part] for value in inputs())
         x.requires_grad_()
         loss = all_losses(x, *rest)[name]
         loss.backward()
         assert x.grad is not None
-        found[name] = (loss.item(), x.grad)
-    return found
+        result[name] = (loss.item(), x.grad)
+    return result
 
 
 def process(rank: int, folder: str) -> None:

@@ -128,6 +128,21 @@ def test_ael_half_is_half_with_a_free_shape() -> None:
     assert 124 < max(heights) <= 128
 
 
+def test_the_corner_of_ael_half_is_rounded_so_that_border_places_are_half_as_likely() -> None:
+    """round((side - size) U): of the widths that leave four columns, five places, the outer two half as often."""
+    lefts: list[int] = []
+    for k in range(40 * MANY):
+        u, down, right = generator(k).random(3)
+        height, width = round(9 * 2**-u), round(8 * 2 ** (u - 1))
+        top, left = round((9 - height) * down), round((8 - width) * right)
+        region = boxes.ael_half(generator(k), (9, 8)) if k < MANY else None
+        assert region is None or extent(region) == (top, left, height, width)
+        if width == 4:
+            lefts.append(left)
+    shares = np.bincount(lefts, minlength=5) / len(lefts)
+    assert shares == pytest.approx([1 / 8, 1 / 4, 1 / 4, 1 / 4, 1 / 8], abs=0.03)
+
+
 @pytest.mark.parametrize("box", list(boxes.BOXES))
 def test_every_rule_stays_inside_and_is_keyed(box: str) -> None:
     cfg, draw = config(box), Draw(0, 1, "x", "unlabeled/strong1")

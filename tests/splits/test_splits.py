@@ -18,7 +18,7 @@ from ssbench.splits.draw import make
 from ssbench.splits.manifest import Partition, PoolEntry, manifest, pool_file
 from ssbench.splits.passport import catalogue, diff, passport
 
-# First 16 digits of the fingerprints of specs/splits_compare.md, section 2, written down by hand.
+# First 16 digits of the fingerprints of the released lists, written down by hand.
 FINGERPRINTS = {
     "voc/classic": "1_16 325a965b6206ac6e 1_8 3b208061a59a42b4 1_4 ea8aa0b2ceedf56b 1_2 81c3256e4a7fc4c3"
     " full aa623bd2c8ce4443",

@@ -54,7 +54,7 @@ class CutMixSeg(Method):
         name: Literal["cutmix_seg"] = "cutmix_seg"
         variant: Literal["original", "s4mc"] = "s4mc"  # the rows of the five papers
         weight: Weight = 1.0  # French et al.: cons_weight; S4MC: unsup_weight
-        mix_probability: Share = 0.5  # S4MC Sec. 4.1 (original mixes always)
+        mix_probability: Share = 0.5  # S4MC App. D (original mixes always)
         warmup_epochs: Annotated[int, Field(ge=0)] = 1  # S4MC release: supervised only, then teacher := student
         threshold: Share = 0.97  # original: confidence of the teacher
         confidence: Literal["scalar", "pixel"] = "scalar"  # original: the batch's confident share scales the loss

@@ -46,7 +46,7 @@ class FixMatch(Method):
         threshold: Share = 0.95  # FixMatch; 0 on Cityscapes (UniMatch)
         partner: Literal["same", "other"] = "same"  # release: both iterators share one sampler
         teacher: Literal["self", "ema"] = "self"  # release; S4MC Sec. 3.1 states EMA
-        ema: BelowOne = 0.99  # S4MC Sec. 3.1
+        ema: BelowOne = 0.99  # S4MC Sec. 4.1
 
         @model_validator(mode="after")
         def _read(self) -> FixMatch.Config:

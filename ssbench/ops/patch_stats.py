@@ -19,7 +19,7 @@ def planes(mask: Tensor, classes: int) -> Tensor:
 
 
 def patch_labels(mask: Tensor, classes: int, half: int, stride: int, grid: tuple[int, int]) -> Tensor:
-    """B C h w in {0, 1}: whether at least one pixel of the class lies in the cell's window (MPMC Sec. 3.2).
+    """B C h w in {0, 1}: whether at least one pixel of the class lies in the cell's window (MPMC Sec. 3.3).
 
     Args:
         mask: B H W int64, 255 = ignore. grid: (h, w) of the features; one more cell than the image gives (a stem that

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ran import Ran, process
+from ran import ROOT, Ran, process
 
 Ssbench = Callable[..., Ran]
 
@@ -87,9 +88,9 @@ def test_recursion_is_an_error_of_the_input(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text_are_printed_escaped(tmp_path: Path) -> None:
-    folder = os.fsencode(tmp_path / "data") + b"/mine\xff"
-    os.makedirs(folder)
-    Path(os.fsdecode(folder), "dataset.yaml").write_text("")
+    folder = Path(os.fsdecode(os.fsencode(tmp_path / "data") + b"/mine\xff"))
+    folder.mkdir(parents=True)
+    (folder / "dataset.yaml").write_text("")
     listed = process("list", "datasets", cwd=tmp_path)
     assert listed.code in (0, 4), listed.err
     assert "Traceback" not in listed.err
@@ -130,3 +131,61 @@ def test_a_size_is_height_and_width(ssbench: Ssbench, tmp_path: Path, size: str)
     (tmp_path / "x.pt").write_bytes(b"")
     words = ("export", "x.pt", "--recipe", "toy/none_fixmatch", "-o", "x.onnx", "--size", size)
     one_error(ssbench(*words), 2, "is not HEIGHTxWIDTH")
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """The shipped toy results, with one record cut off in its head, one in its body, and a claim of another shape."""
+    root = tmp_path / "results"
+    shutil.copytree(ROOT / "results" / "toy", root / "toy")
+    head, body = sorted((root / "toy" / "none_fixmatch").rglob("seed*.json"))[:2]
+    head.write_bytes(head.read_bytes()[:200])
+    body.write_text(re.sub(r'"history": \[', '"history": [7, ', body.read_text()))
+    (root / "claims").mkdir()
+    (root / "claims" / "x.json").write_text('{"value": [1]}')
+    return root
+
+
+@pytest.mark.parametrize(
+    ("words", "ignored"),
+    [
+        (["table", "toy/table1", "--claims"], 2),
+        (["list", "runs"], 1),
+        (["report", "toy/table1", "--pictures", "0", "-o", "out"], 3),
+    ],
+    ids=lambda words: words[0] if isinstance(words, list) else None,
+)
+def test_damaged_records_are_named_and_hide_nothing(
+    ssbench: Ssbench, damaged: Path, words: list[str], ignored: int
+) -> None:
+    ran = ssbench(*words, "--results", damaged)
+    assert ran.code == 0, ran.err
+    assert len(re.findall("^ignored: ", ran.err, re.MULTILINE)) == ignored, ran.err
+    assert ran.out
+
+
+def test_a_report_reads_no_record_it_does_not_show(ssbench: Ssbench, tmp_path: Path) -> None:
+    """Records of other recipes are not even opened: here they could not be."""
+    root = tmp_path / "results"
+    shutil.copytree(ROOT / "results" / "toy" / "none_supervised", root / "toy" / "none_supervised")
+    other = root / "other" / "recipe" / "toy-ours-1_16"
+    other.mkdir(parents=True)
+    (other / "seed0.json").mkdir()
+    words = ("report", "toy/table1", "--pictures", "0", "-o", "out", "--results", root)
+    ran = ssbench(*words, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert json.loads(ran.out)["runs"]["done"] == 4
+
+
+def test_a_report_without_checkpoints_imports_no_torch(tmp_path: Path) -> None:
+    """Memory and time of a report are those of its records and charts."""
+    code = (
+        "import atexit, os, sys\n"
+        "atexit.register(lambda: os._exit(100 if 'torch' in sys.modules else 0))\n"
+        f"sys.argv = ['ssbench', 'report', 'camvid/table1', '--results', {str(ROOT / 'results')!r}]\n"
+        "from ssbench.cli import main\n"
+        "main()\n"
+    )
+    ran = process(code, cwd=tmp_path, module=False)
+    assert (ran.code, ran.err) == (0, "")
+    assert "camvid is not prepared" in (tmp_path / "report" / "report.html").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +54,14 @@ def progress_bars() -> Bars:
     from ssbench.console import Bars
 
     return Bars(leave=True)
+
+
+def print_damaged(damaged: Mapping[Path, DataError]) -> None:
+    """Name on stderr what was passed over, so that one damaged file does not hide all others, and is not hidden."""
+    from ssbench.console import say
+
+    for error in damaged.values():
+        say(f"ignored: {error}")
 
 
 def print_json(value: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from ssbench import find, paths
-from ssbench.commands.common import DataRoot, Json, Results, print_grid, print_json, print_rows
+from ssbench.commands.common import DataRoot, Json, Results, print_damaged, print_grid, print_json, print_rows
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -117,11 +117,14 @@ def _recipes() -> list[dict[str, Any]]:
 def _runs(results: Path) -> list[dict[str, Any]]:
     from ssbench.results.store import ResultStore
 
-    return [
+    store = ResultStore(results)
+    rows = [
         {"recipe": r.recipe, "split": r.split, "seed": r.seed, "status": r.status, "metric": r.metric,
          "best": r.best, "last": r.last, "finished": r.finished}
-        for r in ResultStore(results).records()
+        for r in store.records()
     ]  # fmt: skip
+    print_damaged(store.damaged)
+    return rows
 
 
 def _show_matrix(also: Sequence[str], json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json
+from ssbench.commands.common import DataRoot, Json, Results, Runs, print_damaged, print_json
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,9 +65,10 @@ def _collect(names: Sequence[str], store: ResultStore, runs: Path) -> ReportCont
     from ssbench.tables.claims import all_claims
     from ssbench.tables.spec import table_names
 
-    filled = [filled_table(name, store.root, runs) for name in names or table_names()]
+    filled = [filled_table(name, store, runs) for name in names or table_names()]
     shown = [f for f in filled if names or any(c.state in ("measured", "failed") for c in f.cells.values())]
-    reported = collect(store, filled, all_claims(store.root), everything=not names)
+    reported = collect(store, filled, all_claims(store.root, store.damaged), everything=not names)
+    print_damaged(store.damaged)
     if not names and not reported.experiments and not reported.failed:
         fix = "ssbench demo makes some; ssbench report toy/table1 shows a table as it stands"
         raise UsageError(f"no results in '{store.root}'", str(store.root), fix)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import Json, Results, Runs, print_json, print_table
+from ssbench.commands.common import Json, Results, Runs, print_damaged, print_json, print_table
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from ssbench.results.store import ResultStore
     from ssbench.tables.cell import Filled
     from ssbench.tables.claims import Claim
     from ssbench.tables.spec import PaperTable
@@ -42,6 +43,7 @@ def table(
     A verdict for each measured cell: reproduced ✓, within noise ≈, short ▼ or better ▲, at 95 % by the spread between
     seeds. The rule in full: python -m pydoc ssbench.tables.verdict
     """
+    from ssbench.results.store import ResultStore
     from ssbench.tables.claims import all_claims
 
     names, root = _names(name, every), paths.results_root(results)
@@ -52,8 +54,10 @@ def table(
         return
     if claims and format in ("csv", "latex") and not (long or json):
         raise UsageError(f"--claims has no place in {format}", "--format", "rich, md or html; or --long, --json")
-    published = all_claims(root) if claims else None
-    filled = [filled_table(n, root, paths.runs_root(runs)) for n in names]
+    store = ResultStore(root)
+    published = all_claims(root, store.damaged) if claims else None
+    filled = [filled_table(n, store, paths.runs_root(runs)) for n in names]
+    print_damaged(store.damaged)
     if json:
         objects = [_object(f, published) for f in filled]
         print_json({"tables": objects} if every else objects[0])
@@ -73,14 +77,13 @@ def _names(name: str | None, every: bool) -> Sequence[str]:
     return table_names() if name is None else [name]
 
 
-def filled_table(name: str, results: Path, runs: Path) -> Filled:
-    """The table `name` from the records under `results`; runs that hold their folder under `runs` are at work."""
-    from ssbench.results.store import ResultStore
+def filled_table(name: str, store: ResultStore, runs: Path) -> Filled:
+    """The table `name` with the records of `store`; runs that hold their folder under `runs` are at work."""
     from ssbench.tables.fill import fill
     from ssbench.tables.spec import PaperTable
 
     table = PaperTable.read(name)
-    return fill(table, ResultStore(results), running=_running(table, runs))
+    return fill(table, store, running=_running(table, runs))
 
 
 def _write(names: Sequence[str], results: Path, out: Path, how: Format) -> None:
@@ -88,7 +91,9 @@ def _write(names: Sequence[str], results: Path, out: Path, how: Format) -> None:
     from ssbench.results.store import ResultStore
     from ssbench.tables.render import write_tables
 
-    written = [path for path, fresh in write_tables(names, ResultStore(results), out, how) if fresh]
+    store = ResultStore(results)
+    written = [path for path, fresh in write_tables(names, store, out, how) if fresh]
+    print_damaged(store.damaged)
     for path in written:
         print(path, file=sys.stderr)
     print(f"{len(written)} of {len(names)} tables written to {out}, the others were up to date", file=sys.stderr)

@@ -110,7 +110,7 @@ def collect(store: ResultStore, tables: Sequence[Filled], claims: Sequence[Claim
     """The runs behind the tables and, with `everything`, all others of the store.
 
     Of several records of a seed the one a table shows counts: on the published list before one's own, in the closed
-    division before the open one, the last finished. DataError names a file that is no record.
+    division before the open one, the last finished. Damaged records are passed over: `store.damaged` names them.
     """
     names = _names(tables)
     records: dict[Place, list[Record]] = {place: store.runs(*place) for place in names}
@@ -122,11 +122,15 @@ def collect(store: ResultStore, tables: Sequence[Filled], claims: Sequence[Claim
         counted = _one_a_seed(candidates)
         left_out.update(reason for r in candidates if (reason := _why_left_out(r, counted)))
         unmended = (r for r in candidates if r.status != "done" and not r.quick and r.seed not in counted)
-        failed += [StoredRun(r, r.full()) for r in unmended]
-        if counted:
-            runs = tuple(StoredRun(counted[seed], counted[seed].full()) for seed in sorted(counted))
+        failed += _read(store, unmended)
+        if runs := tuple(_read(store, (counted[seed] for seed in sorted(counted)))):
             experiments.append(_experiment(place, runs, names))
     return ReportedRuns(tuple(experiments), tuple(_comparisons(experiments, tables, claims)), tuple(failed), left_out)
+
+
+def _read(store: ResultStore, records: Iterable[Record]) -> Iterator[StoredRun]:
+    """The records with all their fields."""
+    return (StoredRun(r, fields) for r in records if (fields := store.whole(r)) is not None)
 
 
 @dataclass(frozen=True)

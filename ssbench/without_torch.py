@@ -49,6 +49,11 @@ class _StandInFinder(MetaPathFinder, Loader):
         pass
 
 
+def has_stand_ins() -> bool:
+    """Whether this process imports stand-ins, and so cannot compute."""
+    return any(isinstance(finder, _StandInFinder) for finder in sys.meta_path)
+
+
 def import_stand_ins() -> None:
     """From now on this process imports stand-ins of the heavy packages; no effect where one is imported already.
 

@@ -41,7 +41,7 @@ def check(
         raise UsageError("no recipe given", "arguments", "ssbench check --all, or ssbench list recipes")
     if write is not None and len(names) != 1:
         raise UsageError(f"--write with {len(names)} recipes", "--write", "ssbench check RECIPE --write mine.yaml")
-    if _use_only_our_classes(names, overrides or []):
+    if use_only_our_classes(names, overrides or []):
         import_stand_ins()
     from ssbench.recipe.recipe import load
 
@@ -64,7 +64,7 @@ def check(
         _write_recipe(loaded[0], write)
 
 
-def _use_only_our_classes(names: Sequence[str], overrides: Sequence[str]) -> bool:
+def use_only_our_classes(names: Sequence[str], overrides: Sequence[str]) -> bool:
     """Whether every method, net and plug-in of these recipes is the package's own, so that torch is not needed.
 
     A user's file or another package's class may compute with torch while it is imported. Records and overrides that

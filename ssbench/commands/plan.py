@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from ssbench.commands.check import use_only_our_classes
 from ssbench.commands.common import DataRoot, Json, Results, Runs, finite, print_json, print_rows
 from ssbench.errors import HardwareError
+from ssbench.without_torch import import_stand_ins
 
 TFLOPS, UTILISATION = 19.5, 0.5
 """As in `jobs.cost.Device`, which `--help` does not load."""
@@ -57,12 +59,17 @@ def plan(
     from ssbench.jobs.job import Places
     from ssbench.jobs.plan import PlanRequest, make_plan
     from ssbench.jobs.plan_file import COLUMNS, rows, summary
+    from ssbench.jobs.targets import target_runs
     from ssbench.paths import data_root as data_of
     from ssbench.paths import results_root, runs_root
 
     device = Device(tflops, utilisation)
     request = PlanRequest(tuple(targets), tuple(split or ()), seeds, gpus, budget, device, hardware)
-    planned = make_plan(request, Places(data_of(data_root), runs_root(runs), results_root(results)))
+    places = Places(data_of(data_root), runs_root(runs), results_root(results))
+    runs_of_targets = target_runs(targets, split or (), places)
+    if all(use_only_our_classes([recipe], overrides) for recipe, overrides, _ in runs_of_targets.cells):
+        import_stand_ins()
+    planned = make_plan(request, places, runs_of_targets)
     if json:
         print_json(planned.as_json())
     else:

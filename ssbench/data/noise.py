@@ -51,7 +51,7 @@ def make_batch(
     more = noise_ids("u", images if unlabeled is None else unlabeled)
     shape, ids = (images, channels, side, side), noise_ids("l", images)
     labeled = Labeled(torch.randn(shape, generator=g), noise_labels(g, images, side, classes), ids, _maps(maps, ids))
-    if needs.mixture:
+    if needs.mixture and more:
         return _mixture(g, needs, labeled, more, maps, classes)
     donor = None
     if needs.donor:

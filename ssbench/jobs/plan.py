@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,12 +21,12 @@ from ssbench.jobs.choose import Option, choose, closed, hours_side_by_side, shor
 from ssbench.jobs.cost import Amount, Device, Work, WorkCache, cost, speed_kind, stored_speeds
 from ssbench.jobs.job import Places, run_folder
 from ssbench.jobs.progress import read_progress
-from ssbench.jobs.targets import RunName, TargetRuns, target_runs
+from ssbench.jobs.targets import RunName, TargetRuns, split_size, target_runs
 from ssbench.prepare.prepare import known, source_spec
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.results.record import Record
 from ssbench.results.store import ResultStore, settings_digest
-from ssbench.splits.manifest import Partition, manifest, published_digest
+from ssbench.without_torch import has_stand_ins
 
 if TYPE_CHECKING:
     from ssbench.jobs.workload import WorkCounter
@@ -165,14 +167,16 @@ class RunPlan:
         }
 
 
-def make_plan(request: PlanRequest, places: Places) -> RunPlan:
+def make_plan(request: PlanRequest, places: Places, targets: TargetRuns | None = None) -> RunPlan:
     """The runs behind tables and recipes, each once, chosen and in order. Needs no prepared data.
 
+    Args:
+        targets: what the request's targets ask for, where that has been read already.
     Raises:
         UsageError: a recipe without a split, an unknown split, or nothing that has a recipe. RecipeError: a recipe or
         table that is wrong.
     """
-    targets = target_runs(request.targets, request.splits, places)
+    targets = targets or target_runs(request.targets, request.splits, places)
     runs = _RunLookup(targets, places, request).runs()
     names = dict.fromkeys(run.split.partition("/")[0] for run in runs if run.state != "done")
     datasets = [_disk_of(name, places.data) for name in names]
@@ -197,19 +201,6 @@ def decide(plan: RunPlan) -> RunPlan:
     return replace(plan, runs=runs, closes=closed(taken, options, gains), needed=needed)
 
 
-def split_size(name: str, data_root: Path) -> tuple[int, int, str | None]:
-    """(labelled images, unlabelled images, digest) of a split, by the manifest where it tells; else by its lists.
-
-    The digest is None where nobody published it and the lists are not here yet. UsageError for an unknown split.
-    """
-    entry = manifest().splits.get(name)
-    digest = None if entry is None else published_digest(entry)
-    if entry is not None and (digest or not (data_root / "splits" / name).is_dir()):
-        return entry.labeled.count, entry.unlabeled.count, digest
-    lists = Partition.read(name, data_root)
-    return len(lists.labeled), len(lists.unlabeled), lists.sha256
-
-
 class _RunLookup:
     """The runs of `TargetRuns`, looked up in the store, the run folders and the manifest."""
 
@@ -219,6 +210,7 @@ class _RunLookup:
         self._sizes = {split: split_size(split, places.data) for *_, split in targets.cells}
         self._works: dict[str, Work | str] = {}
         self._cache = WorkCache()
+        self._counting: ProcessPoolExecutor | None = None
         # only the folders of these recipes and splits: a store may hold 100,000 records of others
         store = ResultStore(places.results)
         folders = ((self._recipe(name).stored_name, name[2]) for name in targets.cells)
@@ -285,18 +277,20 @@ class _RunLookup:
             try:
                 ledger = self.places.data / recipe.data.dataset / "ledger.json"
                 self._works[place] = self._cache.get(
-                    recipe, labeled, unlabeled, ledger, lambda: self._counter.count(recipe, labeled, unlabeled)
+                    recipe, labeled, unlabeled, ledger, lambda: self._count(name, labeled, unlabeled)
                 )
             except Exception as error:  # a method or network of others may not expect to be counted
                 self._works[place] = str(error).partition("\n")[0] or type(error).__name__
         return self._works[place]
 
-    @cached_property
-    def _counter(self) -> WorkCounter:
-        """Made when the cache does not know a recipe: it loads torch."""
-        from ssbench.jobs.workload import WorkCounter
-
-        return WorkCounter(self.places.data)
+    def _count(self, name: RunName, labeled: int, unlabeled: int) -> Work:
+        """Counting needs torch: in a process of its own where this one holds stand-ins for it."""
+        arguments = (*name[:2], self.places.data, labeled, unlabeled)
+        if not has_stand_ins():
+            return _count_work(*arguments)
+        if self._counting is None:
+            self._counting = ProcessPoolExecutor(1, get_context("spawn"))
+        return self._counting.submit(_count_work, *arguments).result()
 
     def _state(
         self, recipe: Recipe, split: str, seed: int, key: str | None, work: Work | None
@@ -323,6 +317,18 @@ class _RunLookup:
             return self._by_key.get(key)
         place = (recipe.stored_name, split, seed, settings_digest(recipe.resolved()))
         return next((r for r in self._records if (r.recipe, r.split, r.seed, r.settings) == place), None)
+
+
+@cache
+def _counter(data_root: Path) -> WorkCounter:
+    """One for all recipes: what it has counted of a network or a step serves the next recipe."""
+    from ssbench.jobs.workload import WorkCounter
+
+    return WorkCounter(data_root)
+
+
+def _count_work(recipe: str, overrides: Sequence[str], data_root: Path, labeled: int, unlabeled: int) -> Work:
+    return _counter(data_root).count(load(recipe, overrides, data_root=data_root), labeled, unlabeled)
 
 
 def _merged(run: PlannedRun, twin: PlannedRun) -> PlannedRun:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from ssbench.errors import RecipeError, UsageError
 from ssbench.files import read_model
 from ssbench.jobs.job import Job, Places
-from ssbench.jobs.plan import THERE, DatasetDisk, PlannedRun, RunPlan, split_size
-from ssbench.jobs.targets import target_jobs
+from ssbench.jobs.plan import THERE, DatasetDisk, PlannedRun, RunPlan
+from ssbench.jobs.targets import split_size, target_jobs
 from ssbench.recipe.recipe import Division, load
 
 AGAIN = "make it again: ssbench plan TABLE... --json > plan.json"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ssbench.console import say
 from ssbench.errors import UsageError
 from ssbench.jobs.job import Job, Places
 from ssbench.prepare.prepare import prepare
-from ssbench.recipe.recipe import Division, is_table_name, load
+from ssbench.recipe.recipe import Division, find_recipe, is_table_name, load
 from ssbench.results.store import ResultStore
-from ssbench.splits.manifest import Partition
+from ssbench.splits.manifest import Partition, manifest, published_digest
 from ssbench.tables.cell import Cell, Filled
 from ssbench.tables.fill import fill
 from ssbench.tables.printed import printed_scores
@@ -48,7 +49,7 @@ def target_runs(targets: Sequence[str], splits: Sequence[str], places: Places) -
         if _is_table(target):
             _add_table(fill(PaperTable.read(target), store), splits, runs)
             continue
-        chosen = splits or list(printed_scores(load(target, data_root=places.data).name))
+        chosen = splits or list(printed_scores(find_recipe(target).name))
         if not chosen:
             raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
         for split in chosen:
@@ -95,6 +96,19 @@ def target_jobs(
             names = [(recipe, own, QUICK_SPLIT) for recipe, own, _ in names]
         jobs += [Job(r, split, seed, (*own, *overrides), quick, division) for seed in seeds for r, own, split in names]
     return list(dict.fromkeys(jobs))
+
+
+def split_size(name: str, data_root: Path) -> tuple[int, int, str | None]:
+    """(labelled images, unlabelled images, digest) of a split, by the manifest where it tells; else by its lists.
+
+    The digest is None where nobody published it and the lists are not here yet. UsageError for an unknown split.
+    """
+    entry = manifest().splits.get(name)
+    digest = None if entry is None else published_digest(entry)
+    if entry is not None and (digest or not (data_root / "splits" / name).is_dir()):
+        return entry.labeled.count, entry.unlabeled.count, digest
+    lists = Partition.read(name, data_root)
+    return len(lists.labeled), len(lists.unlabeled), lists.sha256
 
 
 def _is_table(target: str) -> bool:

@@ -118,13 +118,13 @@ def test_what_was_counted_is_cached_until_the_code_changes(
     ledger, name = tmp_path / "toy" / "ledger.json", "toy/none_augseg"
     assert WorkCache().get(load(name), 20, 300, ledger, lambda: work) == work
     assert cached(name, tmp_path) == work
-    file = cache / "ssbench" / "workcounter.json"
+    file = cache / "ssbench" / "workloads.json"
     for text in ('{"code": "another", "values": {}}', '{"values": 3}', "no JSON", '{"code": "x", "values": {"a": {}}}'):
         file.write_text(text)
         with pytest.raises(KeyboardInterrupt, match="counted again"):
             cached(name, tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no" / "folder"))
-    (tmp_path / "no").write_text("a file, so that no folder can be work")
+    (tmp_path / "no").write_text("a file, so that no folder can be made")
     assert WorkCache().get(load(name), 20, 300, ledger, lambda: work) == work
 
 

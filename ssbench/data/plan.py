@@ -33,6 +33,8 @@ class Needs:
     at the views' own scale).
     mixture: labelled and pseudo-labelled images come from one list (`Mixture`). The strong view of the latter is made
     by the loader ("coloured") or by the method ("plain").
+    repeats: how a repeated labelled list gets the length of the epoch's list: its end is "cut" (UniMatch), or its
+    entries are "drawn" without replacement, once for the whole run (AugSeg, U2PL).
     """
 
     unlabeled: bool = True
@@ -44,6 +46,7 @@ class Needs:
     donor: float = 0.0
     donor_scale: tuple[float, float] | None = None
     mixture: Literal["coloured", "plain"] | None = None
+    repeats: Literal["cut", "drawn"] = "cut"
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,9 @@ class Plan:
     def labeled_at(self, step: int) -> list[Reading]:
         """The step's labelled images.
 
-        In an epoch over the unlabelled list, the labelled list is repeated and cut to the same length, then shuffled.
-        A labelled list that is longer than the unlabelled one therefore loses its tail (Cityscapes 1/2: 1488 > 1487).
+        In an epoch over the unlabelled list, the labelled list is repeated, brought to its length (`Needs.repeats`),
+        and shuffled. A labelled list that is longer than the unlabelled one loses an end or a draw for the whole run
+        (Cityscapes 1/2: 1488 > 1487; card: views 1).
         """
         read = self._read_paired if self.labeled_batch == self._batch else self._read_endless
         return read("labeled", self.labeled, step)
@@ -123,11 +127,20 @@ class Plan:
         return [readings[pick * k + int(i)] for k, i in enumerate(which)]
 
     def _read_paired(self, stream: str, ids: tuple[str, ...], step: int) -> list[Reading]:
-        """`ids` repeated and cut to the length of the epoch's list, shuffled every epoch; a short end wraps around."""
+        """`ids` repeated to the length of the epoch's list, shuffled every epoch; a short end wraps to the start.
+
+        Images that come again because of the wrap are repetitions of their own: the releases augment them afresh.
+        """
         epoch, at = divmod(step, self.steps_per_epoch)
-        order = shuffled(self.seed, epoch, stream, len(self._epoch_list))
-        places = (int(order[k % len(order)]) for k in range(at * self._batch, (at + 1) * self._batch))
-        return [(ids[place % len(ids)], place // len(ids)) for place in places]
+        length, passes = len(self._epoch_list), -(-len(self._epoch_list) // len(ids))
+        order = shuffled(self.seed, epoch, stream, length)
+        entries = drawn_once(self.seed, len(ids) * passes, length) if self.needs.repeats == "drawn" else range(length)
+        readings = []
+        for k in range(at * self._batch, (at + 1) * self._batch):
+            wraps, place = divmod(k, length)
+            repetition, which = divmod(int(entries[order[place]]), len(ids))
+            readings.append((ids[which], repetition + wraps * passes))
+        return readings
 
     def _read_endless(self, stream: str, ids: tuple[str, ...], step: int) -> list[Reading]:
         """Pass after pass over `ids`, each shuffled.
@@ -173,13 +186,15 @@ class Mixture(Plan):
         """(id, repetition, whether it is labelled) of the step's images, in the order of the shuffle."""
         epoch, at = divmod(step, self.steps_per_epoch)
         order, known = shuffled(self.seed, epoch, "mixture", self.length), len(self.labeled)
-        places = (int(order[k % self.length]) for k in range(at * self.batch, (at + 1) * self.batch))
-        return [
-            (self.labeled[place % known], place // known, True)
-            if place < known * self.repeats
-            else (self.unlabeled[place - known * self.repeats], 0, False)
-            for place in places
-        ]
+        readings = []
+        for k in range(at * self.batch, (at + 1) * self.batch):
+            wraps, place = divmod(k, self.length)  # as in `Plan`, what comes again is a repetition of its own
+            repetition, which = divmod(int(order[place]), known)
+            if repetition < self.repeats:
+                readings.append((self.labeled[which], repetition + wraps * self.repeats, True))
+            else:
+                readings.append((self.unlabeled[int(order[place]) - known * self.repeats], wraps, False))
+        return readings
 
     def labeled_at(self, step: int) -> list[Reading]:
         """The step's labelled images."""
@@ -214,6 +229,12 @@ def refuse_batch(batch: int, listed: int, devices: int, steps: int, what_to_divi
 def shuffled(seed: int, epoch: int, stream: str, length: int) -> np.ndarray:
     """The numbers below `length` in the order of that epoch and stream."""
     return rng(seed, epoch, "order", stream).permutation(length)
+
+
+@lru_cache(maxsize=8)
+def drawn_once(seed: int, entries: int, length: int) -> np.ndarray:
+    """`length` of the numbers below `entries`, drawn without replacement once for a run, in ascending order."""
+    return np.sort(rng(seed, "drawn once").permutation(entries)[:length])
 
 
 def plan_partition(

@@ -56,6 +56,7 @@ class AugSeg(Method):
     """L = L_x + weight * L_u."""
 
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    behaviour = 2  # the repeated labelled list is drawn once a run, not cut
 
     class Config(MethodConfig):
         name: Literal["augseg"] = "augseg"
@@ -77,7 +78,7 @@ class AugSeg(Method):
     @property
     def needs(self) -> Needs:
         """One strong view; partners are in the batch."""
-        return Needs(strong=1)
+        return Needs(strong=1, repeats="drawn")
 
     @classmethod
     def check_batches(cls, cfg: Config, labeled: int, unlabeled: int) -> None:

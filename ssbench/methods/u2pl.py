@@ -60,6 +60,7 @@ class U2PL(Method):
     """L = L_x + weight * L_u + contrastive_weight * L_c."""
 
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    behaviour = 2  # one-hot labels of `contrastive_impl: release` as released; repeated list drawn once a run
 
     class Config(MethodConfig):
         name: Literal["u2pl"] = "u2pl"
@@ -94,12 +95,7 @@ class U2PL(Method):
     @property
     def needs(self) -> Needs:
         """Weak views and a region each; partners are in the batch."""
-        return Needs(strong=1)
-
-    @classmethod
-    def behaviour_of(cls, cfg: Config) -> int:
-        """2: the one-hot labels of `contrastive_impl: release` are the release's."""
-        return 2 if cfg.contrastive_impl == "release" else 1
+        return Needs(strong=1, repeats="drawn")
 
     @classmethod
     def check_batches(cls, cfg: Config, labeled: int, unlabeled: int) -> None:

@@ -103,7 +103,7 @@ class _ListFetcher:
                 raise
         ids = self.complement(task) or self.published(task)
         if ids is not None:
-            write_text(task.dest, lists.dump(ids))
+            write_text(task.dest, lists.dump(ids if task.entry.order else sorted(ids)))
         return ids is not None
 
     def command(self, task: _ListTask) -> str:

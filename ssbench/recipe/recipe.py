@@ -114,7 +114,7 @@ class Recipe:
         versions = {
             name: cls.behaviour_of(cfg) if hasattr(cls, "behaviour_of") else getattr(cls, "behaviour", 1)
             for name, cls, cfg in zip(names, self.classes, settings, strict=True)
-        } | {"loss": self.loss.behaviour}
+        } | {"loss": self.loss.behaviour, "views": self.views.behaviour, "schedule": self.schedule.behaviour}
         return {name: version for name, version in versions.items() if version > 1}
 
     def key(self, split_sha256: str, seed: int) -> str:

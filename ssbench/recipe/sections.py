@@ -94,6 +94,11 @@ class ScheduleConfig(Section):
     deterministic: bool = False  # IPixMatch sets it, Sec. IV-B
     checkpoint_minutes: NotNegative = 10.0  # ours: changes no number
 
+    @property
+    def behaviour(self) -> int:
+        """2: images that fill up an epoch's last batch are augmented afresh, not as at the epoch's start."""
+        return 2 if self.last == "fill" else 1
+
     def facts(self) -> dict[str, Any]:
         """How often a checkpoint is written changes nothing; `steps`, `last`, `deterministic` count where set."""
         facts = self.model_dump(mode="json", exclude={"checkpoint_minutes"})

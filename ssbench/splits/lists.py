@@ -67,12 +67,17 @@ def parse(text: str, format: str, dataset: str, where: str | Path) -> tuple[str,
 
 
 def dump(ids: Iterable[str]) -> str:
-    """The stored form of a list: sorted canonical ids, one a line, newline after the last; nothing for no ids."""
-    return "".join(f"{id}\n" for id in sorted(ids))
+    """The stored form of a list: canonical ids, one a line, newline after the last; nothing for no ids."""
+    return "".join(f"{id}\n" for id in ids)
 
 
 def fingerprint(ids: Iterable[str]) -> str:
-    """SHA-256 (hex) of the stored form: equal sets have equal fingerprints, whatever file they came from."""
+    """SHA-256 (hex) of the sorted ids: equal sets have equal fingerprints, whatever file they came from."""
+    return order_digest(sorted(ids))
+
+
+def order_digest(ids: Iterable[str]) -> str:
+    """SHA-256 (hex) of the ids in their own order. Of a sorted list it is the fingerprint."""
     return hashlib.sha256(dump(ids).encode()).hexdigest()
 
 

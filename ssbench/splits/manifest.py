@@ -31,11 +31,13 @@ class ListEntry(_ManifestEntry):
     """One list: `count` ids of fingerprint `fingerprint`, from `path` in the origin, whose bytes have `sha256`.
 
     An upstream file nobody could read has no fingerprint; it has the `git_blob` SHA-1 of its bytes, and is rebuilt as
-    the pool `complement` minus the labelled list.
+    the pool `complement` minus the labelled list. A labelled list that upstream does not sort has the `order` digest
+    of its ids as they stand in the file: which images are repeated once more than others depends on it.
     """
 
     count: Annotated[int, Field(ge=0)]
     fingerprint: str | None = None
+    order: str | None = None
     path: str | None = None
     sha256: str | None = None
     git_blob: str | None = None
@@ -109,7 +111,10 @@ def _read_manifest(path: Path) -> Manifest:
 
 @dataclass(frozen=True)
 class Partition:
-    """The labelled and unlabelled ids of one split, both sorted; `sha256` covers both lists."""
+    """The ids of one split: labelled ones in the order of their file, unlabelled ones sorted.
+
+    `sha256` covers the order of the first list (card: views 1) and the set of the second.
+    """
 
     name: str
     dataset: str
@@ -151,13 +156,13 @@ def pool_file(dataset: str, subset: str, data_root: Path) -> Path:
 
 
 def read_list(path: Path, entry: ListEntry, dataset: str, fix: str) -> tuple[str, ...]:
-    """The sorted canonical ids stored in `path`, which must be those of `entry`.
+    """The canonical ids stored in `path`, in its order; they must be those of `entry`.
 
     Raises DataError naming the file when it is missing, damaged or another list; `fix` is the command that mends it.
     """
     ids = lists.parse(_text(path, fix), "bare", dataset, path)
     verify(ids, entry, path, fix)
-    return tuple(sorted(ids))
+    return ids
 
 
 def verify(ids: tuple[str, ...], entry: ListEntry, where: str | Path, fix: str, book: str = "manifest") -> None:
@@ -170,16 +175,19 @@ def verify(ids: tuple[str, ...], entry: ListEntry, where: str | Path, fix: str, 
     if entry.fingerprint not in (None, digest):
         what = f"{Path(where).name} has {len(ids)} ids, as the {book} says, but others"
         raise DataError(f"{what}: digest {digest[:16]}, not {str(entry.fingerprint)[:16]}", str(where), fix)
+    if entry.order not in (None, lists.order_digest(ids)):
+        what = f"{Path(where).name} has the ids of the {book} in another order than the published file"
+        raise DataError(f"{what} (older versions of ssbench sorted it)", str(where), fix)
 
 
 def digest(labeled: tuple[str, ...], unlabeled: tuple[str, ...]) -> str:
-    """SHA-256 (hex) of the two fingerprints, labelled first, with a newline between them."""
-    return _joined(lists.fingerprint(labeled), lists.fingerprint(unlabeled))
+    """SHA-256 (hex) of the labelled list's order digest and the unlabelled one's fingerprint, a newline between."""
+    return _joined(lists.order_digest(labeled), lists.fingerprint(unlabeled))
 
 
 def published_digest(entry: SplitEntry) -> str | None:
     """`Partition.sha256` of a split of the manifest, without its lists; None where upstream's bytes are not known."""
-    both = entry.labeled.fingerprint, entry.unlabeled.fingerprint
+    both = entry.labeled.order or entry.labeled.fingerprint, entry.unlabeled.fingerprint
     return None if both[0] is None or both[1] is None else _joined(both[0], both[1])
 
 
@@ -198,7 +206,7 @@ def _published(name: str, entry: SplitEntry, data_root: Path) -> Partition:
     dataset, fix = name.split("/")[0], restore_command(name.split("/")[0], entry.origin, data_root)
     where = folder(name, data_root)
     labeled = read_list(where / "labeled.txt", entry.labeled, dataset, fix)
-    unlabeled = read_list(where / "unlabeled.txt", entry.unlabeled, dataset, fix)
+    unlabeled = tuple(sorted(read_list(where / "unlabeled.txt", entry.unlabeled, dataset, fix)))
     _disjoint(labeled, unlabeled, where, fix)
     return Partition(name, dataset, labeled, unlabeled, digest(labeled, unlabeled), custom=False)
 
@@ -223,8 +231,8 @@ def _custom(where: Path) -> Partition:
         if entry is not None:
             change = "restore the list, or delete split.yaml if the change is meant"
             verify(ids, entry, where / f"{role}.txt", change, "split.yaml")
-        both.append(tuple(sorted(ids)))
-    labeled, unlabeled = both
+        both.append(ids)
+    labeled, unlabeled = both[0], tuple(sorted(both[1]))
     if not labeled:
         raise DataError("labeled.txt is empty", str(where / "labeled.txt"), fix)
     _disjoint(labeled, unlabeled, where, "remove them from one of the lists")

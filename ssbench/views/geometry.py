@@ -19,6 +19,9 @@ Size: TypeAlias = tuple[int, int]
 Boxes: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.intp]
 
+PADDING, OUTSIDE = -1, -2
+"""Places without a pixel: in a crop that reaches beyond the image, and where a turn or scipy's zoom found none."""
+
 How = Literal["pil", "point", "float", "zoom"]
 """pil: PIL's antialiased bilinear (its nearest looks at pixel centres). point: bilinear between the four nearest pixels
 and rounded to 8 bits, as OpenCV does (its nearest rounds down). float: the same kept in float, as torch does. zoom:
@@ -42,7 +45,7 @@ class Resize:
         """Which of the given rows and columns each output row and column takes."""
         across = nearest(self.before[0], self.size[0], self.how)
         down = nearest(self.before[1], self.size[1], self.how)
-        return rows[down], cols[across]
+        return np.where(down < 0, down, rows[down]), np.where(across < 0, across, cols[across])
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Crop:
         return np.asarray(boxes - np.array([self.x, self.y, self.x, self.y]), np.float64)
 
     def pick(self, rows: Index, cols: Index) -> tuple[Index, Index]:
-        """The rows and columns of the window, -1 in padding."""
+        """The rows and columns of the window, PADDING outside the image."""
         return _cut(rows, self.y, self.size[1]), _cut(cols, self.x, self.size[0])
 
 
@@ -161,22 +164,27 @@ def rasterise(boxes: NDArray[np.floating], size: Size) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=4096)
 def nearest(before: int, after: int, how: How) -> Index:
-    """Which of `before` pixels each of `after` pixels copies: the exact rule of PIL, of torch, or of scipy's zoom."""
+    """Which of `before` pixels each of `after` pixels copies: the exact rule of PIL, of torch, or of scipy's zoom.
+
+    The last entry of scipy's may be OUTSIDE: at some sizes its place, rounded in double precision, lies beyond the last
+    pixel by one unit in the last digit, and `scipy.ndimage.zoom` writes 0 there.
+    """
     if how == "pil":  # asked of PIL itself, whose running sums in double decide the ties
         ramp = Image.fromarray(np.arange(before, dtype=np.int32)[None])
         picked = np.asarray(ramp.resize((after, 1), Image.Resampling.NEAREST))[0].astype(np.intp)
     elif how != "zoom":  # torch interpolate "nearest": float32 product, rounded down
         picked = (np.arange(after, dtype=np.float32) * np.float32(before / after)).astype(np.intp)
     else:  # corner pixels on corner pixels, halves up
-        picked = np.floor(np.arange(after) * ((before - 1) / max(after - 1, 1)) + 0.5).astype(np.intp)
+        places = np.arange(after) * ((before - 1) / max(after - 1, 1))
+        picked = np.where(places > before - 1, OUTSIDE, np.floor(places + 0.5)).astype(np.intp)
     out: Index = np.minimum(picked, before - 1)
     out.flags.writeable = False
     return out
 
 
 def _cut(index: Index, start: int, length: int) -> Index:
-    """`length` entries from `start`, -1 where there are none."""
-    out = np.full(length, -1, np.intp)
+    """`length` entries from `start`, PADDING where there are none."""
+    out = np.full(length, PADDING, np.intp)
     first, last = max(start, 0), min(start + length, len(index))
     out[first - start : last - start] = index[first:last]
     return out

@@ -79,7 +79,10 @@ def half(rng: np.random.Generator, shape: Shape, cfg: object = None) -> Region:
     least = int(w / 2 + 1)
     width = int(rng.integers(least, max(w, least + 1)))
     height = round(h * w / 2 / width)
-    return _placed(rng, shape, height, width)
+    y, x = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
+    out = nothing(rng, shape)
+    out[y : y + height, x : x + width] = True
+    return out
 
 
 def ael_half(rng: np.random.Generator, shape: Shape, cfg: object = None) -> Region:
@@ -98,13 +101,6 @@ def ael_half(rng: np.random.Generator, shape: Shape, cfg: object = None) -> Regi
 def nothing(rng: np.random.Generator, shape: Shape, cfg: object = None) -> Region:
     """No region."""
     return np.zeros(shape, np.bool_)
-
-
-def _placed(rng: np.random.Generator, shape: Shape, height: int, width: int) -> Region:
-    out = np.zeros(shape, np.bool_)
-    y, x = int(rng.integers(shape[0] - height + 1)), int(rng.integers(shape[1] - width + 1))
-    out[y : y + height, x : x + width] = True
-    return out
 
 
 def refuse_endless(area: Span, ratio: Span) -> None:

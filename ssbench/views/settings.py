@@ -67,6 +67,14 @@ class ViewsConfig(BaseModel):
     crop: Annotated[int, Field(ge=1, le=4096)]  # side of the square training crop; acdc: side it is zoomed to
     normalise: Literal["imagenet", "none"] = "imagenet"  # none: value / 255
 
+    @property
+    def behaviour(self) -> int:
+        """Version of what these pipelines compute, for a run's key.
+
+        2: ACDC slices are float and zoomed as scipy does at every size; AEL's rectangle has a rounded corner.
+        """
+        return 2 if self.weak == "acdc" or self.box == "ael" else 1
+
     def facts(self) -> dict[str, Any]:
         """The settings as a run's key holds them: those in use, and the `UNREAD` values of all others."""
         return UNREAD | self.model_dump(mode="json")

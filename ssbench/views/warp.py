@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ssbench.views.geometry import Flat, Index, Resize, Rotate, Size, Step, Turn
+from ssbench.views.geometry import OUTSIDE, PADDING, Flat, Index, Resize, Rotate, Size, Step, Turn
 from ssbench.views.sample import Picture, Sample
 
 BILINEAR = Image.Resampling.BILINEAR
@@ -27,10 +27,10 @@ Path: TypeAlias = list[tuple[Index, Index] | Turn | Rotate]
 
 @dataclass(frozen=True)
 class Fill:
-    """What goes where there is no pixel: in a crop's padding, and in the corners of a rotation."""
+    """What goes where there is no pixel: in a crop's padding, and where a rotation or a zoom found nothing."""
 
     padding: int
-    corner: int
+    outside: int
 
 
 IMAGE = Fill(0, 0)
@@ -68,7 +68,7 @@ def eight_bit(picture: Picture) -> Image.Image:
 
 
 def trace(steps: Sequence[Step]) -> Path:
-    """The steps joined into as few choices of rows and columns as can be; -1 is padding."""
+    """The steps joined into as few choices of rows and columns as can be."""
     path: Path = []
     for step in steps:
         if isinstance(step, Turn | Rotate):
@@ -87,9 +87,9 @@ def move_layer(layer: Image.Image, path: Path, fill: Fill) -> Image.Image:
         if isinstance(leg, Turn):
             array = np.rot90(array, leg.quarters)
         elif isinstance(leg, Rotate):
-            array = _rotated(array, leg.degrees, fill.corner)
+            array = _rotated(array, leg.degrees, fill.outside)
         else:
-            array = _chosen(array, *leg, fill.padding)
+            array = _chosen(array, *leg, fill)
     return Image.fromarray(np.ascontiguousarray(array))
 
 
@@ -112,16 +112,17 @@ def _map(layer: Image.Image, steps: Sequence[Step], path: Path) -> Image.Image:
     return moved if isinstance(moved, Image.Image) else Image.fromarray(moved)
 
 
-def _rotated(array: NDArray[Any], degrees: int, corner: int) -> NDArray[Any]:
+def _rotated(array: NDArray[Any], degrees: int, outside: int) -> NDArray[Any]:
     from scipy.ndimage import rotate  # slow to import, and only ACDC turns
 
-    return rotate(array, degrees, order=0, reshape=False, cval=corner)
+    return rotate(array, degrees, order=0, reshape=False, cval=outside)
 
 
-def _chosen(array: NDArray[Any], rows: Index, cols: Index, padding: int) -> NDArray[Any]:
+def _chosen(array: NDArray[Any], rows: Index, cols: Index, fill: Fill) -> NDArray[Any]:
     out = array.take(rows, axis=0).take(cols, axis=1)
-    out[rows < 0] = padding
-    out[:, cols < 0] = padding
+    for place, value in ((OUTSIDE, fill.outside), (PADDING, fill.padding)):
+        out[rows == place] = value
+        out[:, cols == place] = value
     return out
 
 

@@ -73,7 +73,7 @@ def test_every_split_reads(name: str, labeled: int, unlabeled: int, root: Path) 
     split = Partition.read(name, root)
     assert (split.name, split.dataset, split.custom) == (name, name.split("/")[0], False)
     assert (len(split.labeled), len(split.unlabeled)) == (labeled, unlabeled)
-    assert list(split.labeled) == sorted(split.labeled)
+    assert list(split.unlabeled) == sorted(split.unlabeled)
     assert not set(split.labeled) & set(split.unlabeled)
 
 
@@ -147,7 +147,7 @@ def test_a_folder_of_ones_own_is_custom_and_says_so(tmp_path: Path) -> None:
     where = own(tmp_path / "mine", "2007_000039\n2007_000032\n", "2007_000063\n")
     split = Partition.read(str(where), tmp_path)
     assert (split.custom, split.dataset, split.name) == (True, "voc", "voc/custom/mine")
-    assert split.labeled == ("2007_000032", "2007_000039")
+    assert split.labeled == ("2007_000039", "2007_000032"), "in the order of the file"
 
 
 def test_a_custom_split_under_the_data_root_is_found_by_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -159,3 +160,17 @@ def test_rules_cope_with_tiny_pictures() -> None:
         for k in range(40):
             for shape in ((2, 2), (3, 2), (5, 9)):
                 assert region_of(config(box), Draw(0, k, "x", "v"), shape).shape == shape
+
+
+def test_ael_half_rounds_its_corner() -> None:
+    """AEL's release: `round((side - size) * U)` for each axis, so border places are half as likely as others."""
+    tops: Counter[int] = Counter()
+    for k in range(4000):
+        rng, shape = generator(k), (8, 8)
+        u = rng.random()
+        height, width = round(8 * 2**-u), round(8 * 2 ** (u - 1))
+        y, x = round((8 - height) * rng.random()), round((8 - width) * rng.random())
+        assert extent(boxes.ael_half(generator(k), shape)) == (y, x, height, width)
+        tops.update([y] if height == 6 else [])
+    border, inner = (tops[0] + tops[2]) / 2, tops[1]
+    assert 0.4 < border / inner < 0.6

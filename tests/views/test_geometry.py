@@ -233,3 +233,18 @@ def test_image_and_mask_agree(journey: tuple[tuple[int, int], tuple[Step, ...]])
     assert np.array_equal(np.asarray(settled.image)[inside], np.asarray(settled.mask)[inside])
     assert (np.asarray(settled.mask)[~inside] == 255).all()
     assert not np.asarray(settled.image)[~inside].any()
+
+
+@pytest.mark.parametrize("after", [7, 48, 64, 96, 224, 232, 248, 256, 512])
+def test_zoom_copies_the_pixels_that_scipy_copies(after: int) -> None:
+    """Also where rounding puts scipy's last place beyond the last pixel: it writes 0 there (card: views 9)."""
+    outside = 0
+    for before in (*range(2, 130), 154, 208, 216, 236, 242, 250, 255, 256, 257, 428, 512, 600):
+        values = np.arange(1, before + 1)
+        zoomed = scipy.ndimage.zoom(values, after / before, order=0)
+        if len(zoomed) != after:  # scipy rounds the length by itself
+            continue
+        places = nearest(before, after, "zoom")
+        assert np.array_equal(np.where(places < 0, 0, values[places]), zoomed), before
+        outside += int(places[-1] < 0)
+    assert (outside > 0) == (after in (48, 96, 224, 232, 248)), outside

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from builders import CLASSES, build, make_batch, prepared, progress, train
+from members import together
 from PIL import Image
+from running import Job
 from torch import Tensor
 
 from ssbench.data.batch import Batch
@@ -23,6 +25,7 @@ from ssbench.ops.pseudo import Pseudo
 from ssbench.plugins.base import MixedView
 from ssbench.plugins.s4mc import PUBLISHED, S4MC
 from ssbench.recipe.recipe import load
+from ssbench.train.distributed import Team
 
 P0 = [[0.60, 0.55, 0.20], [0.50, 0.42, 0.25], [0.45, 0.30, 0.10]]
 P1 = [[0.25, 0.30, 0.65], [0.35, 0.40, 0.60], [0.22, 0.36, 0.75]]
@@ -313,6 +316,18 @@ def two_images() -> tuple[Tensor, Tensor]:
 def test_whose_scores_share_a_quantile(settings: dict[str, Any], expected: list[float]) -> None:
     gamma = made(alpha0=0.5, **settings)._gamma(*two_images(), progress())
     assert gamma.expand(2, 1, 1).flatten().tolist() == pytest.approx(expected)
+
+
+def gammas(_: Job, team: Team) -> list[float]:
+    """The thresholds of both variants, of the one image this process has."""
+    raw, valid = (x[team.rank : team.rank + 1] for x in two_images())
+    return [made(alpha0=0.5, variant=v)._gamma(raw, valid, progress()).item() for v in ("paper", "release")]
+
+
+def test_the_number_of_processes_changes_no_quantile(tmp_path: Path) -> None:
+    first, second = (found[0] for found in together(2, [(gammas, Job(tmp_path, tmp_path, ()))], tmp_path))
+    assert first == pytest.approx([0.5, 0.3])
+    assert second == pytest.approx([0.5, 0.75])
 
 
 def test_a_batch_that_does_not_form_groups_is_refused() -> None:

@@ -386,8 +386,11 @@ def test_a_step_never_waits_for_the_device() -> None:
     assert waits_of(lambda: step(11)) == []
 
 
-def test_two_processes_equal_one() -> None:
-    alone, together = pair.alone_and_together("augseg", 9, 2, images=4, threshold=0.3, group=2)
+@pytest.mark.parametrize("supervised", ["ce", "ohem"])
+def test_two_processes_equal_one(supervised: str) -> None:
+    """Groups of two images on either side; hard examples are averaged by group."""
+    loss = {"supervised": supervised} | ({"ohem_min_kept": 500, "ohem_threshold": 0.3} if supervised == "ohem" else {})
+    alone, together = pair.alone_and_together("augseg", 9, 2, images=4, loss=loss, threshold=0.3, group=2)
     pair.assert_equal(alone, together)
 
 

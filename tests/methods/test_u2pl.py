@@ -164,10 +164,6 @@ def test_the_two_readings_differ_in_negatives_and_in_whose_they_are() -> None:
     assert 0 < filled["release", 4].sum() < filled["release", 1].sum()
 
 
-def test_the_release_changed_its_behaviour_and_the_paper_did_not() -> None:
-    assert [U2PL.behaviour_of(U2PL.Config(contrastive_impl=impl)) for impl in ("paper", "release")] == [1, 2]
-
-
 def test_banks_fill_up_over_steps_and_are_resumed() -> None:
     method = method_of(warmup_epochs=0, bank=600, bank_first=900, contrastive_impl="paper")
     apart(method)

@@ -9,7 +9,7 @@ and used as decorators. Computing with a stand-in fails.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableSequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -21,7 +21,7 @@ HEAVY = ("torch", "torchvision", "timm")
 class _StandIn(ModuleType):
     """A module, function or constant of a package that is not imported."""
 
-    __path__: Sequence[str] = ()
+    __path__: MutableSequence[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -23,7 +23,7 @@ ROOMS = [
     ("cli", "commands", "__main__"),
     ("certify",), ("page",), ("inspect",), ("jobs",), ("train",), ("tables",), ("results",), ("recipe",), ("methods",),
     ("plugins",), ("nets",), ("prepare",), ("data",), ("views",), ("splits",), ("ops",), ("console",), ("find",),
-    ("files", "keyed", "errors", "paths"),
+    ("files", "keyed", "errors", "paths", "without_torch"),
 ]  # fmt: skip
 """From the top to the bottom: a module imports from its own room and from rooms below it, never from above."""
 MOST_MODULES = 26

@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from ssbench.results.gate import ScoreGate, SpeedGate
     from ssbench.results.store import Place
 
-
+Alpha = Annotated[
+    float,
+    typer.Option("--alpha", min=1e-6, max=0.5, callback=finite, help="Probability of a false alarm in the whole gate."),
+]
+Spread = Annotated[
+    float,
+    typer.Option("--spread", min=0.001, callback=finite, help="Standard deviation of seeds where too few are stored."),
+]
+Slower = Annotated[
+    float,
+    typer.Option(
+        "--slower", min=0, max=0.99, callback=finite, help="Share of the stored images/s that may be missing."
+    ),
+]
 FIX = "ssbench gate --against results --results FOLDER_OF_NEW_ONES"
 
 
@@ -29,28 +42,13 @@ def gate(
         Path | None, typer.Option("--against", help="Stored results: a folder, a record, or a file of --save.")
     ] = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="Only these splits; repeatable.")] = None,
-    alpha: Annotated[
-        float,
-        typer.Option(
-            "--alpha", min=1e-6, max=0.5, callback=finite, help="Probability of a false alarm in the whole gate."
-        ),
-    ] = ALPHA,
-    spread: Annotated[
-        float,
-        typer.Option(
-            "--spread", min=0.001, callback=finite, help="Standard deviation of seeds where too few are stored."
-        ),
-    ] = SPREAD,
+    alpha: Alpha = ALPHA,
+    spread: Spread = SPREAD,
     exact: Annotated[
         bool, typer.Option("--exact", help="Other numbers on the same kind of CPU and packages fail, too.")
     ] = False,
     throughput: Annotated[bool, typer.Option("--throughput", help="Compare images/s instead, by machine.")] = False,
-    slower: Annotated[
-        float,
-        typer.Option(
-            "--slower", min=0, max=0.99, callback=finite, help="Share of the stored images/s that may be missing."
-        ),
-    ] = SLOWER,
+    slower: Slower = SLOWER,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Only write --results to this file.")] = None,
     results: Results = None,
@@ -80,11 +78,8 @@ def gate(
         )
     _print(outcome, " ".join(names) or str(against), junit, json)
     if outcome.failures:
-        what, fix = (
-            f"{len(outcome.failures)} of the gate's tests failed",
-            "look at what changed; if it is right, store it",
-        )
-        raise GateError(what, "; ".join(outcome.failures[:8]), fix)
+        what = f"{len(outcome.failures)} of the gate's tests failed"
+        raise GateError(what, "; ".join(outcome.failures[:8]), "look at what changed; if it is right, store it")
 
 
 def _stored(source: Path, targets: list[str], splits: list[str]) -> tuple[list[BaselineRun], tuple[Place, ...]]:

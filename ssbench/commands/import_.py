@@ -15,18 +15,25 @@ if TYPE_CHECKING:
     from ssbench.prepare.own import FolderCheck, ImportOptions, ImportReport
 
 
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes", help="Names with commas, or a .txt or .yaml file (default: FOLDER/classes.txt or .yaml)."
+    ),
+]
+Changes = Annotated[list[str] | None, typer.Option("--map", help="Value to change: 11=255; may be repeated.")]
+ValShare = Annotated[
+    float,
+    typer.Option("--val", callback=finite, help="Share of the labelled images for val, where there is no val folder."),
+]
+Labeled = Annotated[list[str] | None, typer.Option("--labeled", help="Draw a split: 1_8, or a count; may be repeated.")]
+
+
 def import_(
     path: Annotated[Path, typer.Argument(help="A folder with images/ and masks/, or a released log or checkpoint.")],
     name: Annotated[str | None, typer.Option("--name", help="What the dataset is to be called.")] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            "--classes", help="Names with commas, or a .txt or .yaml file (default: FOLDER/classes.txt or .yaml)."
-        ),
-    ] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--map", help="Value to change: 11=255; may be repeated.")
-    ] = None,
+    classes: Classes = None,
+    changes: Changes = None,
     images: Annotated[str | None, typer.Option("--images", help="Name of the folder of images.")] = None,
     masks: Annotated[str | None, typer.Option("--masks", help="Name of the folder of masks.")] = None,
     mask_suffix: Annotated[
@@ -36,15 +43,8 @@ def import_(
     unlabeled: Annotated[
         bool, typer.Option("--unlabeled", help="Keep training images without a mask, unlabelled.")
     ] = False,
-    val: Annotated[
-        float,
-        typer.Option(
-            "--val", callback=finite, help="Share of the labelled images for val, where there is no val folder."
-        ),
-    ] = 0.2,
-    labeled: Annotated[
-        list[str] | None, typer.Option("--labeled", help="Draw a split: 1_8, or a count; may be repeated.")
-    ] = None,
+    val: ValShare = 0.2,
+    labeled: Labeled = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the draws of val and of splits.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an import of this name.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only look: all findings, nothing written.")] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -71,11 +72,17 @@ def run(
         handed, outcomes = run_on_slurm(queue, places, device, options, jobs, wait=not detach)
         if detach:
             print_slurm_jobs(handed, json)
-    if json and is_first_process() and not detach:
-        print_json({"runs": [outcome.as_json() for outcome in outcomes]})
-    for outcome in outcomes if is_first_process() and not (json or detach) else ():
-        print(outcome)
+    if is_first_process() and not detach:
+        _print(outcomes, json)
     _raise_failed(outcomes)
+
+
+def _print(outcomes: Sequence[Outcome], json: bool) -> None:
+    if json:
+        print_json({"runs": [outcome.as_json() for outcome in outcomes]})
+        return
+    for outcome in outcomes:
+        print(outcome)
 
 
 def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], list[int]]:

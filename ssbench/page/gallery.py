@@ -1,18 +1,14 @@
 """The gallery of the page: the images on which a baseline and the same baseline with a plug-in differ most.
 
-Nothing here trains. Both runs' best checkpoints label the images on which their recipe reports its score, and the
-images whose labels differ on the largest share of pixels of known truth are kept; of equal ones the first by id. The
-pictures become data URIs, so that the page stays one file.
+The pictures become data URIs, so that the page stays one file. `inspect.differences` chooses the images.
 """
 
 from __future__ import annotations
 
 import base64
-import heapq
 import io
-import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,15 +18,13 @@ from PIL import Image
 from ssbench.console import Bars
 from ssbench.data.dataset import IGNORE, Dataset
 from ssbench.data.open import open_dataset
-from ssbench.errors import DataError, HardwareError, RecipeError, SsbenchError
+from ssbench.errors import DataError, HardwareError, SsbenchError
 from ssbench.jobs.job import Places
 from ssbench.page.facts import run_command
 from ssbench.page.runs import Comparison, Experiment, StoredRun
 
 if TYPE_CHECKING:
-    from ssbench.recipe.recipe import Recipe
-    from ssbench.train.distributed import Team
-    from ssbench.train.evaluate import Predict
+    from ssbench.inspect.differences import Disagreement, TrainedRun  # loads torch: here and where networks are loaded
 
 SIDE = 320
 """Longest side of a picture on the page, in pixels; smaller ones are enlarged by the browser, pixel by pixel."""
@@ -78,27 +72,6 @@ class Gallery:
     commands: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class LoadedRun:
-    """A run with its data and the network of its best checkpoint."""
-
-    recipe: Recipe
-    dataset: Dataset
-    predict: Predict
-    team: Team
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """An image with its true labels and those of both runs, H W. share: of pixels of known truth where they differ."""
-
-    share: float
-    id: str
-    truth: np.ndarray
-    base: np.ndarray
-    plug: np.ndarray
-
-
 def galleries(
     groups: Sequence[Comparison], places: Places, count: int, look: int, device: str | None
 ) -> tuple[Gallery, ...]:
@@ -118,7 +91,7 @@ def _gallery(
     seeds = sorted({r.record.seed for r in base.runs} & {r.record.seed for r in plug.runs})
     if not seeds:
         return Gallery(title, base.split, base.column, 0, missing="The two have no seed in common.")
-    loaded, missing, commands = list[LoadedRun](), defaultdict[str, list[str]](list), list[str]()
+    loaded, missing, commands = list[TrainedRun](), defaultdict[str, list[str]](list), list[str]()
     for experiment in (base, plug):
         run = next(r for r in experiment.runs if r.record.seed == seeds[0])
         try:
@@ -132,64 +105,40 @@ def _gallery(
         why = "; ".join(what if len(whose) == 2 else f"{whose[0]}: {what}" for what, whose in missing.items())
         once = tuple(dict.fromkeys(command for command in commands if command))
         return Gallery(title, base.split, base.column, seeds[0], missing=why, commands=once)
+    from ssbench.inspect.differences import most_different
+
     dataset = loaded[0].dataset
     ids = dataset.ids(loaded[0].recipe.eval.report)
     many = min(look, len(ids))
     spread = [ids[(2 * k + 1) * len(ids) // (2 * many)] for k in range(many)]  # evenly over the list
-    differences = _disagreements(loaded, bars.watch(spread, "pictures", many))
-    top = heapq.nsmallest(count, differences, key=lambda d: (-d.share, d.id))
-    pictures = tuple(_compared_image(d, dataset) for d in top if d.share > 0)
+    differences = most_different(loaded, bars.watch(spread, "pictures", many), count)
+    pictures = tuple(_compared_image(d, dataset) for d in differences)
     colours = ("#" + "".join(f"{v:02x}" for v in colour) for colour in dataset.palette)
     classes = tuple(zip(dataset.classes, colours, strict=False))
     alike = "" if pictures else "The two label every pixel alike."
     return Gallery(title, base.split, base.column, seeds[0], pictures, classes, (many, len(ids)), alike)
 
 
-def _load_run(run: StoredRun, places: Places, device: str | None) -> LoadedRun:
+def _load_run(run: StoredRun, places: Places, device: str | None) -> TrainedRun:
     """The run's data and network. DataError names what is missing or is another run's, with the command that helps."""
-    record, fields = run.record, run.fields
-    settings = fields.get("resolved") or {}
+    record, settings = run.record, run.fields.get("resolved") or {}
     # Data and checkpoint are looked for first, by the record alone: a report without them need not import torch.
     open_dataset(str((settings.get("data") or {}).get("dataset") or record.split.partition("/")[0]), places.data)
-    # The command finds this report's folders where they are not the usual ones.
+    # The command finds this report's folders where they are not the usual ones, and leaves the stored record as it is.
     roots = {"--data-root": (places.data, "data"), "--runs": (places.runs, "runs")}
     options = [word for option, (path, usual) in roots.items() if str(path) != usual for word in (option, str(path))]
-    now = run_command(run, *options)
-    again = f"{now} --results {shlex.quote(str(places.runs / 'again'))}"  # the stored record stays as it is
+    again = run_command(run, *options, "--results", str(places.runs / "again"))
     path = places.runs / record.recipe / record.split.replace("/", "-") / f"seed{record.seed}" / "best.pt"
     if not path.is_file():
         raise DataError(f"no checkpoint below '{places.runs}'", str(path), again)
+    from ssbench.inspect.differences import load_run
 
-    from ssbench.inspect.networks import load_predictor
-    from ssbench.recipe.recipe import load
-    from ssbench.train import checkpoint as files
-    from ssbench.train.build import dataset_of
-    from ssbench.train.distributed import join
-
-    name, team = record.recipe.partition("+")[0], join(device)
     try:
-        recipe = load(name, run.settings, division=fields["division"], data_root=places.data)
-    except RecipeError as error:
-        raise DataError(f"its recipe cannot be read here ({error.what})", error.where, error.fix) from None
-    dataset = dataset_of(recipe, places.data)
-    dataset.ids(recipe.eval.report)
-    if recipe.key(str(fields.get("split_sha256")), record.seed) != record.key:
-        raise DataError("its recipe has changed since this run", str(record.path), now)
-    if files.load(path).get("key") != record.key:
-        raise DataError(f"the checkpoint below '{places.runs}' is of another run", str(path), again)
-    bare = load(name, (*run.settings, "net.weights=random"), data_root=places.data)  # the checkpoint has the weights
-    return LoadedRun(recipe, dataset, load_predictor(bare, path, dataset, team.device), team)
-
-
-def _disagreements(runs: Sequence[LoadedRun], ids: Iterator[str]) -> Iterator[Disagreement]:
-    from ssbench.train.evaluate import label_image
-
-    dataset = runs[0].dataset
-    for id in ids:
-        image, truth = dataset.image(id), np.array(dataset.mask(id))
-        base, plug = (label_image(r.predict, image, r.recipe.eval, r.recipe.views, r.team) for r in runs)
-        known = truth != IGNORE
-        yield Disagreement(float((base != plug)[known].mean()) if known.any() else 0.0, id, truth, base, plug)
+        return load_run(record, run.fields, run.settings, path, places.data, device)
+    except DataError as error:
+        if not error.fix:  # of another recipe or checkpoint: training anew gives both
+            error.fix = run_command(run, *options) if error.where == str(record.path) else again
+        raise
 
 
 def _compared_image(d: Disagreement, dataset: Dataset) -> ComparedImage:
@@ -214,13 +163,10 @@ def _compared_image(d: Disagreement, dataset: Dataset) -> ComparedImage:
 
 
 def _prediction(whose: str, labels: np.ndarray, truth: np.ndarray, dataset: Dataset) -> InlineImage:
-    import torch
-
+    from ssbench.inspect.differences import image_miou
     from ssbench.inspect.pictures import coloured
-    from ssbench.ops.confusion import confusion, mean_iou
 
-    matrix = confusion(torch.from_numpy(labels), torch.from_numpy(truth), len(dataset.classes))
-    caption = f"{whose}: mIoU {mean_iou(matrix):.1f} here"
+    caption = f"{whose}: mIoU {image_miou(labels, truth, len(dataset.classes)):.1f} here"
     alt = f"Labels of the {caption}; {_contents(labels, dataset)}"
     return label_map(caption, coloured(labels, dataset.palette), alt)
 

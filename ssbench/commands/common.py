@@ -56,12 +56,17 @@ def progress_bars() -> Bars:
     return Bars(leave=True)
 
 
-def print_damaged(damaged: Mapping[Path, DataError]) -> None:
-    """Name on stderr what was passed over, so that one damaged file does not hide all others, and is not hidden."""
+def print_damaged(damaged: Mapping[Path, DataError]) -> dict[str, Any]:
+    """Name on stderr what was passed over, so that one damaged file does not hide all others, and is not hidden.
+
+    Returns what --json adds to its object: {"damaged": [{file, what, fix}, ...]}, or nothing where all was readable.
+    """
     from ssbench.console import say
 
     for error in damaged.values():
         say(f"ignored: {error}")
+    rows = [{"file": str(path), "what": error.what, "fix": error.fix} for path, error in damaged.items()]
+    return {"damaged": rows} if rows else {}
 
 
 def print_json(value: Any) -> None:

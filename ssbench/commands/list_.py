@@ -11,7 +11,7 @@ import typer
 
 from ssbench import find, paths
 from ssbench.commands.common import DataRoot, Json, Results, print_damaged, print_grid, print_json, print_rows
-from ssbench.errors import UsageError
+from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ssbench.certify.matrix import PairState, PluginMatrix
@@ -37,21 +37,25 @@ def list_(
         _show_matrix(also or (), json)
         return
     data, records = paths.data_root(data_root), paths.results_root(results)
+    damaged: dict[Path, DataError] = {}
     if what is None:
         rows = [{"kind": kind, "count": _count(kind, data, records)} for kind in get_args(CatalogueKind)]
     else:
-        rows = _rows(what, data, records)
+        rows = _rows(what, data, records, damaged)
     rows += [{"plugin": name, "about": find.summary("plugin", name)} for name in also or ()]
     title = what or "catalogue"
     if json:
-        print_json({title: rows})
-    elif rows:
+        print_json({title: rows} | print_damaged(damaged))
+        return
+    print_damaged(damaged)
+    if rows:
         print_rows(title, list(rows[0]), [["" if v is None else v for v in row.values()] for row in rows])
     else:
         print(f"no {title} yet", file=sys.stderr)
 
 
-def _rows(what: CatalogueKind, data: Path, results: Path) -> list[dict[str, Any]]:
+def _rows(what: CatalogueKind, data: Path, results: Path, damaged: dict[Path, DataError]) -> list[dict[str, Any]]:
+    """What `list WHAT` shows; `damaged` takes the records that were passed over."""
     if what == "datasets":
         return _datasets(data)
     if what == "methods":
@@ -65,7 +69,7 @@ def _rows(what: CatalogueKind, data: Path, results: Path) -> list[dict[str, Any]
 
         return [{"table": name} for name in table_names()]
     if what == "runs":
-        return _runs(results)
+        return _runs(results, damaged)
     from ssbench.splits.passport import catalogue
 
     return catalogue(data)
@@ -80,7 +84,11 @@ def _count(what: CatalogueKind, data: Path, results: Path) -> int:
         return len(find.names("method" if what == "methods" else "plugin"))
     if what == "recipes":
         return len(recipe_names())
-    return len(manifest().splits) if what == "splits" else len(_rows(what, data, results))
+    if what == "runs":
+        from ssbench.results.store import record_paths
+
+        return sum(1 for _ in record_paths(results))
+    return len(manifest().splits) if what == "splits" else len(_rows(what, data, results, {}))
 
 
 def _datasets(data: Path) -> list[dict[str, Any]]:
@@ -114,7 +122,7 @@ def _recipes() -> list[dict[str, Any]]:
     return rows
 
 
-def _runs(results: Path) -> list[dict[str, Any]]:
+def _runs(results: Path, damaged: dict[Path, DataError]) -> list[dict[str, Any]]:
     from ssbench.results.store import ResultStore
 
     store = ResultStore(results)
@@ -123,7 +131,7 @@ def _runs(results: Path) -> list[dict[str, Any]]:
          "best": r.best, "last": r.last, "finished": r.finished}
         for r in store.records()
     ]  # fmt: skip
-    print_damaged(store.damaged)
+    damaged |= store.damaged
     return rows
 
 

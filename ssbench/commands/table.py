@@ -46,21 +46,20 @@ def table(
     from ssbench.results.store import ResultStore
     from ssbench.tables.claims import all_claims
 
-    names, root = _names(name, every), paths.results_root(results)
+    names, store = _names(name, every), ResultStore(paths.results_root(results))
     if out is not None:
         if long or json or claims:
             raise UsageError("--out writes the tables alone", "--out", "leave out --long, --json and --claims")
-        _write(names, root, out, format)
+        _write(names, store, out, format)
         return
     if claims and format in ("csv", "latex") and not (long or json):
         raise UsageError(f"--claims has no place in {format}", "--format", "rich, md or html; or --long, --json")
-    store = ResultStore(root)
-    published = all_claims(root, store.damaged) if claims else None
+    published = all_claims(store.root, store.damaged) if claims else None
     filled = [filled_table(n, store, paths.runs_root(runs)) for n in names]
-    print_damaged(store.damaged)
+    damaged = print_damaged(store.damaged)
     if json:
         objects = [_object(f, published) for f in filled]
-        print_json({"tables": objects} if every else objects[0])
+        print_json(({"tables": objects} if every else objects[0]) | damaged)
     elif long:
         _print_long(filled, published)
     else:
@@ -78,7 +77,7 @@ def _names(name: str | None, every: bool) -> Sequence[str]:
 
 
 def filled_table(name: str, store: ResultStore, runs: Path) -> Filled:
-    """The table `name` with the records of `store`; runs that hold their folder under `runs` are at work."""
+    """The table `name` from the records of `store`; runs that hold their folder under `runs` are at work."""
     from ssbench.tables.fill import fill
     from ssbench.tables.spec import PaperTable
 
@@ -86,13 +85,11 @@ def filled_table(name: str, store: ResultStore, runs: Path) -> Filled:
     return fill(table, store, running=_running(table, runs))
 
 
-def _write(names: Sequence[str], results: Path, out: Path, how: Format) -> None:
+def _write(names: Sequence[str], store: ResultStore, out: Path, how: Format) -> None:
     """Files, and a line on stderr for each that is new or has changed."""
-    from ssbench.results.store import ResultStore
     from ssbench.tables.render import write_tables
 
-    store = ResultStore(results)
-    written = [path for path, fresh in write_tables(names, store, out, how) if fresh]
+    written = [path for path, is_changed in write_tables(names, store, out, how) if is_changed]
     print_damaged(store.damaged)
     for path in written:
         print(path, file=sys.stderr)

@@ -19,7 +19,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class ResultStore:
 
     def runs(self, recipe: str, split: str) -> list[Record]:
         """The records of one recipe on one split, by seed; empty when there are none. No other folder is read."""
-        records = [r for r in self._in_folder(self.folder(recipe, split)) if r.split == split]
+        records = [r for r in self._readable(_in_folder(self.folder(recipe, split))) if r.split == split]
         return sorted(records, key=lambda r: (r.seed, r.path.name))
 
     def select(self, places: Iterable[Place]) -> Iterator[Record]:
@@ -68,21 +68,16 @@ class ResultStore:
             else:
                 folder = self.folder(recipe, "any").parent
                 for below in sorted(folder.iterdir()) if folder.is_dir() else ():
-                    yield from (r for r in self._in_folder(below) if r.recipe == recipe)
+                    yield from (r for r in self._readable(_in_folder(below)) if r.recipe == recipe)
 
     def records(self, datasets: Collection[str] | None = None) -> Iterator[Record]:
         """Every record, in the order of their paths; `datasets`: only of splits of these.
 
         Folders of other datasets are not opened: their names begin with the dataset's.
         """
-        prefixes = tuple(f"{name}-" for name in datasets or ())
-        for folder, below, _ in os.walk(self.root):
-            below.sort()
-            path = Path(folder)
-            if datasets is None:
-                yield from self._in_folder(path)
-            elif path.name.startswith(prefixes):
-                yield from (r for r in self._in_folder(path) if r.split.partition("/")[0] in datasets)
+        prefixes = ("",) if datasets is None else tuple(f"{name}-" for name in datasets)
+        paths = record_paths(self.root, lambda folder: folder.name.startswith(prefixes))
+        return (r for r in self._readable(paths) if datasets is None or r.split.partition("/")[0] in datasets)
 
     def whole(self, record: Record) -> dict[str, Any] | None:
         """Every field of a record; None when what its head does not hold is damaged."""
@@ -119,11 +114,8 @@ class ResultStore:
         write_bytes(main, data)
         return main
 
-    def _in_folder(self, folder: Path) -> Iterator[Record]:
-        """The readable records right in `folder`, by name."""
-        if not folder.is_dir():
-            return
-        for path in sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), key=lambda p: p.name):
+    def _readable(self, paths: Iterable[Path]) -> Iterator[Record]:
+        for path in paths:
             try:
                 yield read_record(path)
             except DataError as error:
@@ -133,6 +125,20 @@ class ResultStore:
         if self.strict:
             raise error
         self.damaged[path] = error
+
+
+def record_paths(root: Path, is_wanted: Callable[[Path], bool] = lambda folder: True) -> Iterator[Path]:
+    """The files of every record below `root`, in order; of folders that are wanted."""
+    for folder, below, names in os.walk(root):
+        below.sort()
+        path = Path(folder)
+        if is_wanted(path):
+            yield from (path / name for name in sorted(names) if _NAME.fullmatch(name))
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The files of the records right in `folder`, by name."""
+    return sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name)) if folder.is_dir() else []
 
 
 def settings_digest(resolved: object) -> str:

@@ -177,7 +177,8 @@ def shipped_claims() -> tuple[Claim, ...]:
 
 def read_shipped(path: Path) -> list[Claim]:
     """The claims of one YAML file. RecipeError with file and line for anything that cannot be."""
-    marked = read(path, f"recipes/claims/{path.name}")
+    shown = f"recipes/claims/{path.name}"
+    marked = read(path, shown)
     try:
         about_method = _ShippedClaims.model_validate(marked.data)
         return [claim for group in about_method.claims for claim in group.claims(about_method.method)]
@@ -187,9 +188,9 @@ def read_shipped(path: Path) -> list[Claim]:
         if first["type"] == "extra_forbidden":
             field = str(first["loc"][-1])
             what = f"claims have no field '{field}'; {nearest(field, list(ClaimGroup.model_fields))}"
-        raise RecipeError(what, str(marked.at(first["loc"])), "mend the line") from None
+        raise RecipeError(what, str(marked.at(first["loc"])) or shown, "mend the line") from None
     except (ValueError, ArithmeticError) as error:
-        raise RecipeError(f"a run is 'part epoch:score ...': {error}", str(marked.at(())), "mend it") from None
+        raise RecipeError(f"a run is 'part epoch:score ...': {error}", shown, "mend it") from None
 
 
 def write_claim(root: Path, claim: Claim) -> Path:

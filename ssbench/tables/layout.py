@@ -132,23 +132,33 @@ def emphasis(filled: Filled) -> dict[CellKey, CellFonts]:
     """Bold and underlined numbers by the paper's own rule (`spec.EmphasisRule`), printed and measured ones apart.
 
     Ranked are numbers of one metric, measured ones only among those on lists of one family; equal numbers rank
-    equally; a number alone in its field is not set apart.
+    equally; a number alone in its field is not set apart. A measured number is the best, or the second, only where its
+    lead is more than the spread of seeds explains: of single seeds that lie close together none is in bold.
     """
     printed = {key: float(c.printed) for key, c in filled.cells.items() if c.printed is not None}
     measured = {key: round(c.mean, 2) for key, c in filled.cells.items() if c.mean is not None}
-    first, second = _fonts(filled, printed, by_family=False), _fonts(filled, measured, by_family=True)
+    first, second = _fonts(filled, printed, measured=False), _fonts(filled, measured, measured=True)
     return {key: CellFonts(first.get(key, ""), second.get(key, "")) for key in filled.cells}
 
 
-def _fonts(filled: Filled, numbers: Mapping[CellKey, float], by_family: bool) -> dict[CellKey, Font]:
-    rule = filled.table.emphasis
+def _fonts(filled: Filled, numbers: Mapping[CellKey, float], measured: bool) -> dict[CellKey, Font]:
+    rule, repeated = filled.table.emphasis, verdicts.repeated_cells(filled.cells)
+
+    def leads(key: CellKey, below: Sequence[CellKey]) -> bool:
+        """Whether a number stands above those of lower rank beyond doubt; printed ones always do."""
+        return not measured or all(verdicts.is_ahead(filled.cells[key], filled.cells[k], repeated) for k in below)
+
     fonts: dict[CellKey, Font] = {}
-    for keys in _ranked_fields(filled, numbers, by_family):
+    for keys in _ranked_fields(filled, numbers, measured):
         ranks = sorted({numbers[key] for key in keys}, reverse=True)
-        if rule.bold == "best" and len(keys) > 1:
-            fonts |= {key: "bold" for key in keys if numbers[key] == ranks[0]}
-        if rule.underline == "second" and len(ranks) > 1:
-            fonts |= {key: "underline" for key in keys if numbers[key] == ranks[1]}
+        first, second = ([key for key in keys if ranks[i : i + 1] == [numbers[key]]] for i in (0, 1))
+        lower = [key for key in keys if key not in first]
+        are_best = len(keys) > 1 and all(leads(key, lower) for key in first)
+        if rule.bold == "best" and are_best:
+            fonts |= dict.fromkeys(first, "bold")
+        last = [key for key in lower if key not in second]
+        if rule.underline == "second" and are_best and all(leads(key, last) for key in second):
+            fonts |= dict.fromkeys(second, "underline")
     if rule.bold == "plugin":
         fonts |= {key: "bold" for key in numbers if filled.cells[key].plugin}
     return fonts

@@ -11,31 +11,83 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from ssbench.errors import DataError, UsageError
+from ssbench.files import as_model
 from ssbench.splits.manifest import manifest
 from ssbench.tables.claims import Claim
 
-NUMBER = r"(-?\d+(?:\.\d+)?)"
-EPOCH = re.compile(r"=> Epoch: (\d+)")
+NUMBER = r"(-?\d{1,9}(?:\.\d{1,9})?)"
+EPOCH = re.compile(r"=> Epoch: (\d{1,9})")
 SCORE = re.compile(rf"Evaluation .*>>>> Mean(IoU|Dice): {NUMBER}", re.IGNORECASE)
 KEPT = re.compile(rf"Loss w_fp: .*Mask(?: ratio)?: {NUMBER}")
 STRONG = re.compile(r"Loss (w_fp|s):")
-TEST = re.compile(rf"<<Test>> - Epoch: (\d+)\.\s+MIoU: {NUMBER}(?:/{NUMBER})?")
+TEST = re.compile(rf"<<Test>> - Epoch: (\d{{1,9}})\.\s+MIoU: {NUMBER}(?:/{NUMBER})?")
+AUGSEG_KEPT = re.compile(rf"Epoch/Iter \[\d+:\s*(\d{{1,9}})/.*?Pseudo:[\d.]+\({NUMBER}\)")
 SETTINGS = re.compile(r"^\[[^\]\n]*\]\[\s*INFO\](?: -)? (\{.*?\})[ \t]*\n(?=\n|\[)", re.MULTILINE | re.DOTALL)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+MAX_LOG = 64 * 1024 * 1024  # bytes; the longest released one has 6 MB
+MAX_SETTINGS = 100_000  # characters; the longest released ones have 3,000
 BACKBONES = {"xception": "xception65"}
 AUTHORS = {"UniMatch": "LiheYoung/UniMatch", "AugSeg": "ZhenZHAO/AugSeg"}
+
+_Name = Annotated[str, Field(max_length=200)]
+_Size = Annotated[int, Field(gt=0, lt=1_000_000)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _UniMatchSettings(_Strict):
+    dataset: _Name
+    crop_size: _Size
+    epochs: _Size
+    backbone: _Name = "unet"  # the medical logs name none
+    labeled_id_path: _Name | None = None
+
+
+class _Encoder(_Strict):
+    type: _Name
+
+
+class _Net(_Strict):
+    encoder: _Encoder
+
+
+class _Crop(_Strict):
+    size: Annotated[list[_Size], Field(min_length=1)]
+
+
+class _Train(_Strict):
+    crop: _Crop
+    data_list: _Name | None = None
+
+
+class _Dataset(_Strict):
+    train: _Train
+
+
+class _Trainer(_Strict):
+    epochs: _Size
+    unsupervised: dict[_Name, Any] | None = None
+
+
+class _AugSegSettings(_Strict):
+    net: _Net
+    dataset: _Dataset
+    trainer: _Trainer
 
 
 @dataclass(frozen=True)
 class Log:
-    """What a released log says. author: key of `AUTHORS`. lists: path of the labelled list it names, or None.
+    """What a released log holds. author: key of `AUTHORS`. lists: path of the labelled list it names, or None.
 
     scores, students: epoch (from 0) -> percent, as printed; of AugSeg the teacher's, and its student's.
     kept: epoch -> share of pixels kept at its end. epochs: how many the run was to have.
@@ -60,33 +112,38 @@ class Log:
 
     def note(self) -> str:
         """What a reader must know: which epoch, how the run ended, a student above its teacher."""
-        epoch, _ = self.best
+        epoch, score = self.best
         last = max(self.scores)
-        said = [f"best epoch {epoch}, last {self.scores[last]} at {last}"]
+        notes = [f"best epoch {epoch}, last {self.scores[last]} at {last}"]
         if last + 1 < self.epochs:
-            said.append(f"cut short: {last + 1} of {self.epochs} epochs")
-        if self.students and (top := max(self.students.values())) > self.best[1]:
-            said.append(f"its student reached {top}")
-        return "; ".join(said)
+            notes.append(f"cut short: {last + 1} of {self.epochs} epochs")
+        if self.students and (top := max(self.students.values())) > score:
+            notes.append(f"its student reached {top}")
+        return "; ".join(notes)
 
 
 def read_log(path: Path) -> Log:
-    """The log in `path`. DataError when it is none of the two layouts, or holds no score."""
+    """The log in `path`. DataError when it has neither of the two layouts, or holds no score."""
+    kind, fix = "training log", "give a file of their training-logs folders, whole"
     try:
+        if path.stat().st_size > MAX_LOG:
+            raise DataError(f"this {kind} is larger than {MAX_LOG:,} bytes", str(path), fix)
         text = COLOUR.sub("", path.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
-        raise DataError(f"cannot read the log: {error.strerror}", str(path), "check the path") from None
+        raise DataError(f"this {kind} cannot be read: {error.strerror}", str(path), "check the path") from None
     settings = _settings(text)
-    if settings is None or not ({"crop_size", "dataset"} <= settings.keys() or {"trainer", "net"} <= settings.keys()):
+    if {"trainer", "net"} <= settings.keys():
+        log = _augseg(as_model(settings, _AugSegSettings, str(path), kind, fix), text)
+    elif {"crop_size", "dataset"} <= settings.keys():
+        log = _unimatch(as_model(settings, _UniMatchSettings, str(path), kind, fix), text)
+    else:
         what = "this is no training log of UniMatch or AugSeg: it does not begin with their settings"
-        raise DataError(what, str(path), "give a file of their training-logs folders, whole")
-    try:
-        made = _augseg(settings, text) if "trainer" in settings else _unimatch(settings, text)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the settings of the log lack {error}", str(path), "give the file as released") from None
-    if not made.scores:
+        raise DataError(what, str(path), fix)
+    if not log.scores:
         raise DataError("the log holds no score of any epoch", str(path), "give the file whole")
-    return made
+    if wrong := next((score for score in log.scores.values() if not 0 <= score <= 100), None):
+        raise DataError(f"the log holds the score {wrong}, which is no percentage", str(path), fix)
+    return log
 
 
 def claim_of(log: Log, name: str, split: str | None) -> Claim:
@@ -99,9 +156,8 @@ def claim_of(log: Log, name: str, split: str | None) -> Claim:
     if split is not None and own is not None and split != own:
         raise UsageError(f"the log was trained on '{log.lists}', which is {own}, not {split}", name, f"--split {own}")
     if (chosen := split or own) is None:
-        named = f"'{log.lists}', a list we do not know" if log.lists else "no list of its images"
-        what = f"the log names {named}"
-        raise UsageError(what, name, "say it: --split voc/classic/1_16")
+        lists = f"'{log.lists}', a list we do not know" if log.lists else "no list of its images"
+        raise UsageError(f"the log names {lists}", name, "say it: --split voc/classic/1_16")
     if chosen not in manifest().splits:
         raise UsageError(f"no split '{chosen}'", "--split", "ssbench list splits")
     source = f"{AUTHORS[log.author]}, training log {name}"
@@ -116,10 +172,10 @@ def split_of(log: Log) -> str | None:
         return None
     tail = _tail(log.lists)
     for name, entry in manifest().splits.items():
-        theirs = [p.partition(" ")[2] for p in entry.also if p.startswith(f"{log.author} ")]
+        paths = [p.partition(" ")[2] for p in entry.also if p.startswith(f"{log.author} ")]
         if entry.origin == log.author and entry.labeled.path:
-            theirs.append(entry.labeled.path)
-        if any(_tail(path) == tail for path in theirs):
+            paths.append(entry.labeled.path)
+        if any(_tail(path) == tail for path in paths):
             return name
     return None
 
@@ -129,51 +185,49 @@ def _tail(path: str) -> str:
     return re.split(r"(?:^|[/!])(?:splits|splitsall|partitions)/", path)[-1]
 
 
-def _settings(text: str) -> dict[str, Any] | None:
-    """The dictionary the log begins with, after whatever a scheduler printed; it ends before a blank or dated line."""
-    found = SETTINGS.search(text)
+def _settings(text: str) -> dict[str, Any]:
+    """The dictionary the log begins with, after whatever a scheduler printed; it ends before a blank or dated line.
+
+    Empty where there is none. Its length is bounded because the parser of Python fails on deep nesting.
+    """
+    found = SETTINGS.search(text[:MAX_SETTINGS])
     try:
-        settings = ast.literal_eval(found[1]) if found else None
-    except (SyntaxError, ValueError):
-        return None
-    return settings if isinstance(settings, dict) else None
+        settings = ast.literal_eval(found[1]) if found else {}
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return {}
+    return {k: v for k, v in settings.items() if isinstance(k, str)} if isinstance(settings, dict) else {}
 
 
-def _unimatch(settings: dict[str, Any], text: str) -> Log:
+def _unimatch(settings: _UniMatchSettings, text: str) -> Log:
     scores: dict[int, Decimal] = {}
     kept: dict[int, float] = {}
     epoch, metric, streams = -1, "miou", set()
     for line in text.splitlines():
         streams |= set(STRONG.findall(line))
-        if found := EPOCH.search(line):
-            epoch = int(found[1])
-        elif found := KEPT.search(line):
-            kept[epoch] = float(found[1])
-        elif (found := SCORE.search(line)) and epoch >= 0:
-            metric = "dice" if found[1].lower() == "dice" else "miou"
-            scores[epoch] = Decimal(found[2])
+        if match := EPOCH.search(line):
+            epoch = int(match[1])
+        elif match := KEPT.search(line):
+            kept[epoch] = float(match[1])
+        elif (match := SCORE.search(line)) and epoch >= 0:
+            metric = "dice" if match[1].lower() == "dice" else "miou"
+            scores[epoch] = Decimal(match[2])
     method = "unimatch" if "w_fp" in streams else "fixmatch" if "s" in streams else "supervised"
-    backbone = str(settings.get("backbone", "unet"))
-    lists = settings.get("labeled_id_path")
-    return Log("UniMatch", method, BACKBONES.get(backbone, backbone), int(settings["crop_size"]), metric, lists,
-               int(settings["epochs"]), scores, {}, kept)  # fmt: skip
+    backbone = BACKBONES.get(settings.backbone, settings.backbone)
+    return Log("UniMatch", method, backbone, settings.crop_size, metric, settings.labeled_id_path, settings.epochs,
+               scores, {}, kept)  # fmt: skip
 
 
-def _augseg(settings: dict[str, Any], text: str) -> Log:
-    net, train, trainer = settings["net"], settings["dataset"]["train"], settings["trainer"]
+def _augseg(settings: _AugSegSettings, text: str) -> Log:
+    """Scores are the teacher's where there is one; students that were not scored stand as -100000."""
     scores: dict[int, Decimal] = {}
     students: dict[int, Decimal] = {}
-    for epoch, first, second in _tested(text):
-        scores[epoch] = second if second is not None else first
-        if second is not None and first >= 0:
-            students[epoch] = first
-    method = "augseg" if "unsupervised" in trainer else "supervised"
-    backbone = str(net["encoder"]["type"]).rpartition(".")[2]
-    kept = {int(e): float(v) for e, v in re.findall(r"Epoch/Iter \[\d+:\s*(\d+)/.*?Pseudo:[\d.]+\(([\d.]+)\)", text)}
-    return Log("AugSeg", method, backbone, int(train["crop"]["size"][0]), "miou", train.get("data_list"),
-               int(trainer["epochs"]), scores, students, kept)  # fmt: skip
-
-
-def _tested(text: str) -> Iterator[tuple[int, Decimal, Decimal | None]]:
-    for found in TEST.finditer(text):
-        yield int(found[1]), Decimal(found[2]), None if found[3] is None else Decimal(found[3])
+    for epoch, first, second in TEST.findall(text):
+        scores[int(epoch)] = Decimal(second or first)
+        if second and Decimal(first) >= 0:
+            students[int(epoch)] = Decimal(first)
+    train, trainer = settings.dataset.train, settings.trainer
+    method = "supervised" if trainer.unsupervised is None else "augseg"
+    backbone = settings.net.encoder.type.rpartition(".")[2]
+    kept = {int(epoch): float(share) for epoch, share in AUGSEG_KEPT.findall(text)}
+    return Log("AugSeg", method, backbone, train.crop.size[0], "miou", train.data_list, trainer.epochs, scores,
+               students, kept)  # fmt: skip

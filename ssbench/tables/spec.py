@@ -38,13 +38,22 @@ def _decimals(value: object) -> object:
 
 
 def _decimal(word: object) -> Decimal | None:
+    if word in (None, "-"):
+        return None
+    text = str(word)
     try:
-        return None if word in (None, "-") else Decimal(str(word))
+        number = Decimal(text)
     except InvalidOperation:
-        raise ValueError(f"'{word}' is no number (a dash is '-')") from None
+        raise ValueError(f"'{text:.40}' is no number (a dash is '-')") from None
+    if len(text) > 12 or not number.is_finite() or not -100 <= number <= 100:
+        raise ValueError(f"'{text:.40}' is no number between -100 and 100")
+    return number
 
 
+Text = Annotated[str, Field(max_length=2000)]
+Name = Annotated[str, Field(max_length=60)]  # a recipe's name is made of four, and is the name of a folder
 Printed = Annotated[list[Decimal | None] | None, BeforeValidator(_decimals)]
+Setting = bool | Annotated[int, Field(gt=-(2**63), lt=2**63)] | Annotated[float, Field(allow_inf_nan=False)] | Text
 
 
 class CellFields(BaseModel):
@@ -62,27 +71,27 @@ class CellFields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     role: Role | None = None
-    method: str | None = None
-    plugin: str | None = None
-    backbone: str | None = None
-    crop: int | None = Field(default=None, gt=0)
-    recipe: str | None = None
-    split: str | None = Field(default=None, pattern=r"^[^/]+/[^/]+/[^/]+$")
-    family: str | None = Field(default=None, pattern=rf"^([^/]+/[^/]+|{UNSTATED})$")
-    printed_on: str | None = Field(default=None, pattern=r"^[^/]+/[^/]+$")
+    method: Name | None = None
+    plugin: Name | None = None
+    backbone: Name | None = None
+    crop: int | None = Field(default=None, gt=0, lt=100_000)
+    recipe: str | None = Field(default=None, min_length=1, max_length=200)
+    split: Name | None = Field(default=None, pattern=r"^[\w.+-]+/[\w.+-]+/[\w.+-]+$")
+    family: Name | None = Field(default=None, pattern=rf"^([\w.+-]+/[\w.+-]+|{UNSTATED})$")
+    printed_on: Name | None = Field(default=None, pattern=r"^[\w.+-]+/[\w.+-]+$")
     scored: Scoring | None = None
     metric: Metric | None = None
-    overrides: dict[str, bool | int | float | str] = Field(default={}, alias="set")
+    overrides: dict[Text, Setting] = Field(default={}, alias="set")
 
 
 class TableColumn(CellFields):
     """One column. group: the heading above it; class_name: it shows this class's IoU; gain_over: another column."""
 
-    id: str
-    label: str
-    group: str | None = None
-    class_name: str | None = None
-    gain_over: str | None = None
+    id: Text
+    label: Text
+    group: Text | None = None
+    class_name: Text | None = None
+    gain_over: Text | None = None
 
 
 class RowPart(CellFields):
@@ -91,19 +100,19 @@ class RowPart(CellFields):
     printed: one number a column; left out where the paper prints none but the run is wanted.
     """
 
-    over: str | list[str] | None = None
+    over: Text | list[Text] | None = None
     printed: Printed = None
 
 
 class TableRow(RowPart):
     """One line of the paper. Either it is one part itself, or it has `parts`. notes: keys of the table's notes."""
 
-    id: str
-    label: str
-    venue: str | None = None
-    group: str | None = None
-    gain_over: str | None = None
-    notes: list[str] = []
+    id: Text
+    label: Text
+    venue: Text | None = None
+    group: Text | None = None
+    gain_over: Text | None = None
+    notes: list[Text] = []
     parts: list[RowPart] = []
 
     @property
@@ -126,7 +135,7 @@ class EmphasisRule(BaseModel):
     bold: Literal["best", "plugin", "none"] = "best"
     underline: Literal["second", "none"] = "none"
     within: Literal["column", "group", "row", "block"] = "group"
-    source: str = "ours"
+    source: Text = "ours"
 
 
 class PaperTable(BaseModel):
@@ -138,17 +147,17 @@ class PaperTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    title: str
-    paper: str | None = None
-    number: str = ""
+    title: Text
+    paper: Name | None = None
+    number: Text = ""
     metric: Metric
-    caption: str = ""
+    caption: Text = ""
     mean_gains: bool = False
     emphasis: EmphasisRule = EmphasisRule()
     defaults: CellFields = CellFields()
-    columns: list[TableColumn] = Field(min_length=1)
-    rows: list[TableRow] = Field(min_length=1)
-    notes: dict[str, str] = {}
+    columns: list[TableColumn] = Field(min_length=1, max_length=100)
+    rows: list[TableRow] = Field(min_length=1, max_length=1000)
+    notes: dict[Text, Text] = {}
     name: str = Field(default="", exclude=True)
     folder: Path = Field(default=Path(), exclude=True)
 
@@ -163,7 +172,7 @@ class PaperTable(BaseModel):
         try:
             table = cls.model_validate(marked.data)
         except ValidationError as error:
-            raise _refused(error, marked) from None
+            raise _refused(error, marked, shown) from None
         for keys, what in _flaws(table):
             raise RecipeError(what, str(marked.at(keys)), "mend the line")
         return table.model_copy(update={"name": f"{path.resolve().parent.name}/{path.stem}", "folder": path.parent})
@@ -209,13 +218,13 @@ def _find(name: str) -> tuple[Path, str]:
     return path, f"recipes/{name}.yaml"
 
 
-def _refused(error: ValidationError, marked: Marked) -> RecipeError:
+def _refused(error: ValidationError, marked: Marked, shown: str) -> RecipeError:
     """One complaint of pydantic's with its line: a misspelt field before the field it leaves missing."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     keys: Keys = first["loc"]
     while keys and keys not in marked.marks:
         keys = keys[:-1]
-    where, last = str(marked.at(keys)), str(first["loc"][-1]) if first["loc"] else ""
+    where, last = str(marked.at(keys)) or shown, str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
         models: tuple[type[BaseModel], ...] = (PaperTable, TableRow, TableColumn, EmphasisRule)
         known = {"set", *(field for model in models for field in model.model_fields)} - {"overrides", "name", "folder"}

@@ -21,6 +21,9 @@ Verdicts: `reproduced`, the printed number is reached to its last digit, or miss
 exceeded beyond noise; `within noise`, below it, by no more than noise; `short` and `better`, below and above by more
 than noise. `not compared` where the two must not be: other lists or another protocol (`Cell.apart`), or seeds that ran
 under different settings, whose spread is not that of seeds. Other cells have no verdict but their state.
+
+Two measured cells are told apart by the same model (`is_ahead`): their difference has the variance
+s1^2 / n1 + s2^2 / n2, and the fewer degrees of freedom of the two.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ SPREADS = {
 
 def judge(cells: Mapping[CellKey, Cell]) -> dict[CellKey, Verdict]:
     """The verdicts of a table's cells, for those that are measured and printed."""
-    repeated = [cell for cell in cells.values() if cell.n > 1 and MIXED not in cell.marks]
+    repeated = repeated_cells(cells)
     return {
         key: verdict(cell, noise_around(cell, repeated))
         for key, cell in cells.items()
@@ -56,12 +59,25 @@ def judge(cells: Mapping[CellKey, Cell]) -> dict[CellKey, Verdict]:
     }
 
 
+def repeated_cells(cells: Mapping[CellKey, Cell]) -> list[Cell]:
+    """The cells that show how seeds scatter: two seeds or more, under one setting."""
+    return [cell for cell in cells.values() if cell.n > 1 and MIXED not in cell.marks]
+
+
+def is_ahead(first: Cell, second: Cell, repeated: Sequence[Cell]) -> bool:
+    """Whether `first` is measured above `second` by more than seeds explain, at 95 %."""
+    moderated = [(noise_around(c, repeated).variance(_scatter(c)), c.n) for c in (first, second)]
+    variance = sum(square / n for (square, _), n in moderated)
+    freedom = min(k for (_, k), _ in moderated)
+    return (first.mean or 0) - (second.mean or 0) > student_quantile(0.975, freedom) * math.sqrt(variance)
+
+
 def verdict(cell: Cell, noise: SeedNoise) -> Verdict:
     """The verdict of one measured and printed cell; `noise` holds s0, percent."""
     difference = cell.difference
     if difference is None or MIXED in cell.marks or cell.printed is None:
         return Verdict("not compared")
-    variance, freedom = noise.variance(scatter_of(cell))
+    variance, freedom = noise.variance(_scatter(cell))
     allowed = student_quantile(0.975, freedom) * math.sqrt(variance * (1 + 1 / cell.n))
     half_digit = 0.5 * 10.0 ** int(cell.printed.as_tuple().exponent)
     source = f"{noise.cells} other cells of the table" if noise.cells else f"default for {cell.metric}"
@@ -73,11 +89,10 @@ def noise_around(cell: Cell, repeated: Sequence[Cell]) -> SeedNoise:
     own = _run(cell)
     neighbours = {_run(c): c for c in repeated if (c.metric, _dataset(c)) == (cell.metric, _dataset(cell))}
     neighbours.pop(own, None)  # two rows may show one run
-    return pooled_noise([scatter_of(c) for c in neighbours.values()], SPREADS.get(cell.metric, SPREADS["miou"]))
+    return pooled_noise([_scatter(c) for c in neighbours.values()], SPREADS.get(cell.metric, SPREADS["miou"]))
 
 
-def scatter_of(cell: Cell) -> SeedScatter:
-    """How far its seeds lie apart."""
+def _scatter(cell: Cell) -> SeedScatter:
     return SeedScatter.of([score for _, score in cell.scores])
 
 

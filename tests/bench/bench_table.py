@@ -55,7 +55,7 @@ def best_of(times: int, work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Make the records, then time reading all, filling and printing one table, and the data frame."""
+    """Make the records, then time reading all, and filling and printing one table."""
     with tempfile.TemporaryDirectory() as folder:
         store = ResultStore(Path(folder))
         places = sorted({(c.stored, c.split) for c in cells_of(PaperTable.read(TABLE)) if c.stored and c.split})
@@ -63,14 +63,13 @@ def main() -> None:
             recipe, split = places[i % len(places)]
             path = store.folder(str(recipe), str(split)) / f"seed{i // len(places)}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(stores._text(stores._completed(record(str(recipe), str(split), i // len(places)))))
+            path.write_bytes(stores._text(stores._in_file_order(record(str(recipe), str(split), i // len(places)))))
         size = sum(f.stat().st_size for f in Path(folder).rglob("*.json")) / RUNS / 1024
         print(f"{RUNS} records of {size:.0f} KiB on {len(places)} cells of {TABLE}, {os.cpu_count()} cores")
         print(f"read all records        {best_of(3, lambda: list(store.records())):.2f} s")
         print(
             f"read, fill and print    {best_of(3, lambda: render(fill(PaperTable.read(TABLE), store), 'rich')):.2f} s"
         )
-        print(f"data frame of all       {best_of(3, store.find):.2f} s")
 
 
 if __name__ == "__main__":

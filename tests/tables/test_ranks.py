@@ -47,7 +47,7 @@ def test_equal_numbers_rank_equally(table_file: Write, store: ResultStore) -> No
 
 
 def test_measured_numbers_are_ranked_among_themselves(table_file: Write, store: ResultStore, record: Make) -> None:
-    store.add(record("toypaper/base", A, 0, 75.0))
+    store.add(record("toypaper/base", A, 0, 77.0))
     store.add(record("toypaper/plug", A, 0, 74.0))
     store.add(record("toypaper/base", B, 0, 75.0))
     store.add(record("toypaper/plug", B, 0, 76.0, custom_split=True, key="f" * 16))
@@ -59,3 +59,17 @@ def test_measured_numbers_are_ranked_among_themselves(table_file: Write, store: 
 
 def test_numbers_of_two_metrics_are_not_ranked_together(table_file: Write, store: ResultStore) -> None:
     assert marked(table_file, store, "{within: group}", ("role: P,", "role: P, metric: patch_share,")) == {}
+
+
+@pytest.mark.parametrize(("best", "bold"), [(75.0, ""), (75.9, ""), (76.2, "bold"), (74.0, "bold")])
+def test_a_measured_lead_within_the_spread_of_seeds_is_not_set_apart(
+    table_file: Write, store: ResultStore, record: Make, best: float, bold: str
+) -> None:
+    """One seed each: two numbers must differ by t(4) 0.36 sqrt 2 = 1.41. Equal numbers rank equally."""
+    other = 74.0 if best == 74.0 else 74.5
+    store.add(record("toypaper/base", A, 0, best))
+    store.add(record("toypaper/plug", A, 0, other))
+    rule = ("metric: miou\n", "metric: miou\nemphasis: {within: column, underline: second}\n")
+    marks = emphasis(fill(PaperTable.read(str(table_file(rule))), store))
+    assert marks["base", "a"].measured == bold
+    assert marks["plug", "a"].measured == {"bold": "underline", "": ""}[bold] if best > other else "bold"

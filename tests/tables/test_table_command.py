@@ -48,13 +48,31 @@ def test_claims_in_every_form(ssbench: Run) -> None:
     assert next(r for r in rows if r["kind"] == "log")["source"].endswith("medical: 3cases.log")
 
 
-def test_imported_claims_are_read_from_the_results(ssbench: Run, tmp_path: Path) -> None:
+def test_a_damaged_claim_is_named_and_passed_over(ssbench: Run, tmp_path: Path) -> None:
     (tmp_path / "results" / "claims").mkdir(parents=True)
     (tmp_path / "results" / "claims" / "x.json").write_text("{}")
-    assert ssbench("table", "mpmc/table3").code == 0
+    assert ssbench("table", "mpmc/table3").err == ""
     done = ssbench("table", "mpmc/table3", "--claims")
-    assert done.code == 4
+    assert (done.code, done.out.count("readme")) == (0, 3)
+    assert "ignored: this claim is damaged, field 'method'" in done.err
     assert "results/claims/x.json" in done.err
+
+
+def test_a_torn_record_blocks_no_table(ssbench: Run, tmp_path: Path, record: Make) -> None:
+    store = ResultStore(tmp_path / "results")
+    protocol = {"protocol": "volume"}
+    for seed in (0, 1):
+        path = store.add(record("acdc/unimatch_unet", "acdc/ssl4mis/3", seed, 80.0, metric="dice", protocol=protocol))
+    path.write_bytes(path.read_bytes()[:-30])
+    for words in (("mpmc/table3",), ("mpmc/table3", "-o", "out"), ("mpmc/table3", "--long")):
+        done = ssbench("table", *words)
+        assert done.code == 0
+        assert "ignored: this record is damaged" in done.err
+        assert str(path.relative_to(tmp_path)) in done.err
+    told = json.loads(ssbench("table", "mpmc/table3", "--json").out)
+    assert [(c["measured"], c["n"]) for c in told["cells"] if c["n"]] == [(80.0, 1)]
+    assert [row["file"] for row in told["damaged"]] == [str(path.relative_to(tmp_path))]
+    assert "damaged" not in json.loads(ssbench("table", "mpmc/table1", "--json").out)  # reads only its own records
 
 
 def test_verdicts_for_machines(ssbench: Run, tmp_path: Path, record: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -42,7 +43,9 @@ class Acdc(Dataset):
     def image(self, id: str) -> Image.Image:
         """The slice: mode "F", intensity in [0, 1]; or mode "L", where value / 255 is the intensity."""
         path = self.root / "slices" / f"{id}.tif"
-        return read_float(path) if path.is_file() else read_grey(path.with_suffix(".png"))
+        if os.path.isfile(path):  # noqa: PTH113  Path.is_file raises for a name too long
+            return read_float(path)
+        return read_grey(self.root / "slices" / f"{id}.png")
 
     def mask(self, id: str) -> Image.Image:
         """Mode L: 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle."""

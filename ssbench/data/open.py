@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,13 @@ def class_of(name: str, data_root: Path, where: str = "") -> type[Any]:
     built_in = find.names("dataset")
     if name in built_in or name.endswith(".py"):
         return find.load("dataset", name, where)
-    if (data_root / name / CARD).is_file():
+    if os.path.isfile(data_root / name / CARD):  # noqa: PTH113  Path.is_file raises for a name too long
         return Folder
     fix = f"ssbench list datasets, or bring your own: ssbench import FOLDER --name {name} --data-root {data_root}"
     raise RecipeError(f"no dataset '{name}'; {nearest(name, [*built_in, *imported(data_root)])}", where, fix)
 
 
 def imported(data_root: Path) -> tuple[str, ...]:
-    """Names of the folders imported below `data_root`, sorted."""
-    return tuple(sorted(path.parent.name for path in data_root.glob(f"*/{CARD}")))
+    """Names of the folders imported below `data_root`, sorted; a name that is no text cannot stand in a recipe."""
+    names = (path.parent.name for path in data_root.glob(f"*/{CARD}"))
+    return tuple(sorted(name for name in names if name.isprintable()))

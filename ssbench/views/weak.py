@@ -183,6 +183,12 @@ class U2plWeak(Flipped, Padded):
     scale: Scale = (0.5, 2.0)  # card: views 5
     padding: Literal["black", "mean", "zero"] = "zero"  # card: views 5
 
+    @model_validator(mode="after")
+    def _need_one(self) -> Self:
+        if not self.scale[0] <= 1 <= self.scale[1]:
+            raise ValueError(f"`scale` {list(self.scale)} must contain 1: half of the images shrink, the others grow")
+        return self
+
 
 class CpsWeak(Flipped, Padded):
     """Card: views 7."""

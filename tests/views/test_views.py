@@ -243,6 +243,7 @@ def test_the_facts_of_all_pipelines_name_the_same_settings() -> None:
     [
         ({"weak": "u2pl", "crop": 8, "scale": [0.5, 1e30]}, "less than or equal to 8"),
         ({"weak": "u2pl", "crop": 100_000}, "less than or equal to 4096"),
+        ({"weak": "u2pl", "crop": 8, "scale": [0.2, 0.8]}, "must contain 1"),
         ({"weak": "stpp", "crop": 8, "base": 8192, "scale": [0.5, 4.0]}, "above 16384 pixels"),
         ({"weak": "cutmix_seg", "crop": 4096, "scale": [0.1, 1.0]}, "above 16384 pixels"),
         ({"weak": "augseg", "crop": 8, "base": 500, "both_sides": True}, "leave it out"),

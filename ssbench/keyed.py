@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def key(*parts: str | int, bits: int = 63) -> int:
     """A `bits`-bit integer that depends on every part and on their order; "1" and 1 differ."""
     text = "\x1f".join(f"{type(p).__name__}:{p}" for p in parts)
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    # An id is a file name, and a file system may hold names that are no UTF-8.
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return int.from_bytes(digest, "little") & ((1 << bits) - 1)
 
 

@@ -59,3 +59,8 @@ def test_keys_do_not_depend_on_the_hash_seed_of_the_interpreter() -> None:
         for seed in ("1", "2")
     }  # fmt: skip
     assert found == {f"{keyed.key('a', 1)}\n"}
+
+
+def test_a_name_that_is_no_text_has_a_key_too() -> None:
+    """`os.fsdecode` gives such names lone surrogates, which do not encode as UTF-8."""
+    assert keyed.key("caf\udce9") != keyed.key("cafe")

@@ -21,7 +21,7 @@ from ssbench.views.geometry import Crop, Flip, Resize, Rotate, Step, Turn
 from ssbench.views.pipelines import UnlabeledView, unlabeled_view
 from ssbench.views.sample import Draw, Sample
 from ssbench.views.settings import ViewsConfig
-from ssbench.views.tensors import MEAN, STD
+from ssbench.views.tensors import pixels
 from ssbench.views.warp import eight_bit, trace
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def write_sheet(
     if not samples:
         raise UsageError("no samples to show", str(out), "give a split with samples, and a count of at least 1")
     pairs = zip(samples, [*samples[1:], samples[0]], strict=True)
-    rows = [(sample.id, row(sample, partner, legend, cfg, seed, epoch)) for sample, partner in pairs]
+    rows = [(sample.id, draw_row(sample, partner, legend, cfg, seed, epoch)) for sample, partner in pairs]
     title = f"{name}    weak {cfg.weak}, strong {cfg.strong}, box {cfg.box}, crop {cfg.crop}"
     picture = io.BytesIO()
     page = draw_page(f"{title}    seed {seed}, epoch {epoch}", rows, legend)
@@ -69,7 +69,7 @@ def write_sheet(
     return out
 
 
-def row(sample: Sample, partner: Sample, legend: Legend, cfg: ViewsConfig, seed: int, epoch: int) -> list[Panel]:
+def draw_row(sample: Sample, partner: Sample, legend: Legend, cfg: ViewsConfig, seed: int, epoch: int) -> list[Panel]:
     """The pictures of one sample; `partner` is the one whose view is pasted."""
     view = unlabeled_view(sample, cfg, Draw(seed, epoch, sample.id, "unlabeled0"), 2)
     pasted = unlabeled_view(partner, cfg, Draw(seed, epoch, partner.id, "partner0"), 2)
@@ -78,10 +78,10 @@ def row(sample: Sample, partner: Sample, legend: Legend, cfg: ViewsConfig, seed:
     return [
         Panel(_framed(eight_bit(sample.image), view.geometry), "original", "{} x {}".format(*sample.size)),
         Panel(paint_mask(sample.mask, legend), "its mask", ignored),
-        Panel(shown(view.weak, cfg), "weak", describe(view.geometry)),
+        Panel(draw_view(view.weak, cfg), "weak", describe(view.geometry)),
         Panel(paint_mask(truth, legend, valid), "its labels", "" if view.valid.all() else "dark: padding"),
         *(
-            Panel(shown(x, cfg), f"strong {k + 1}", "as it is" if cfg.strong == "none" else cfg.strong)
+            Panel(draw_view(x, cfg), f"strong {k + 1}", "as it is" if cfg.strong == "none" else cfg.strong)
             for k, x in enumerate(view.strong)
         ),
         *_mixed(view, pasted, cfg, legend, partner.id),
@@ -106,7 +106,7 @@ def describe(geometry: Sequence[Step]) -> str:
     return ", ".join(words) or "as it is"
 
 
-def source(geometry: Sequence[Step]) -> tuple[int, int, int, int] | None:
+def visible_part(geometry: Sequence[Step]) -> tuple[int, int, int, int] | None:
     """The part (x0, y0, x1, y1) of the original that a view shows; None when it is turned, or shows all."""
     path = trace(geometry)
     if len(path) != 1 or not isinstance(path[0], tuple):
@@ -117,13 +117,9 @@ def source(geometry: Sequence[Step]) -> tuple[int, int, int, int] | None:
     return None if whole else (x0, y0, x1, y1)
 
 
-def shown(x: Tensor, cfg: ViewsConfig) -> Image.Image:
+def draw_view(x: Tensor, cfg: ViewsConfig) -> Image.Image:
     """A view's tensor [C,H,W] as an RGB panel; with zero padding, padding has the mean colour."""
-    array = x.numpy()
-    if cfg.normalise == "imagenet":
-        array = array * np.array(STD, np.float32).reshape(3, 1, 1) + np.array(MEAN, np.float32).reshape(3, 1, 1)
-    array = np.rint(array * 255).clip(0, 255).astype(np.uint8)
-    return _fit(Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)).convert("RGB"))
+    return _fit(pixels(x, cfg).convert("RGB"))
 
 
 def paint_mask(mask: Image.Image, legend: Legend, valid: Image.Image | None = None) -> Image.Image:
@@ -176,7 +172,7 @@ def _mixed(view: UnlabeledView, pasted: UnlabeledView, cfg: ViewsConfig, legend:
     valid = Image.fromarray(pasted.valid.where(region, view.valid).numpy())
     edge = region.numpy()
     return [
-        Panel(_edged(shown(image, cfg), edge), f"mixed, strong {k + 1}", f"{edge.mean():.0%} from {partner}"),
+        Panel(_edged(draw_view(image, cfg), edge), f"mixed, strong {k + 1}", f"{edge.mean():.0%} from {partner}"),
         Panel(_edged(paint_mask(labels, legend, valid), edge), "mixed labels", cfg.box),
     ]
 
@@ -191,7 +187,7 @@ def _framed(image: Image.Image, geometry: Sequence[Step]) -> Image.Image:
     if image.mode == "F":
         image = Image.fromarray(np.rint(np.asarray(image) * 255).astype(np.uint8))
     out = _fit(image.convert("RGB"))
-    part = source(geometry)
+    part = visible_part(geometry)
     if part:
         x0, y0, x1, y1 = (v * SIDE / image.height for v in part)
         box = (x0, y0, min(x1, out.width) - 1, min(y1, out.height) - 1)

@@ -21,10 +21,10 @@ from ssbench.views.sheet import (
     SIDE,
     describe,
     draw_page,
+    draw_row,
+    draw_view,
     paint_mask,
-    row,
-    shown,
-    source,
+    visible_part,
     write_sheet,
 )
 
@@ -64,13 +64,13 @@ def test_nothing_to_show_is_said(tmp_path: Path) -> None:
 
 
 def test_panels_show_the_loaders_tensors() -> None:
-    panels = {p.title: p for p in row(SAMPLES[0], SAMPLES[1], LEGEND, CFG, 4, 2)}
+    panels = {p.title: p for p in draw_row(SAMPLES[0], SAMPLES[1], LEGEND, CFG, 4, 2)}
     assert list(panels) == [
         "original", "its mask", "weak", "its labels", "strong 1", "strong 2", "mixed, strong 1", "mixed labels",
     ]  # fmt: skip
     view = unlabeled_view(SAMPLES[0], CFG, Draw(4, 2, "first", "unlabeled0"), 2)
-    assert panels["weak"].image.tobytes() == shown(view.weak, CFG).tobytes()
-    assert panels["strong 2"].image.tobytes() == shown(view.strong[1], CFG).tobytes()
+    assert panels["weak"].image.tobytes() == draw_view(view.weak, CFG).tobytes()
+    assert panels["strong 2"].image.tobytes() == draw_view(view.strong[1], CFG).tobytes()
     assert {p.image.height for p in panels.values()} == {SIDE}
     assert "second" in panels["mixed, strong 1"].detail
     yellow = (np.asarray(panels["mixed labels"].image) == EDGE).all(-1)
@@ -80,9 +80,9 @@ def test_panels_show_the_loaders_tensors() -> None:
 def test_shown_undoes_the_normalising() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
     view = unlabeled_view(Sample.of("a", image), read_views({"weak": "none", "crop": 1}), Draw(0, 0, "a", "u"), 0)
-    assert np.array_equal(np.asarray(shown(view.weak, CFG)), np.asarray(image))
+    assert np.array_equal(np.asarray(draw_view(view.weak, CFG)), np.asarray(image))
     flat = torch.full((1, SIDE, SIDE), 0.2)
-    assert set(np.unique(np.asarray(shown(flat, read_views({"weak": "acdc", "crop": SIDE}))))) == {51}
+    assert set(np.unique(np.asarray(draw_view(flat, read_views({"weak": "acdc", "crop": SIDE}))))) == {51}
 
 
 def test_masks_have_palette_colours_hatching_and_dark_padding() -> None:
@@ -99,12 +99,12 @@ def test_masks_have_palette_colours_hatching_and_dark_padding() -> None:
 def test_words_and_outline_of_a_geometry() -> None:
     steps = (Resize((80, 60), (160, 120), "pil"), Flip((160, 120)), Crop((160, 120), 100, 20, (48, 48)))
     assert describe(steps) == "x2.00, flipped, at (100, 20)"
-    assert source(steps) == (6, 10, 30, 34)
-    assert source(()) is None
-    assert source((Crop((9, 9), -3, 0, (30, 9)),)) is None
+    assert visible_part(steps) == (6, 10, 30, 34)
+    assert visible_part(()) is None
+    assert visible_part((Crop((9, 9), -3, 0, (30, 9)),)) is None
     turned = (Turn((9, 8), 3), Flip((8, 9), vertical=True), Rotate((8, 9), -7), Resize((8, 9), (4, 4), "zoom"))
     assert describe(turned) == "turned 270°, upside down, rotated -7°, to 4 x 4"
-    assert source(turned) is None
+    assert visible_part(turned) is None
     assert describe(()) == "as it is"
 
 
@@ -113,14 +113,14 @@ def test_words_and_outline_of_a_geometry() -> None:
 )
 def test_rows_without_a_region_and_grey_data(box: str, titles: list[str]) -> None:
     cfg = config("acdc", 64, strong="acdc", box=box, box_share=0.0)
-    panels = row(drawn("first", "L"), drawn("the third", "L"), LEGEND, cfg, 0, 0)
+    panels = draw_row(drawn("first", "L"), drawn("the third", "L"), LEGEND, cfg, 0, 0)
     assert [p.title for p in panels][6:] == titles
     page = draw_page("a title", [("first", panels)], LEGEND)
     assert [axis.get_title() for axis in page.axes] == [p.title for p in panels]
 
 
 def test_a_page_names_samples_and_classes() -> None:
-    rows = [("first", row(SAMPLES[0], SAMPLES[2], LEGEND, CFG, 0, 0))]
+    rows = [("first", draw_row(SAMPLES[0], SAMPLES[2], LEGEND, CFG, 0, 0))]
     few, many = (
         draw_page("t", rows, legend)
         for legend in (LEGEND, [(f"a class with a name {k}", (k, k, k)) for k in range(60)])

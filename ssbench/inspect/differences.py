@@ -22,7 +22,7 @@ from ssbench.ops.confusion import confusion, mean_iou
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.results.record import Record
 from ssbench.train.build import dataset_of
-from ssbench.train.checkpoint import load as load_checkpoint
+from ssbench.train.checkpoint import read_key
 from ssbench.train.distributed import Team, join
 from ssbench.train.evaluate import Predict, label_image
 
@@ -65,7 +65,7 @@ def load_run(
     dataset.ids(recipe.eval.report)
     if recipe.key(str(fields.get("split_sha256")), record.seed) != record.key:
         raise DataError("its recipe has changed since this run", str(record.path))
-    if load_checkpoint(checkpoint).get("key") != record.key:
+    if read_key(checkpoint) != record.key:
         raise DataError("its checkpoint is of another run", str(checkpoint))
     bare = load(name, (*settings, "net.weights=random"), data_root=data)  # the checkpoint has the weights
     return TrainedRun(recipe, dataset, load_predictor(bare, checkpoint, dataset, team.device), team)

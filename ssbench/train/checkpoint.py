@@ -205,6 +205,11 @@ def load_networks(path: Path, device: torch.device | str = "cpu") -> dict[str, A
     return as_model(load(path, device), _Networks, str(path), "checkpoint", FIX).method
 
 
+def read_key(path: Path) -> str:
+    """The key of the run that wrote a `best.pt` or `epoch<n>.pt`; errors as of `load_networks`."""
+    return as_model(load(path), _Networks, str(path), "checkpoint", FIX).key
+
+
 def save(path: Path, content: Any, keep_previous: bool = True) -> None:
     """Write `content` to `path`; the file that was there becomes `<name>.prev.pt`."""
     data = to_bytes(content)

@@ -233,7 +233,10 @@ def parse_json(
     if _depth(text) > MAX_DEPTH:  # before parsing: the parser itself ends in a RecursionError
         raise error(f"this {kind} is nested deeper than {MAX_DEPTH} levels", where, fix)
     try:
-        return json.loads(text, object_hook=hook, parse_constant=_refuse_constant)
+        value = json.loads(text, object_hook=hook, parse_constant=_refuse_constant)
+        if _SURROGATE.search(text):  # half a character, which no message and no file of UTF-8 can hold
+            json.dumps(value, ensure_ascii=False, default=str).encode()
+        return value
     except json.JSONDecodeError as problem:
         raise error(f"this {kind} is not JSON: {problem.msg}", f"{where}:{problem.lineno}", fix) from None
     except (ValueError, RecursionError) as problem:  # NaN, or a number with thousands of digits
@@ -331,6 +334,9 @@ def locked(path: Path, busy: Callable[[str], SsbenchError], note: str = "") -> I
 
 
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]')  # a string as one token, so that brackets in it do not count
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _depth(text: str) -> int:

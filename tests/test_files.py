@@ -88,6 +88,14 @@ def test_a_marker_is_the_very_bytes_that_were_written(tmp_path: Path) -> None:
     assert not io.holds_json(tmp_path / "nowhere.json", {})
 
 
+def test_half_a_character_is_no_json_and_a_whole_one_is(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('["\\ud83d\\ude00"]')
+    assert io.read_json(tmp_path / "x.json", "record", "mend it") == ["\U0001f600"]
+    (tmp_path / "x.json").write_text('["\\udc80"]')
+    with pytest.raises(DataError, match="this record is not JSON: .* surrogates not allowed"):
+        io.read_json(tmp_path / "x.json", "record", "mend it")
+
+
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\n"
 YAML = {
     "a: [": "not YAML",

@@ -203,7 +203,7 @@ def an_acdc_source(home: Path, rng: Rng) -> None:
 
 
 def a_camvid_or_voc_source(home: Path, rng: Rng) -> None:
-    for subset in camvid.SUBSETS:
+    for subset in camvid.CamVid.subsets:
         for folder, mode in ((subset, "RGB"), (f"{subset}annot", "L")):
             (home / "in" / folder).mkdir(parents=True)
             Image.new(mode, (9, 8)).save(home / "in" / folder / "a.png")
@@ -332,7 +332,7 @@ def test_a_chain_of_headers_is_refused(tmp_path: Path) -> None:
         unpack(tmp_path / "x.tar", tmp_path / "out", 1 << 30)
 
 
-@pytest.mark.parametrize("name", ["caf\udce9", "x" * 300, "d/" * 2500 + "x"])
+@pytest.mark.parametrize("name", ["caf\udce9", "x" * 300, "d/" * 2500 + "x"], ids=["bytes", "long", "deep"])
 def test_a_name_that_no_list_or_disk_can_hold_is_refused(tmp_path: Path, name: str) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo(name))

@@ -18,7 +18,7 @@ class SsbenchError(Exception):
         self.what, self.where, self.fix = what, where, fix
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle without the constructor, whose arguments differ by subclass: errors come back from worker processes."""
+        """Pickle without the constructor, whose arguments differ by subclass: errors come from worker processes."""
         return _unpickled, (type(self), self.args, self.__dict__)
 
     def __str__(self) -> str:

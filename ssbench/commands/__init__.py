@@ -1,1 +1,1 @@
-"""One module a command group: read the arguments, call one function, print."""
+"""One module for each command (`splits` and `data`: with their subcommands): parse, call one function, print."""

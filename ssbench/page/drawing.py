@@ -112,14 +112,14 @@ def _draw_lines(chart: LineChart) -> Figure:
     figure, axes = _figure(chart, 2.1, sum(key.count("\n") + 1 for key in keys.values()))
     for band in chart.bands:
         x, low, high = zip(*band.points, strict=True)
-        axes.fill_between(x, low, high, color=SOFT, alpha=0.25, linewidth=0, label=keys[band.label])
+        axes.fill_between(x, low, high, color=SOFT, alpha=0.25, linewidth=0, clip_on=False, label=keys[band.label])
     for s in chart.series:
         look = s.style % len(COLOURS)
         if len(s.band) > 1:
             x, low, high = zip(*s.band, strict=True)
-            axes.fill_between(x, low, high, color=COLOURS[look], alpha=0.16, linewidth=0)
+            axes.fill_between(x, low, high, color=COLOURS[look], alpha=0.16, linewidth=0, clip_on=False)
         every = -(-len(s.points) // 16)  # few enough markers to tell them apart; always one on the last point
-        axes.plot(*zip(*s.points, strict=True), color=COLOURS[look], linestyle=DASHES[look], label=keys[s.label],
+        axes.plot(*zip(*s.points, strict=True), color=COLOURS[look], linestyle=DASHES[look], label=keys[s.label], clip_on=False,
                   marker=MARKERS[look], markersize=4.5, markevery=((len(s.points) - 1) % every, every))  # fmt: skip
     for dots in chart.dots:
         axes.plot(
@@ -131,13 +131,13 @@ def _draw_lines(chart: LineChart) -> Figure:
             label=keys[dots.label],
         )
     for level in chart.levels:
-        axes.axhline(level.value, color=SOFT, linestyle=":", linewidth=1, label=keys[level.label])
+        axes.axhline(level.value, clip_on=False, color=SOFT, linestyle=":", linewidth=1, label=keys[level.label])
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
     axes.set_ylim(*chart.limits or (None, None))
     axes.set_xlabel(chart.x)
     axes.set_ylabel(chart.y)
-    axes.grid(axis="y", color=RULE, linewidth=0.6)
+    axes.grid(axis="y", color=RULE, linewidth=0.6, clip_on=False)
     figure.legend(frameon=False, fontsize=8, loc="outside lower left")
     return figure
 

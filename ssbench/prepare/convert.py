@@ -64,7 +64,7 @@ def put_link(source: Path, path: Path) -> None:
 
 def put_list(path: Path, ids: Iterable[str]) -> None:
     """A list of ids, sorted, one a line; untouched when it is there already."""
-    text = dump(ids).encode()
+    text = dump(sorted(ids)).encode()
     if not path.is_file() or path.read_bytes() != text:
         put(path, text)
 

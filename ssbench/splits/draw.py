@@ -110,8 +110,8 @@ def make(
         "labeled": {"count": len(labeled), "fingerprint": lists.fingerprint(labeled)},
         "unlabeled": {"count": len(unlabeled), "fingerprint": lists.fingerprint(unlabeled)},
     }
-    write_text(out / "labeled.txt", lists.dump(labeled))
-    write_text(out / "unlabeled.txt", lists.dump(unlabeled))
+    write_text(out / "labeled.txt", lists.dump(sorted(labeled)))
+    write_text(out / "unlabeled.txt", lists.dump(sorted(unlabeled)))
     write_text(out / "split.yaml", yaml.safe_dump(content, sort_keys=False))
     return content
 

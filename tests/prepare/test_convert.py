@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ssbench.errors import DataError
-from ssbench.prepare.convert import is_intact, put_copy, put_png, put_tiff
+from ssbench.prepare.convert import is_intact, put_copy, put_list, put_png, put_tiff
 
 
 def test_a_picture_cut_short_is_not_intact(tmp_path: Path) -> None:
@@ -40,3 +40,8 @@ def test_a_copy_is_made_again_only_when_it_is_not_there_whole(tmp_path: Path) ->
     assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
     with pytest.raises(DataError, match=r"no file gone\.png"):
         put_copy(tmp_path / "gone.png", tmp_path / "c.png")
+
+
+def test_a_list_is_sorted_whatever_it_is_made_of(tmp_path: Path) -> None:
+    put_list(tmp_path / "train.txt", {f"{n:04d}" for n in range(50)})
+    assert (tmp_path / "train.txt").read_text().split() == [f"{n:04d}" for n in range(50)]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -171,3 +174,24 @@ def test_impossible_sizes_are_refused(how: dict[str, float], tmp_path: Path) -> 
     with pytest.raises(UsageError):
         make(Small("toy", {"train_0001": [0], "train_0002": [0]}), tmp_path, **how)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from ssbench.splits.draw import make
+ids = tuple(f"train_{n:04d}" for n in range(60))
+toy = SimpleNamespace(name="toy", classes=("a",), ids=lambda subset: ids, mask=None)
+make(toy, Path(sys.argv[1]), count=20)
+"""
+
+
+def test_the_files_of_a_split_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
+    """The order of the labelled list decides which images a run repeats, so two machines must write the same bytes."""
+    texts = set()
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / seed)], env=environment, check=True)
+        texts.add(tuple((tmp_path / seed / f"{role}.txt").read_text() for role in ("labeled", "unlabeled")))
+    assert len(texts) == 1

@@ -9,11 +9,10 @@ versions, are kept.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ssbench.errors import DataError
 from ssbench.files import MAX_BYTES, model_error
@@ -31,7 +30,10 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+_Blank = BeforeValidator(lambda value: "" if value is None else value)
 
 
 class _EpochScore(_Strict):
@@ -45,13 +47,19 @@ class _Scores(_Strict):
     last: _EpochScore | None = None
 
 
+_NO_SCORE, _NO_SCORES = _EpochScore(), _Scores()  # a failed run has null there
+
+
 class _Protocol(_Strict):
     protocol: Text | None = None
     select: Text | None = None
 
 
-class _Head(_Strict):
-    """The fields of `HEAD` that are used."""
+class Record(_Strict):
+    """What a table needs of one run; `full()` reads the rest.
+
+    settings: fingerprint of the resolved recipe; finished: ISO time, or "". reason: why it failed, or "".
+    """
 
     key: Text
     recipe: Text
@@ -60,16 +68,61 @@ class _Head(_Strict):
     custom_split: bool
     seed: Count
     method: Text
-    plugin: Text | list[Text] | None = None
+    plugins: Text | list[Text] | None = Field(default=None, alias="plugin")
     division: Text
     quick: bool
     status: Text
-    reason: Annotated[str, Field(max_length=100_000)] | None = None
-    finished: Text | None = None
-    settings: Text | None = None
+    reason: Annotated[str, Field(max_length=100_000), _Blank] = ""
+    finished: Annotated[Text, _Blank] = ""
+    settings: Annotated[Text, _Blank] = ""
     metric: Text
     scores: _Scores | None = None
-    protocol: _Protocol | None = None
+    scoring: _Protocol | None = Field(default=None, alias="protocol")
+    _path: Path = PrivateAttr()
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._path
+
+    @property
+    def plugin(self) -> str | None:
+        """The plug-in, or several joined by "+"; None for a baseline."""
+        return "+".join(self.plugins) if isinstance(self.plugins, list) else self.plugins
+
+    @property
+    def best(self) -> float | None:
+        """Reported score of the best-on-val epoch, percent; None where the run failed."""
+        return ((self.scores or _NO_SCORES).best or _NO_SCORE).report
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The best-on-val epoch."""
+        return ((self.scores or _NO_SCORES).best or _NO_SCORE).epoch
+
+    @property
+    def last(self) -> float | None:
+        """Reported score of the last epoch, percent; None where the run failed."""
+        return ((self.scores or _NO_SCORES).last or _NO_SCORE).report
+
+    @property
+    def last_epoch(self) -> int | None:
+        """The last epoch."""
+        return ((self.scores or _NO_SCORES).last or _NO_SCORE).epoch
+
+    @property
+    def protocol(self) -> str:
+        """How it was scored: whole, sliding, ..., or ""."""
+        return (self.scoring and self.scoring.protocol) or ""
+
+    @property
+    def main(self) -> bool:
+        """Whether it has the plain name `seed<k>.json`."""
+        return self._path.name.count(".") == 1
+
+    def full(self) -> dict[str, Any]:
+        """Every field of the file. DataError when it is damaged; see `ResultStore.whole`."""
+        return read_whole(self._path)
 
 
 class _HistoryEpoch(_Strict):
@@ -83,7 +136,7 @@ class _Throughput(_Strict):
     images_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
-class _Whole(_Head):
+class _Whole(Record):
     """Every field that is used."""
 
     resolved: dict[str, Any] | None = None
@@ -99,45 +152,6 @@ class _Whole(_Head):
     throughput: _Throughput | None = None
     memory: dict[Text, Number | None] | None = None
     batch_ids: list[Text] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a table needs of one run; `full()` reads the rest.
-
-    best, last: reported score in percent of the best-on-val and of the last epoch; None where the run failed.
-    settings: fingerprint of the resolved recipe; finished: ISO time, or "". protocol: whole, sliding, ..., or "".
-    """
-
-    path: Path
-    key: str
-    recipe: str
-    split: str
-    seed: int
-    method: str
-    plugin: str | None
-    status: str
-    reason: str
-    division: str
-    quick: bool
-    custom_split: bool
-    settings: str
-    finished: str
-    metric: str
-    best: float | None
-    best_epoch: int | None
-    last: float | None
-    last_epoch: int | None
-    protocol: str
-
-    @property
-    def main(self) -> bool:
-        """Whether it has the plain name `seed<k>.json`."""
-        return self.path.name.count(".") == 1
-
-    def full(self) -> dict[str, Any]:
-        """Every field of the file. DataError when it is damaged; see `ResultStore.whole`."""
-        return read_whole(self.path)
 
 
 Checked = TypeVar("Checked", bound=_Strict)
@@ -171,31 +185,9 @@ def read_whole(path: Path) -> dict[str, Any]:
 
 def parse_record(path: Path, data: bytes) -> Record:
     """The head of the record that `data` holds; `path` is where it stands, or what an error calls it."""
-    head = _checked(_Head, data, path)
-    scores = head.scores or _Scores()
-    best, last = scores.best or _EpochScore(), scores.last or _EpochScore()
-    return Record(
-        path=path,
-        key=head.key,
-        recipe=head.recipe,
-        split=head.split,
-        seed=head.seed,
-        method=head.method,
-        plugin="+".join(head.plugin) if isinstance(head.plugin, list) else head.plugin,
-        status=head.status,
-        reason=head.reason or "",
-        division=head.division,
-        quick=head.quick,
-        custom_split=head.custom_split,
-        settings=head.settings or "",
-        finished=head.finished or "",
-        metric=head.metric,
-        best=best.report,
-        best_epoch=best.epoch,
-        last=last.report,
-        last_epoch=last.epoch,
-        protocol=(head.protocol and head.protocol.protocol) or "",
-    )
+    record = _checked(Record, data, path)
+    record._path = path
+    return record
 
 
 def _checked(model: type[Checked], data: bytes, path: Path) -> Checked:

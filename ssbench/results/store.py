@@ -19,7 +19,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,8 @@ class ResultStore:
         Folders of other datasets are not opened: their names begin with the dataset's.
         """
         prefixes = ("",) if datasets is None else tuple(f"{name}-" for name in datasets)
-        paths = record_paths(self.root, lambda folder: folder.name.startswith(prefixes))
-        return (r for r in self._readable(paths) if datasets is None or r.split.partition("/")[0] in datasets)
+        records = self._readable(record_paths(self.root, prefixes))
+        return (r for r in records if datasets is None or r.split.partition("/")[0] in datasets)
 
     def whole(self, record: Record) -> dict[str, Any] | None:
         """Every field of a record; None when what its head does not hold is damaged."""
@@ -127,12 +127,12 @@ class ResultStore:
         self.damaged[path] = error
 
 
-def record_paths(root: Path, is_wanted: Callable[[Path], bool] = lambda folder: True) -> Iterator[Path]:
-    """The files of every record below `root`, in order; of folders that are wanted."""
+def record_paths(root: Path, prefixes: tuple[str, ...] = ("",)) -> Iterator[Path]:
+    """The files of every record below `root`, in order; only in folders whose name begins with one of `prefixes`."""
     for folder, below, names in os.walk(root):
         below.sort()
         path = Path(folder)
-        if is_wanted(path):
+        if path.name.startswith(prefixes):
             yield from (path / name for name in sorted(names) if _NAME.fullmatch(name))
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,69 +38,27 @@ AUTHORS = {"UniMatch": "LiheYoung/UniMatch", "AugSeg": "ZhenZHAO/AugSeg"}
 
 _Name = Annotated[str, Field(max_length=200)]
 _Size = Annotated[int, Field(gt=0, lt=1_000_000)]
+_Score = Annotated[Decimal, Field(ge=0, le=100)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _UniMatchSettings(_Strict):
-    dataset: _Name
-    crop_size: _Size
-    epochs: _Size
-    backbone: _Name = "unet"  # the medical logs name none
-    labeled_id_path: _Name | None = None
-
-
-class _Encoder(_Strict):
-    type: _Name
-
-
-class _Net(_Strict):
-    encoder: _Encoder
-
-
-class _Crop(_Strict):
-    size: Annotated[list[_Size], Field(min_length=1)]
-
-
-class _Train(_Strict):
-    crop: _Crop
-    data_list: _Name | None = None
-
-
-class _Dataset(_Strict):
-    train: _Train
-
-
-class _Trainer(_Strict):
-    epochs: _Size
-    unsupervised: dict[_Name, Any] | None = None
-
-
-class _AugSegSettings(_Strict):
-    net: _Net
-    dataset: _Dataset
-    trainer: _Trainer
-
-
-@dataclass(frozen=True)
-class Log:
+class Log(BaseModel):
     """What a released log holds. author: key of `AUTHORS`. lists: path of the labelled list it names, or None.
 
     scores, students: epoch (from 0) -> percent, as printed; of AugSeg the teacher's, and its student's.
     kept: epoch -> share of pixels kept at its end. epochs: how many the run was to have.
     """
 
+    model_config = ConfigDict(strict=True, frozen=True)
+
     author: str
     method: str
-    backbone: str
-    crop: int
+    backbone: _Name
+    crop: _Size
     metric: str
-    lists: str | None
-    epochs: int
-    scores: dict[int, Decimal]
-    students: dict[int, Decimal]
+    lists: _Name | None
+    epochs: _Size
+    scores: dict[int, _Score]
+    students: dict[int, _Score]
     kept: dict[int, float]
 
     @property
@@ -132,17 +89,19 @@ def read_log(path: Path) -> Log:
     except OSError as error:
         raise DataError(f"this {kind} cannot be read: {error.strerror}", str(path), "check the path") from None
     settings = _settings(text)
-    if {"trainer", "net"} <= settings.keys():
-        log = _augseg(as_model(settings, _AugSegSettings, str(path), kind, fix), text)
-    elif {"crop_size", "dataset"} <= settings.keys():
-        log = _unimatch(as_model(settings, _UniMatchSettings, str(path), kind, fix), text)
-    else:
-        what = "this is no training log of UniMatch or AugSeg: it does not begin with their settings"
-        raise DataError(what, str(path), fix)
+    try:
+        if {"trainer", "net"} <= settings.keys():
+            fields = _augseg(settings, text)
+        elif {"crop_size", "dataset"} <= settings.keys():
+            fields = _unimatch(settings, text)
+        else:
+            what = "this is no training log of UniMatch or AugSeg: it does not begin with their settings"
+            raise DataError(what, str(path), fix)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise DataError(f"the settings of the log lack {error}", str(path), fix) from None
+    log = as_model(fields, Log, str(path), kind, fix)
     if not log.scores:
         raise DataError("the log holds no score of any epoch", str(path), "give the file whole")
-    if wrong := next((score for score in log.scores.values() if not 0 <= score <= 100), None):
-        raise DataError(f"the log holds the score {wrong}, which is no percentage", str(path), fix)
     return log
 
 
@@ -198,7 +157,8 @@ def _settings(text: str) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if isinstance(k, str)} if isinstance(settings, dict) else {}
 
 
-def _unimatch(settings: _UniMatchSettings, text: str) -> Log:
+def _unimatch(settings: dict[str, Any], text: str) -> dict[str, Any]:
+    """The fields of a `Log`; the medical logs name no backbone."""
     scores: dict[int, Decimal] = {}
     kept: dict[int, float] = {}
     epoch, metric, streams = -1, "miou", set()
@@ -212,22 +172,28 @@ def _unimatch(settings: _UniMatchSettings, text: str) -> Log:
             metric = "dice" if match[1].lower() == "dice" else "miou"
             scores[epoch] = Decimal(match[2])
     method = "unimatch" if "w_fp" in streams else "fixmatch" if "s" in streams else "supervised"
-    backbone = BACKBONES.get(settings.backbone, settings.backbone)
-    return Log("UniMatch", method, backbone, settings.crop_size, metric, settings.labeled_id_path, settings.epochs,
-               scores, {}, kept)  # fmt: skip
+    backbone = settings.get("backbone", "unet")
+    lists, crop, epochs = settings.get("labeled_id_path"), settings["crop_size"], settings["epochs"]
+    return {
+        **{"author": "UniMatch", "method": method, "backbone": BACKBONES.get(str(backbone), backbone), "crop": crop},
+        **{"metric": metric, "lists": lists, "epochs": epochs, "scores": scores, "students": {}, "kept": kept},
+    }
 
 
-def _augseg(settings: _AugSegSettings, text: str) -> Log:
-    """Scores are the teacher's where there is one; students that were not scored stand as -100000."""
+def _augseg(settings: dict[str, Any], text: str) -> dict[str, Any]:
+    """The fields of a `Log`. Scores are the teacher's, where there is one; students not scored stand as -100000."""
     scores: dict[int, Decimal] = {}
     students: dict[int, Decimal] = {}
     for epoch, first, second in TEST.findall(text):
         scores[int(epoch)] = Decimal(second or first)
         if second and Decimal(first) >= 0:
             students[int(epoch)] = Decimal(first)
-    train, trainer = settings.dataset.train, settings.trainer
-    method = "supervised" if trainer.unsupervised is None else "augseg"
-    backbone = settings.net.encoder.type.rpartition(".")[2]
+    net, train, trainer = settings["net"], settings["dataset"]["train"], settings["trainer"]
+    method = "augseg" if "unsupervised" in trainer else "supervised"
+    backbone, crop = net["encoder"]["type"].rpartition(".")[2], train["crop"]["size"][0]
     kept = {int(epoch): float(share) for epoch, share in AUGSEG_KEPT.findall(text)}
-    return Log("AugSeg", method, backbone, train.crop.size[0], "miou", train.data_list, trainer.epochs, scores,
-               students, kept)  # fmt: skip
+    lists, epochs = train.get("data_list"), trainer["epochs"]
+    return {
+        **{"author": "AugSeg", "method": method, "backbone": backbone, "crop": crop, "metric": "miou"},
+        **{"lists": lists, "epochs": epochs, "scores": scores, "students": students, "kept": kept},
+    }

@@ -91,7 +91,8 @@ def _gallery(
     seeds = sorted({r.record.seed for r in base.runs} & {r.record.seed for r in plug.runs})
     if not seeds:
         return Gallery(title, base.split, base.column, 0, missing="The two have no seed in common.")
-    loaded, missing, commands = list[TrainedRun](), defaultdict[str, list[str]](list), list[str]()
+    loaded: list[TrainedRun] = []  # an annotation, for the class loads torch
+    missing, commands = defaultdict[str, list[str]](list), list[str]()
     for experiment in (base, plug):
         run = next(r for r in experiment.runs if r.record.seed == seeds[0])
         try:

@@ -92,7 +92,7 @@ SIZES = [(whole, n, steps) for whole, table in ((10582, VOC), (2975, CITYSCAPES)
 
 @pytest.mark.parametrize(("whole", "labeled", "steps"), SIZES)
 def test_steps_an_epoch_are_those_tablethe_specification(whole: int, labeled: int, steps: tuple[int, ...]) -> None:
-    """Specs: stpp 5: the first training, one on all, one on the reliable half."""
+    """Card: views 3: the first training, one on all, one on the reliable half."""
     rest, doubled = whole - labeled, 2 if labeled < 200 else 1
     partition = Partition("a/b/c", "a", named(labeled, "l"), named(rest, "u"), "", custom=False)
     plan = plan_partition(partition, Needs(mixture="coloured"), 16, 0, 1, 0)

@@ -34,7 +34,7 @@ def extent(region: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def test_unimatch_is_a_rectangle_by_rejection() -> None:
-    """unimatch 2d as a loop over pixels, with the same generator."""
+    """Card: views 2, as a loop over pixels, with the same generator."""
     cfg = config("unimatch")
     empty, areas, ratios = 0, [], []
     for k in range(MANY):
@@ -67,7 +67,7 @@ def test_unimatch_box_share_is_a_setting() -> None:
 
 @pytest.mark.parametrize(("box", "count", "low", "high"), [("cutmix_seg", 1, 0.5, 0.5), ("cps", 3, 0.25, 0.5)])
 def test_toggled_boxes_turn_pixels_over(box: str, count: int, low: float, high: float) -> None:
-    """cutmix_seg 3 and cps 4, pixel by pixel."""
+    """Card: views 7, 8, pixel by pixel."""
     cfg = config(box)
     assert (cfg.box_count, cfg.box_area) == (count, (low, high))
     for k in range(60):
@@ -99,14 +99,14 @@ def test_cutmix_seg_covers_half_the_picture() -> None:
 
 
 def test_cps_boxes_cover_less_than_their_sum() -> None:
-    """cps 4: each of three boxes has a third of p in area, p in [0.25, 0.5]; overlaps cancel."""
+    """Card: views 7: each of three boxes has a third of p in area, p in [0.25, 0.5]; overlaps cancel."""
     shares = [boxes.toggled(generator(k), (120, 120), config("cps")).mean() for k in range(400)]
     assert 0.22 < np.mean(shares) < 0.28
     assert max(shares) <= 0.51
 
 
 def test_half_has_u2pls_sides() -> None:
-    """u2pl 5: 513 gives widths 257 .. 512; about half the area; every place inside is used."""
+    """Card: views 5: 513 gives widths 257 .. 512; about half the area; every place inside is used."""
     widths, tops, lefts = set(), set(), set()
     for k in range(MANY):
         y, x, h, w = extent(boxes.half(generator(k), (20, 21)))

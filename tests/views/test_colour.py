@@ -223,7 +223,7 @@ def test_strong_pipelines_touch_nothing_but_colour(name: str) -> None:
 
 
 def test_grey_slices_only_change_in_brightness_contrast_and_blur() -> None:
-    """unimatch 4: on a one-channel picture ColorJitter's saturation and hue do nothing."""
+    """Card: views 9: on a one-channel picture ColorJitter's saturation and hue do nothing."""
     image = photo(16, "L")
     cfg = config("acdc", 16, strong="acdc", jitter=(0.0, 0.0, 0.5, 0.25), blur_share=0.0)
     for k in range(20):

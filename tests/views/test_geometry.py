@@ -27,7 +27,7 @@ def noise(w: int, h: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
 
 
 def test_boxes_follow_the_worked_example() -> None:
-    """wpl 13, example 6: resize x 1.5, crop origin (10, 5) side 80, flip."""
+    """Resize x 1.5, crop origin (10, 5) side 80, flip."""
     steps = (Resize((100, 80), (150, 120), "pil"), Crop((150, 120), 10, 5, (80, 80)), Flip((80, 80)))
     box = np.array([[20.0, 10, 60, 50]])
     assert move_boxes(box, steps[:1])[0].tolist() == [[30, 15, 90, 75]]

@@ -88,7 +88,7 @@ def test_tensors_are_totensor_and_normalize() -> None:
 
 
 def test_u2pl_resizes_in_float_on_the_0_255_scale() -> None:
-    """u2pl 3: normalised first, then interpolated; the two commute, up to float rounding."""
+    """Card: views 5: normalised first, then interpolated; the two commute, up to float rounding."""
     original = sample((30, 24))
     got = labeled_view(original, config("u2pl", flip=0.0, scale=(0.8, 1.0)), draw())
     resize, crop = got.geometry
@@ -125,7 +125,7 @@ def test_a_sample_without_a_mask_is_ignored_everywhere() -> None:
 
 @pytest.mark.parametrize("weak", ["unimatch", "augseg", "cps", "stpp"])
 def test_stored_boxes_follow_the_view(weak: str) -> None:
-    """wpl 2: moving coordinates and moving a rasterised map agree to a pixel."""
+    """Moving coordinates and moving a rasterised map agree to a pixel."""
     from scipy.ndimage import binary_dilation, binary_erosion
 
     box = np.array([[12.0, 9, 37, 30]])
@@ -142,7 +142,7 @@ def test_stored_boxes_follow_the_view(weak: str) -> None:
 
 
 def test_strong_view_ignores_what_was_cut_out() -> None:
-    """stpp 3: self-training on a stored mask; unlabeled views mark the same in `erased`."""
+    """Card: views 3: self-training on a stored mask; unlabeled views mark the same in `erased`."""
     cfg = config("stpp", strong="stpp", cutout_share=1.0)
     trained = strong_view(sample(), cfg, draw())
     online = unlabeled_view(sample(), cfg, draw(), 1)

@@ -98,7 +98,7 @@ def test_unimatch_stpp_and_augseg_pad_right_and_below() -> None:
 
 
 def test_label_padding_of_the_release_is_an_option() -> None:
-    """u2pl 12 Q3: 0 in labelled views; the hidden labels keep 255."""
+    """Card: views 5: 0 in labelled views; the hidden labels keep 255."""
     cfg = config("u2pl", crop=64, scale=(0.5, 1.0), label_padding=0)
     got = labeled_view(sample(), cfg, draw())
     assert (got.y[~got.valid] == 0).all()
@@ -115,7 +115,7 @@ def test_cps_scales_come_from_the_list() -> None:
 
 
 def test_cps_crop_overruns_by_one_pixel_now_and_then() -> None:
-    """cps 2: the start is drawn from 0 .. size - crop + 1, so 1 in size - crop + 2 is a pixel short."""
+    """Card: views 7: the start is drawn from 0 .. size - crop + 1, so 1 in size - crop + 2 is a pixel short."""
     short = 0
     for k in range(MANY):
         settled = weaken(sample((36, 36)), config("cps", scales=[1.0], flip=0.0), draw(k))
@@ -132,7 +132,7 @@ def test_cps_crop_overruns_by_one_pixel_now_and_then() -> None:
 
 
 def test_cutmix_seg_takes_a_scaled_square() -> None:
-    """cutmix_seg 4: sides round(crop / s) for the eleven s, centred padding, then resized to the crop."""
+    """Card: views 8: sides round(crop / s) for the eleven s, centred padding, then resized to the crop."""
     sides, padded = Counter(), 0
     for k in range(MANY):
         settled = weaken(sample((50, 40)), config("cutmix_seg"), draw(k))

@@ -9,6 +9,8 @@ without a checksum, can stand in for SBD; where there is one it is compared with
 from __future__ import annotations
 
 import shutil
+import struct
+import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from PIL import Image
 from ssbench.data.dataset import read_ids, read_mask
 from ssbench.data.voc import Voc
 from ssbench.errors import DataError
-from ssbench.files import write_json
+from ssbench.files import format_bytes, write_json
 from ssbench.prepare.convert import (
     ConvertTask,
     as_mask,
@@ -49,6 +51,7 @@ ARCHIVES = (
     Archive(f"{AUG}.zip", optional=True, replaces="benchmark.tgz"),  # no published checksum
 )
 MANUAL: str | None = None
+LARGEST_MASK = 1 << 25  # bytes of a MATLAB file, and of what is in it; an image of VOC has 250,000 pixels
 COUNTS = {"train": 10_582, "val": 1_449, "fine": 1_464}
 
 
@@ -142,6 +145,7 @@ def read_sbd(path: Path) -> Image.Image:
     from scipy.io import loadmat
 
     try:
+        _bound_inflated(path)
         labels = loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
         if labels.dtype != np.uint8 or labels.ndim != 2:
             raise ValueError(f"Segmentation is {labels.dtype} of shape {labels.shape}, not H W uint8")
@@ -149,6 +153,20 @@ def read_sbd(path: Path) -> Image.Image:
         what = f"{path.name} cannot be read as an SBD mask: {type(error).__name__}: {error}"
         raise DataError(what, str(path), "unpack benchmark.tgz again, or fetch it again") from error
     return as_mask(labels)
+
+
+def _bound_inflated(path: Path) -> None:
+    """ValueError when a MATLAB file would inflate to more than any mask: scipy reads what a header claims, whole."""
+    if path.stat().st_size > LARGEST_MASK:
+        raise ValueError("larger than any mask")
+    data, at, left = path.read_bytes(), 128, LARGEST_MASK  # 128 bytes of header, then elements: kind, size, content
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        if kind == 15:  # miCOMPRESSED
+            left -= len(zlib.decompressobj().decompress(data[at + 8 : at + 8 + size], left + 1))
+        if left < 0:
+            raise ValueError(f"it inflates to more than {format_bytes(LARGEST_MASK)}")
+        at += 8 + size
 
 
 def compare(tasks: list[ConvertTask], aug: Path, report: Path, job: PrepareJob) -> dict[str, Any]:

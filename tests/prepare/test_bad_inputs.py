@@ -10,8 +10,10 @@ import io
 import json
 import os
 import resource
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -344,6 +346,18 @@ def test_a_name_that_no_list_or_disk_can_hold_is_refused(tmp_path: Path, name: s
 def painted(path: Path) -> None:
     for annotated in read_instances(path).values():
         paint(annotated, path)
+
+
+def test_a_matlab_file_that_inflates_to_a_gigabyte_is_refused(tmp_path: Path) -> None:
+    content, before = zlib.compress(bytes(1 << 26), 1), peak()
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 15, len(content))
+    (tmp_path / "x.mat").write_bytes(header + content)
+    with pytest.raises(
+        DataError, match=r"x\.mat cannot be read as an SBD mask: .* inflates to more than 33\.6 MB"
+    ) as caught:
+        voc.read_sbd(tmp_path / "x.mat")
+    is_one_error(caught.value, "")
+    assert peak() - before < 150_000_000
 
 
 def changed(**fields: Any) -> dict[str, Any]:

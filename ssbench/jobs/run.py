@@ -66,10 +66,11 @@ class RunSpec:
         return ResultStore(self.folder / "result" if self.recipe.quick else self.places.results)
 
     def find_record(self) -> dict[str, Any] | None:
-        """The stored record of this run, None where it is not done."""
-        for record in self.store.runs(self.recipe.stored_name, self.partition.name):
-            if record.key == self.key and record.status == "done":
-                return record.full()
+        """The stored record of this run, None where it is not done, or damaged: then the run is done again."""
+        store = self.store
+        for record in store.runs(self.recipe.stored_name, self.partition.name):
+            if record.key == self.key and record.status == "done" and (whole := store.whole(record)) is not None:
+                return whole
         return None
 
 

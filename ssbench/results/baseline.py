@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssbench.errors import DataError
 from ssbench.files import as_model, read_json, write_text
-from ssbench.results.record import Count, Percent, Record, Text, read_whole
-from ssbench.results.store import Place, ResultStore
+from ssbench.results.record import Count, Percent, Record, Text, is_main, read_whole
+from ssbench.results.store import Place, ResultStore, record_paths
 
 COMPARED = ("scores", "per_class", "confusion", "volumes")
 """What of a record is compared bit for bit."""
@@ -83,10 +83,10 @@ def read_runs(source: Path, places: Collection[Place] | None = None) -> list[Bas
     such a file, or holds a damaged record among those asked for: a gate that passed over it would pass without it.
     """
     if source.is_dir():
-        store = ResultStore(source, strict=True)
-        records = store.records() if places is None else store.select(sorted(places))
+        selected = ResultStore(source, strict=True).select(sorted(places or ()))
         try:
-            return [_run_of(record.full()) for record in records if record.main]
+            paths = record_paths(source) if places is None else (record.path for record in selected)
+            return [_run_of(read_whole(path)) for path in paths if is_main(path)]
         except DataError as error:
             raise DataError(f"a gate cannot pass over it: {error.what}", error.where, error.fix) from None
     if not source.is_file():

@@ -8,11 +8,11 @@ versions, are kept.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic_core import from_json
 
 from ssbench.errors import DataError
 from ssbench.files import MAX_BYTES, model_error
@@ -117,8 +117,8 @@ class Record(_Strict):
 
     @property
     def main(self) -> bool:
-        """Whether it has the plain name `seed<k>.json`."""
-        return self._path.name.count(".") == 1
+        """Whether it is the run as its recipe stands."""
+        return is_main(self._path)
 
     def full(self) -> dict[str, Any]:
         """Every field of the file. DataError when it is damaged; see `ResultStore.whole`."""
@@ -132,6 +132,14 @@ class _HistoryEpoch(_Strict):
     terms: dict[Text, Number | None] = {}
 
 
+class _Hardware(_Strict):
+    device: Text = ""
+    name: Text = ""
+    devices: Count = 1
+    cores: Count | None = None
+    threads: Count = 1
+
+
 class _Throughput(_Strict):
     images_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
@@ -142,7 +150,7 @@ class _Whole(Record):
     resolved: dict[str, Any] | None = None
     classes: list[Text] | None = None
     departures: list[Annotated[str, Field(max_length=10_000)]] | None = None
-    hardware: dict[Text, Text | int | None] | None = None
+    hardware: _Hardware | None = None
     packages: dict[Text, Text | None] | None = None
     git: dict[Text, Text | bool | None] | None = None
     per_class: dict[Text, list[Percent | None] | None] | None = None
@@ -154,9 +162,6 @@ class _Whole(Record):
     batch_ids: list[Text] | None = None
 
 
-Checked = TypeVar("Checked", bound=_Strict)
-
-
 def _bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -164,6 +169,11 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"this record cannot be read: {error.strerror}", str(path), _fix(path)) from None
+
+
+def is_main(path: Path) -> bool:
+    """Whether a record has the plain name `seed<k>.json`."""
+    return path.name.count(".") == 1
 
 
 def read_record(path: Path) -> Record:
@@ -177,24 +187,24 @@ def read_record(path: Path) -> Record:
 
 def read_whole(path: Path) -> dict[str, Any]:
     """Every field of the record in `path`, unknown ones too. DataError when it cannot be read, or is damaged."""
-    data = _bytes(path)
-    _checked(_Whole, data, path)
-    whole: dict[str, Any] = json.loads(data)  # not the model: keeps ints, order and unknown fields as they are
-    return whole
+    try:
+        whole: dict[str, Any] = from_json(_bytes(path), allow_inf_nan=False)
+        _Whole.model_validate(whole)
+    except ValidationError as problem:
+        raise model_error(problem, str(path), "record", _fix(path)) from None
+    except ValueError as problem:
+        raise DataError(f"this record is damaged: invalid JSON: {problem}", str(path), _fix(path)) from None
+    return whole  # not the model: it keeps ints, order and unknown fields as they are
 
 
 def parse_record(path: Path, data: bytes) -> Record:
     """The head of the record that `data` holds; `path` is where it stands, or what an error calls it."""
-    record = _checked(Record, data, path)
-    record._path = path
-    return record
-
-
-def _checked(model: type[Checked], data: bytes, path: Path) -> Checked:
     try:
-        return model.model_validate_json(data)
+        record = Record.model_validate_json(data)
     except ValidationError as problem:
         raise model_error(problem, str(path), "record", _fix(path)) from None
+    record._path = path
+    return record
 
 
 def _fix(path: Path) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from ssbench.errors import DataError, UsageError
 from ssbench.files import write_bytes
-from ssbench.results.record import HEAD, Record, parse_record, read_record
+from ssbench.results.record import HEAD, Record, parse_record, read_record, read_whole
 
 Place = tuple[str, str]
 """(stored name of a recipe, split): the folder of a run's records."""
@@ -102,7 +102,7 @@ class ResultStore:
         if not published or _is_done(keyed):
             return _settle(keyed, data)
         try:
-            holder = read_record(main) if main.is_file() else None
+            holder = _sound(main) if main.is_file() else None
         except DataError:
             return _settle(keyed, data)  # a broken file is somebody's evidence: left alone
         if holder is None or holder.key == fresh.key:
@@ -147,9 +147,15 @@ def settings_digest(resolved: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def _sound(path: Path) -> Record:
+    """The record in `path`, all of it checked. DataError when it is damaged anywhere."""
+    read_whole(path)
+    return read_record(path)
+
+
 def _is_done(path: Path) -> bool:
     try:
-        return path.is_file() and read_record(path).status == "done"
+        return path.is_file() and _sound(path).status == "done"
     except DataError:
         return False
 
@@ -157,7 +163,7 @@ def _is_done(path: Path) -> bool:
 def _settle(path: Path, data: bytes) -> Path:
     """Write `data` to `path` unless a done record already stands there; a damaged one is kept as `.broken`."""
     try:
-        if path.is_file() and read_record(path).status == "done":
+        if path.is_file() and _sound(path).status == "done":
             return path
     except DataError:
         path.replace(path.with_name(f"{path.name}.broken"))

@@ -142,6 +142,7 @@ def test_damage_behind_the_head_is_found_when_the_whole_is_read(store: ResultSto
     (light,) = store.runs("p/r", SPLIT)
     assert store.whole(light) is None
     assert "field 'per_class.best.0" in store.damaged[path].what
+    assert store.add(record("p/r", SPLIT)) != path  # a run that is done again is not lost
 
 
 def test_unknown_fields_are_kept(store: ResultStore, record: Make) -> None:

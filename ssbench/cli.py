@@ -64,6 +64,9 @@ app.add_typer(data.app, name="data")
 COMPLETION = "_SSBENCH_COMPLETE"
 """The variable by which a shell asks for completions."""
 
+UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EBUSY, errno.ELOOP}
+"""Refusals of the file system that another path, or other permissions, would avoid."""
+
 # Newer typers carry a click of their own; its errors are no classes of the package `click`.
 BadArguments: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
@@ -153,7 +156,7 @@ def _of_the_machine(error: Exception) -> SsbenchError | None:
         return HardwareError(f"the disk is full: {what}", where, "free some space; the same command goes on")
     if error.errno == errno.ENAMETOOLONG:
         return UsageError(f"'{where[:60]}...' cannot be a path: {what}", "arguments", "give a shorter name")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+    if error.errno in UNUSABLE:
         return UsageError(f"cannot use '{where}': {what}", where, "choose another place, or change its permissions")
     return None
 

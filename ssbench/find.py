@@ -92,7 +92,8 @@ def own_name(cls: type[Any]) -> str:
     known = getattr(cls.Config, "model_fields", {}).get("name")
     if known is None or not isinstance(known.default, str):
         fix = 'in its Config: name: Literal["mine"] = "mine"'
-        raise RecipeError(f"the settings of {cls.__name__} have no 'name' with a default", cls.__module__, fix)
+        where = str(getattr(sys.modules.get(cls.__module__), "__file__", cls.__module__))
+        raise RecipeError(f"the settings of {cls.__name__} have no 'name' with a default", where, fix)
     return str(known.default)
 
 

@@ -6,13 +6,17 @@ from typing import Annotated
 
 import typer
 
+from ssbench import paths
 from ssbench.commands.check import use_only_our_classes
 from ssbench.commands.common import DataRoot, Json, Results, Runs, finite, print_json, print_rows
-from ssbench.errors import HardwareError
+from ssbench.errors import HardwareError, UsageError
 from ssbench.without_torch import import_stand_ins
 
 TFLOPS, UTILISATION = 19.5, 0.5
 """As in `jobs.cost.Device`, which `--help` does not load."""
+
+MOST_SEEDS = 1000
+"""More is a typing error: the plan would list every run."""
 
 
 def plan(
@@ -60,12 +64,12 @@ def plan(
     from ssbench.jobs.plan import PlanRequest, make_plan
     from ssbench.jobs.plan_file import COLUMNS, rows, summary
     from ssbench.jobs.targets import target_runs
-    from ssbench.paths import data_root as data_of
-    from ssbench.paths import results_root, runs_root
 
+    if seeds > MOST_SEEDS:
+        raise UsageError(f"{seeds} seeds of each cell", "--seeds", f"at most {MOST_SEEDS}")
     device = Device(tflops, utilisation)
     request = PlanRequest(tuple(targets), tuple(split or ()), seeds, gpus, budget, device, hardware)
-    places = Places(data_of(data_root), runs_root(runs), results_root(results))
+    places = Places(paths.data_root(data_root), paths.runs_root(runs), paths.results_root(results))
     runs_of_targets = target_runs(targets, split or (), places)
     if all(use_only_our_classes([recipe], overrides) for recipe, overrides, _ in runs_of_targets.cells):
         import_stand_ins()

@@ -119,8 +119,9 @@ def _draw_lines(chart: LineChart) -> Figure:
             x, low, high = zip(*s.band, strict=True)
             axes.fill_between(x, low, high, color=COLOURS[look], alpha=0.16, linewidth=0, clip_on=False)
         every = -(-len(s.points) // 16)  # few enough markers to tell them apart; always one on the last point
-        axes.plot(*zip(*s.points, strict=True), color=COLOURS[look], linestyle=DASHES[look], label=keys[s.label], clip_on=False,
-                  marker=MARKERS[look], markersize=4.5, markevery=((len(s.points) - 1) % every, every))  # fmt: skip
+        axes.plot(*zip(*s.points, strict=True), color=COLOURS[look], linestyle=DASHES[look], label=keys[s.label],
+                  marker=MARKERS[look], markersize=4.5, markevery=((len(s.points) - 1) % every, every),
+                  clip_on=False)  # fmt: skip
     for dots in chart.dots:
         axes.plot(
             *zip(*dots.points, strict=True),

@@ -177,6 +177,6 @@ def _not_tried() -> dict[str, Check]:
 
 
 def _described(error: BaseException) -> str:
-    """An exception, and the innermost line on its way that is not torch's."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(TORCH)]
+    """An exception, and the innermost line on its way that is neither torch's nor inside Python (`exit`)."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((TORCH, "<"))]
     return f"{type(error).__name__}: {error} at {frames[-1].filename}:{frames[-1].lineno}"

@@ -23,7 +23,12 @@ from ssbench.views.tensors import layer
 from ssbench.views.warp import settle
 
 SCALED: dict[str, Any] = {"scale": [0.6, 1.7], "base": 60}
-OWN: dict[str, dict[str, Any]] = {"cps": {"scales": [0.75, 1.0, 1.5]}, "acdc": {}, "none": {}}
+OWN: dict[str, dict[str, Any]] = {
+    "cps": {"scales": [0.75, 1.0, 1.5]},
+    "acdc": {},
+    "none": {},
+    **dict.fromkeys(("u2pl", "cutmix_seg"), {"scale": [0.6, 1.7]}),
+}
 CLASSES = (1, 2, 4, 5, 6, 7, 8, 9, 10, 11)  # two layers
 
 

@@ -15,6 +15,10 @@ from ssbench.without_torch import import_stand_ins
 TFLOPS, UTILISATION = 19.5, 0.5
 """As in `jobs.cost.Device`, which `--help` does not load."""
 
+Utilisation = Annotated[
+    float,
+    typer.Option("--utilisation", min=0.001, max=1, callback=finite, help="Share of the peak that a run reaches."),
+]
 MOST_SEEDS = 1000
 """More is a typing error: the plan would list every run."""
 
@@ -39,16 +43,7 @@ def plan(
             "--tflops", min=0.001, callback=finite, help="Peak of the device where no stored run tells (A100, fp32)."
         ),
     ] = TFLOPS,
-    utilisation: Annotated[
-        float,
-        typer.Option(
-            "--utilisation",
-            min=0.001,
-            max=1,
-            callback=finite,
-            help="Share of the peak that a run reaches.",
-        ),
-    ] = UTILISATION,
+    utilisation: Utilisation = UTILISATION,
     hardware: Annotated[
         str | None, typer.Option("--hardware", help="Only stored speeds of machines whose name contains this.")
     ] = None,

@@ -30,7 +30,7 @@ from ssbench.tables.logs import read_log
 from ssbench.tables.render import long_rows, render
 from ssbench.tables.spec import PaperTable
 
-ROUNDS = 3000 if os.environ.get("SSBENCH_SOAK") else 25
+ROUNDS = 1500 if os.environ.get("SSBENCH_SOAK") else 25
 SPLIT = "voc/classic/1_16"
 ODD: tuple[Any, ...] = (
     None, True, -1, 0.5, 10**30, 1e300, float("nan"), float("inf"), "", "x", "70.0", "\x00\x1b[31m", "a/../b",

@@ -168,7 +168,7 @@ def test_every_paper_has_its_card(paper: str) -> None:
 
 
 FACTS_ALONE = ("datasets", "views")  # cards of what no command is about
-RELEASED_FOLDERS = ("augseg/dataset", "augseg/models", "augseg/utils")  # of the authors' repository
+RELEASED_FOLDERS = ("augseg/dataset", "augseg/models", "augseg/utils", "u2pl/models")  # of the authors' repositories
 
 
 @pytest.mark.parametrize("path", sorted(shipped("recipes").glob("*/README.md")), ids=lambda p: p.parent.name)

@@ -48,7 +48,7 @@ def test_passes_of_a_step(
 
 
 def test_steps_are_those_of_the_released_logs(tmp_path: Path) -> None:
-    """Specs: unimatch 1.2, augseg 2, stpp 1: 1311 steps an epoch; 655; and three trainings of ST++."""
+    """Released logs: 1311 steps an epoch; 655; and three trainings of ST++."""
     counter, splits = WorkCounter(tmp_path), manifest().splits
     for recipe, steps in (
         ("unimatch/unimatch_voc_r101", 104_880),

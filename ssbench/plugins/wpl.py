@@ -140,9 +140,8 @@ class WPL(Plugin):
         if not self.cfg.rppi:
             return
         stage = DetectorStage(run.folder / "detector", self._digest(run), self.memory.count.device, run.progress)
-        if stage.boxes() is None and is_first_process():
-            self._detect(run, stage)
-        boxes = stage.wait_for_boxes()
+        if (boxes := stage.boxes()) is None:
+            boxes = self._detect(run, stage) if is_first_process() else stage.wait_for_boxes()
         run.maps.append(BoxMaps(boxes, self.things, self.cfg.box_score, frozenset(run.labeled), self.cfg.box_edges))
 
     def _digest(self, run: PrepareInputs) -> str:
@@ -151,25 +150,26 @@ class WPL(Plugin):
         facts = [{n: getattr(self.cfg, n) for n in names}, self.things, run.seed, [*run.labeled], [*run.unlabeled]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _detect(self, run: PrepareInputs, stage: DetectorStage) -> None:
+    def _detect(self, run: PrepareInputs, stage: DetectorStage) -> dict[str, ImageBoxes]:
         """Train the detector, run it over the unlabelled images, judge it; each continues where a kill stopped it."""
-        cfg, boxes = self.cfg, {}
+        cfg, of_labels = self.cfg, {}
         for id in run.progress(run.labeled, "boxes of labels"):
-            boxes[id] = component_boxes(np.array(run.mask(id)), self.things, cfg.min_area)
-        shown = [id for id in run.labeled if len(boxes[id])]
+            of_labels[id] = component_boxes(np.array(run.mask(id)), self.things, cfg.min_area)
+        shown = [id for id in run.labeled if len(of_labels[id])]
         if not shown:
             area, classes = cfg.min_area, list(self.things)
             what = f"wpl: no labelled image has a part of more than {area} pixels of classes {classes}"
             raise RecipeError(what, "plugin", "set rppi: false, or other box_classes")
         augment = DetectorAugment(cfg.detector_resize, cfg.detector_crop, cfg.detector_flip, cfg.detector_colour)
-        examples = DetectorExamples(shown, boxes, self.things, run.image, augment, cfg.detector_batch, run.seed)
+        examples = DetectorExamples(shown, of_labels, self.things, run.image, augment, cfg.detector_batch, run.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(run.seed, "weights", "detector"))
             model = faster_rcnn(cfg.detector, len(self.things), cfg.detector_weights)
         schedule = DetectorSchedule(cfg.detector_iterations, cfg.detector_lr, cfg.detector_decay, run.seed)
         stage.train(model, examples, schedule)
-        found_boxes = stage.survey(model, run.unlabeled, lambda id: tensor(rgb(run.image(id))), self.things)
-        stage.finish(found_boxes, self._accuracy(run, found_boxes))
+        boxes = stage.survey(model, run.unlabeled, lambda id: tensor(rgb(run.image(id))), self.things)
+        stage.finish(boxes, self._accuracy(run, boxes))
+        return boxes
 
     def _accuracy(self, run: PrepareInputs, boxes: dict[str, ImageBoxes]) -> dict[str, Any]:
         """For people: how many accepted boxes are right by the hidden labels, which nothing else here looks at."""

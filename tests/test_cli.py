@@ -18,6 +18,7 @@ import torch
 from ran import SMALL, Ran, environment, process
 
 from ssbench import __version__, cli
+from ssbench.commands.check import ENCODERS
 
 Ssbench = Callable[..., Ran]
 COMMANDS = (
@@ -85,6 +86,7 @@ def test_check_without_torch_says_what_it_says_with_torch(ssbench: Ssbench, tmp_
     [
         (["--set", "optim.lrr=1"], 3, "no field 'lrr'"),
         (["--set", "method.name=fixmach"], 3, "did you mean 'fixmatch'"),
+        (["--set", "net.encoder=resnet19"], 3, "no encoder 'resnet19'; did you mean"),
         (["--plugin", "wpl"], 0, "plugin.name"),
         (["--plugin", "mine.py"], 0, " 8 "),
     ],
@@ -95,6 +97,16 @@ def test_check_in_a_process_of_its_own(tmp_path: Path, words: list[str], code: i
     assert ran.code == code, ran.err
     assert text in ran.out + ran.err
     assert "Traceback" not in ran.err
+
+
+def test_encoders_of_shipped_recipes_need_no_torch(tmp_path: Path) -> None:
+    from ssbench.recipe.recipe import load, recipe_names
+
+    encoders = {getattr(load(name).net, "encoder", None) for name in recipe_names()} - {None}
+    assert encoders <= {*ENCODERS}
+    (tmp_path / "mine.yaml").write_text("base: fixmatch_toy\nnet: {encoder: resnet19}\n")
+    ran = process("check", "mine.yaml", cwd=tmp_path)
+    assert (ran.code, "no encoder 'resnet19'" in ran.err) == (3, True)
 
 
 def test_completion_completes_and_imports_no_torch(tmp_path: Path) -> None:

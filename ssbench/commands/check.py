@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ssbench.recipe.recipe import Recipe
 
 KINDS: tuple[Kind, ...] = ("method", "net", "plugin")
+ENCODERS = ("resnet101s", "resnet50s", "resnet101", "resnet50", "resnet18", "test_resnet", "xception65")
+"""Encoders of the shipped recipes. Whether another name exists, timm alone knows, and timm imports torch."""
 
 
 def check(
@@ -65,29 +67,43 @@ def check(
 
 
 def use_only_our_classes(names: Sequence[str], overrides: Sequence[str]) -> bool:
-    """Whether every method, net and plug-in of these recipes is the package's own, so that torch is not needed.
+    """Whether the methods, nets, plug-ins and encoders of these recipes are known here, so that torch is not needed.
 
     A user's file or another package's class may compute with torch while it is imported. Records and overrides that
     choose a class are not looked into: they may name one.
     """
     if any(name.endswith(".json") for name in names):
         return False
-    if any(text.partition("=")[0].endswith(("name", "method", "net", "plugin")) for text in overrides):
+    if any(text.partition("=")[0].endswith(("name", "method", "net", "plugin", "encoder")) for text in overrides):
         return False
-    return not any(_is_foreign(kind, name) for recipe in names for kind, name in _class_names(recipe))
+    sections = [section for name in names for section in _sections(name)]
+    if not all(_encoder(data) in (None, *ENCODERS) for data in sections):
+        return False
+    return not any(_is_foreign(kind, name) for data in sections for kind, name in _class_names(data))
 
 
-def _class_names(recipe: str) -> Iterator[tuple[Kind, str]]:
-    """The names of the classes in a recipe's text; none where the text cannot be read, which `load` will report."""
-    from ssbench.recipe.compose import plugin_blocks, read_recipe
+def _sections(recipe: str) -> Iterator[dict[str, Any]]:
+    """A recipe's text; nothing where it cannot be read, which `load` will report."""
+    from ssbench.recipe.compose import read_recipe
 
     with suppress(RecipeError):
-        sections = read_recipe(recipe)[1].data
-        for kind in KINDS:
-            blocks = plugin_blocks(sections.get(kind))
-            for block in blocks if isinstance(blocks, list) else [blocks]:
-                if isinstance(block, dict) and isinstance(block.get("name"), str):
-                    yield kind, block["name"]
+        yield read_recipe(recipe)[1].data
+
+
+def _encoder(sections: dict[str, Any]) -> Any:
+    net = sections.get("net")
+    return net.get("encoder") if isinstance(net, dict) else None
+
+
+def _class_names(sections: dict[str, Any]) -> Iterator[tuple[Kind, str]]:
+    """The names of the classes that a recipe's text chooses."""
+    from ssbench.recipe.compose import plugin_blocks
+
+    for kind in KINDS:
+        blocks = plugin_blocks(sections.get(kind))
+        for block in blocks if isinstance(blocks, list) else [blocks]:
+            if isinstance(block, dict) and isinstance(block.get("name"), str):
+                yield kind, block["name"]
 
 
 def _is_foreign(kind: Kind, name: str) -> bool:

@@ -100,7 +100,7 @@ def test_names_that_are_no_text_are_printed_escaped(tmp_path: Path) -> None:
 
 
 def test_a_terminal_without_the_letters_gets_them_escaped(tmp_path: Path) -> None:
-    ran = process("splits", "show", "voc/classic/1_16", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    ran = process("splits", "show", "toy/ours/1_16", cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert ran.code == 0, ran.err
     assert process("table", "s4mc/table1", cwd=tmp_path, PYTHONIOENCODING="ascii").code == 0
 

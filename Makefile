@@ -8,13 +8,16 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '$(OLD_ENOUG
 JOBS ?= 2
 CLEAN := env -u SSBENCH_DATA -u SSBENCH_RUNS -u SSBENCH_RESULTS OMP_NUM_THREADS=1
 
-.PHONY: demo test lint bench soak nightly clean
+.PHONY: demo test coverage lint bench soak nightly clean
 
 demo: $(STAMP)
 	$(CLEAN) $(BIN)/ssbench demo --out demo
 
 # Files stay whole (loadfile): what a module prepares once is prepared once. No test depends on another's.
 test: lint
+	$(CLEAN) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+coverage: $(STAMP)
 	$(CLEAN) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term
 
 lint: $(STAMP)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -72,7 +74,8 @@ def put_list(path: Path, ids: Iterable[str]) -> None:
 def is_intact(path: Path) -> bool:
     """True when `path` is a whole picture, or another file that is not empty: not worth converting again.
 
-    A PNG or JPEG is whole when it ends as one. A TIFF has no mark at its end, so it is decoded.
+    A PNG or JPEG is whole when it ends as one. A TIFF has no mark at its end, so it is decoded, and its directory, the
+    last thing that `put_tiff` writes, must end within the file.
     """
     try:
         if path.suffix == ".tif":
@@ -82,10 +85,21 @@ def is_intact(path: Path) -> bool:
                     image.load()
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
+            if path.suffix == ".tif" and _directory_end(file) > size:
+                return False
             file.seek(max(0, size - 8))
             return size > 0 and file.read().endswith(ENDINGS.get(path.suffix, b""))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, struct.error):
         return False
+
+
+def _directory_end(file: BinaryIO) -> int:
+    """Where the directory of a little-endian TIFF ends: two bytes, twelve an entry, four to the next directory."""
+    file.seek(4)
+    (start,) = struct.unpack("<I", file.read(4))
+    file.seek(start)
+    (entries,) = struct.unpack("<H", file.read(2))
+    return int(start) + 2 + 12 * int(entries) + 4
 
 
 @dataclass(frozen=True)

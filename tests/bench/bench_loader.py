@@ -49,7 +49,7 @@ VIEWS: dict[str, dict[str, Any]] = {  # those of UniMatch's recipes
 
 def prepared(name: str, real: Path, root: Path, count: int) -> Dataset:
     """About `count` samples of the dataset, prepared below `root`."""
-    module = __import__(f"ssbench.data.prepare_{name}", fromlist=["convert"])
+    module = __import__(f"ssbench.prepare.{name}", fromlist=["convert"])
     counts = SOURCES[name](real, root / "source" / name)
     if name == "toy":
         module.COUNTS = counts = {"train": count // 2, "val": count // 4, "test": count // 4}

@@ -25,9 +25,10 @@ from ssbench.data.dataset import Dataset
 from ssbench.data.ledger import Ledger
 from ssbench.data.open import open_dataset
 from ssbench.data.toy import Toy
-from ssbench.errors import DataError, SsbenchError
+from ssbench.errors import DataError, SsbenchError, UsageError
 from ssbench.files import write_json
 from ssbench.prepare import cache
+from ssbench.prepare.convert import put_png, put_tiff
 from ssbench.prepare.job import preparation_lock
 from ssbench.prepare.prepare import check, prepare
 from ssbench.prepare.verify import write_ledger
@@ -121,6 +122,18 @@ def test_a_grey_dataset_stays_grey(tmp_path):
     write_ledger(home, "grey", {}, {"train": 1, "val": 1})
     assert cache.build("grey", tmp_path / "data", workers=1).bytes == 2 * 20 * 30 * 2
     assert open_dataset("grey", tmp_path / "data").image("a").mode == "L"
+
+
+def test_float_slices_are_not_cached_as_bytes(tmp_path):
+    home = tmp_path / "data" / "acdc"
+    put_tiff(home / "slices" / "patient001_frame01_slice_1.tif", Image.fromarray(RGB[..., 0] / np.float32(255)))
+    put_png(home / "labels" / "patient001_frame01_slice_1.png", Image.fromarray(RGB[..., 0] % 4))
+    (home / "volumes.csv").write_text("volume,subset,slices\npatient001_frame01,test,1\n")
+    write_ledger(home, "acdc", {}, {"test": 1})
+    with pytest.raises(UsageError, match="acdc holds float images, and the cache holds bytes") as caught:
+        cache.build("acdc", tmp_path / "data", workers=1)
+    assert "leave out --cache" in caught.value.fix
+    assert open_dataset("acdc", tmp_path / "data").image("patient001_frame01_slice_1").mode == "F"
 
 
 @pytest.mark.parametrize("pixels", [RGB, RGB[..., 0].copy()])

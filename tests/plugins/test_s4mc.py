@@ -443,7 +443,7 @@ def test_keep_follows_the_images_through_the_mix() -> None:
 
 
 def test_cutmix_seg_judges_the_mixed_images_and_keeps_the_labels_of_the_unmixed_ones() -> None:
-    """Specs: s4mc 6: labels from the eval-mode pass before mixing, confidence from the pass on the mixed images."""
+    """Labels from the eval-mode pass before mixing, confidence from the pass on the mixed images."""
     watched = WatchedMix(WatchedMix.Config(), CLASSES)
     method = build("cutmix_seg", watched, mix_probability=1.0)
     batch = make_batch(method.needs)

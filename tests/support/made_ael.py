@@ -67,7 +67,7 @@ def chances(bank: Sequence[float], power: float, without: Sequence[int] = ()) ->
 
 
 def measured(bank: Tensor, logits: Tensor, y: Tensor, momentum: float = 0.999) -> Tensor:
-    """Specs: ael 4, for one group."""
+    """The confidence bank of AEL, for one group."""
     p = logits.detach().softmax(1)
     m = [p[:, c][y == c].mean() if (y == c).any() else torch.zeros(()) for c in range(CLASSES)]
     return momentum * bank + (1 - momentum) * torch.stack(m)

@@ -63,7 +63,7 @@ def unsupervised(logits: Tensor, said: Labels, tau: float) -> Tensor:
 
 
 def soft_dice(logits: Tensor, label: Tensor, keep: Tensor) -> Tensor:
-    """Specs: unimatch 4."""
+    """As UniMatch's release for ACDC computes it."""
     p = F.softmax(logits, dim=1)
     terms = []
     for c in range(logits.shape[1]):

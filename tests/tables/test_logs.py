@@ -24,7 +24,7 @@ def written(tmp_path: Path, text: str, name: str = "92.log") -> Path:
 
 
 def test_unimatchs_layout(tmp_path: Path) -> None:
-    """Specs: unimatch 6, ResNet-50/92.log: best 71.90 at epoch 49, last 70.57."""
+    """UniMatch's release, ResNet-50/92.log: best 71.90 at epoch 49, last 70.57."""
     log = read_log(written(tmp_path, unimatch(R50_92)))
     assert (log.method, log.backbone, log.crop, log.metric) == ("unimatch", "resnet50", 321, "miou")
     assert log.best == (49, Decimal("71.90"))
@@ -36,7 +36,7 @@ def test_unimatchs_layout(tmp_path: Path) -> None:
 
 
 def test_the_logs_of_2022_name_no_list_and_spell_the_score_otherwise(tmp_path: Path) -> None:
-    """Specs: unimatch 6, 92-run1.log: best 75.46 at epoch 27."""
+    """UniMatch's release, 92-run1.log: best 75.46 at epoch 27."""
     text = "phoenix-srun: Job 5776 scheduled successfully!\n\n" + unimatch(
         {0: ("58.74", 0.612), 27: ("75.46", 0.8), 79: ("74.81", 0.9)}, "meanIOU", lists=None, backbone="resnet101"
     )
@@ -75,7 +75,7 @@ def test_the_medical_layout(tmp_path: Path) -> None:
     ],
 )
 def test_augsegs_lists_have_our_names(lists: str, split: str, tmp_path: Path) -> None:
-    """Specs: augseg 15."""
+    """A log of AugSeg's release."""
     assert split_of(read_log(written(tmp_path, augseg({0: "58.47/58.47"}, lists)))) == split
 
 
@@ -88,7 +88,7 @@ def test_unimatchs_lists_have_our_names(lists: str, split: str, tmp_path: Path) 
 
 
 def test_augsegs_layout_scores_the_teacher(tmp_path: Path) -> None:
-    """Specs: augseg 17, R101 366: best teacher 78.66 at 43, best student 78.80 at 34, last 77.28 / 77.29."""
+    """AugSeg's release, R101 366: best teacher 78.66 at 43, best student 78.80 at 34, last 77.28 / 77.29."""
     said = {0: "58.47/58.47", 34: "78.80/78.00", 43: "78.10/78.66", 79: "77.28/77.29"}
     log = read_log(written(tmp_path, augseg(said, "pascal/366")))
     assert (log.method, log.backbone, log.crop) == ("augseg", "resnet101", 513)

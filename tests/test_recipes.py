@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -139,6 +140,7 @@ class Quick:
             done = run_job(Job(name, QUICK_SPLIT, 0, quick=True), self.places, join("cpu"), bars)
         if done.error is None:
             self.shown |= parts
+        shutil.rmtree(self.places.runs)  # weights of every net of every paper: 6 GB
         return done
 
 

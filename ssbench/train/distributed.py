@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssbench.errors import HardwareError, RecipeError, RunsFailed
 from ssbench.ops.reduce import batch_sum
+from ssbench.train.allocator import keep_freed_memory
 
 
 class ProcessFailed(RunsFailed):
@@ -74,11 +75,14 @@ def is_first_process() -> bool:
 def join(device: str | None = None) -> Team:
     """This process's place. Starts the process group where torchrun started several processes.
 
+    All commands that compute come through here before their first tensor, so the allocator is set here, too.
+
     Args:
         device: "cuda" (the process's own GPU), "cuda:1", "cpu"; by default a GPU where there is one.
     Raises:
         HardwareError: a GPU is requested and there is none, or fewer GPUs than processes.
     """
+    keep_freed_memory()
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from ssbench.paths import PACKAGE
+from ssbench.train.allocator import keep_freed_memory
 
 PACKAGES = ("ssbench", "torch", "torchvision", "timm", "numpy", "pillow", "scipy")
 """Packages whose version can change a score."""
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """Device name, processor, cores, threads."""
+    """Device name, processor, cores, threads, and whether freed memory was kept (`train/allocator.py`)."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
@@ -29,6 +30,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
         "devices": torch.cuda.device_count() if device.type == "cuda" else 1,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "keeps_memory": keep_freed_memory(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 

@@ -1,4 +1,4 @@
-"""The README is executed.
+"""README.md and the guides in `recipes/`, `splits/` and `results/` are executed.
 
 * A fenced block after a line `<!-- run -->` is run, command by command, in a folder with the toy data and the committed
   results. Lines that start with `$ ` (in a `bash` block all lines) are commands; what follows one, if anything, is
@@ -28,7 +28,7 @@ from ssbench.splits.manifest import manifest
 from ssbench.tables.spec import table_names
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = ("README.md", "recipes/README.md", "splits/README.md", "results/README.md")
 FENCED = re.compile(r"(?P<run><!-- run -->\s*\n)?^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN = re.compile(r"<!-- shows: (?P<command>ssbench [^\n]*?) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
 
@@ -58,20 +58,32 @@ def _steps(kind: str, body: str) -> list[Step]:
     return steps
 
 
-BLOCKS = [(bool(m["run"]), _steps(m["kind"], m["body"])) for m in FENCED.finditer(TEXT)]
-RUN = [step for run, steps in BLOCKS if run for step in steps]
-NAMED = [step for _, steps in BLOCKS for step in steps if step.command.startswith("ssbench ")]
-SHOWS = [Step(m["command"], m["body"]) for m in SHOWN.finditer(TEXT)]
+def _blocks(guide: str) -> list[tuple[bool, list[Step]]]:
+    """The fenced blocks of a guide: whether each is run, and its steps."""
+    text = (ROOT / guide).read_text(encoding="utf-8")
+    return [(bool(m["run"]), _steps(m["kind"], m["body"])) for m in FENCED.finditer(text)]
+
+
+def _shown(guide: str) -> list[Step]:
+    text = (ROOT / guide).read_text(encoding="utf-8")
+    return [Step(m["command"], m["body"]) for m in SHOWN.finditer(text)]
+
+
+RUN = [(guide, step) for guide in GUIDES for run, steps in _blocks(guide) if run for step in steps]
+SHOWS = [(guide, step) for guide in GUIDES for step in _shown(guide)]
+NAMED = [
+    (guide, step) for guide in GUIDES for _, steps in _blocks(guide) for step in steps if step.words[0] == "ssbench"
+]
 
 
 @pytest.fixture(scope="module")
-def folder(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands run, one after another: the toy data are prepared, the committed results are there."""
-    home = tmp_path_factory.mktemp("readme")
-    shutil.copytree(toy_data, home / "data")
-    if (ROOT / "results").is_dir():
+def folders(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where the commands of each guide run, one after another, on prepared toy data and the committed results."""
+    homes = {guide: tmp_path_factory.mktemp("guide") for guide in GUIDES}
+    for home in homes.values():
+        shutil.copytree(toy_data, home / "data")
         shutil.copytree(ROOT / "results", home / "results")
-    return home
+    return homes
 
 
 def _run(step: Step, folder: Path) -> str:
@@ -100,23 +112,28 @@ def _matches(shown: str, printed: str) -> bool:
     return re.fullmatch(pattern, "\n".join(_lines(printed)), re.DOTALL) is not None
 
 
-def test_the_readme_runs_something() -> None:
-    assert RUN or SHOWS
+def _named(value: object) -> str:
+    return value.command if isinstance(value, Step) else str(value)
 
 
-@pytest.mark.parametrize("step", RUN, ids=lambda step: step.command)
-def test_a_marked_block_runs_and_prints_what_is_shown(step: Step, folder: Path) -> None:
-    printed = _run(step, folder)
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_runs_something(guide: str) -> None:
+    assert any(guide == other for other, _ in RUN)
+
+
+@pytest.mark.parametrize(("guide", "step"), RUN, ids=_named)
+def test_a_marked_block_runs_and_prints_what_is_shown(guide: str, step: Step, folders: dict[str, Path]) -> None:
+    printed = _run(step, folders[guide])
     assert not step.printed.strip() or _matches(step.printed, printed), f"$ {step.command}\n{printed}"
 
 
-@pytest.mark.parametrize("step", SHOWS, ids=lambda step: step.command)
-def test_a_shown_table_is_what_the_command_prints(step: Step, folder: Path) -> None:
-    assert _lines(step.printed) == _lines(_run(step, folder))
+@pytest.mark.parametrize(("guide", "step"), SHOWS, ids=_named)
+def test_a_shown_table_is_what_the_command_prints(guide: str, step: Step, folders: dict[str, Path]) -> None:
+    assert _lines(step.printed) == _lines(_run(step, folders[guide]))
 
 
-@pytest.mark.parametrize("step", [*NAMED, *SHOWS], ids=lambda step: step.command)
-def test_every_command_exists_as_it_is_written(step: Step) -> None:
+@pytest.mark.parametrize(("guide", "step"), [*NAMED, *SHOWS], ids=_named)
+def test_every_command_exists_as_it_is_written(guide: str, step: Step) -> None:
     words = list(itertools.takewhile(lambda word: word not in ("|", ">", "&&", ";"), step.words))[1:]
     node, path = typer.main.get_command(cli.app), []
     while words and words[0] in getattr(node, "commands", {}):
@@ -143,7 +160,7 @@ def _check_names(command: str, given: dict[str, object]) -> None:
 
 
 def _free(name: str) -> bool:
-    return name.isupper() or name.endswith((".yaml", ".yml"))
+    return name.isupper() or "+" in name or name.endswith((".yaml", ".yml", ".json"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Letters of shapes as in `ssbench.ops`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ssbench.nets.deeplabv3plus import DeepLabV3Plus
 from ssbench.nets.segnet import SegNet
 from ssbench.ops.progress import Progress
 from ssbench.plugins.base import Plugin, PrepareInputs
+from ssbench.recipe.quick import small_settings
 
 UNLABELED = 8
 
@@ -36,6 +38,16 @@ def tiny_net(seed: int = 0, classes: int = CLASSES, **settings: Any) -> DeepLabV
     torch.manual_seed(seed)
     fields = {"encoder": "test_resnet", "weights": "random"} | wide | settings
     return DeepLabV3Plus(DeepLabV3Plus.Config(**fields), classes)
+
+
+def small_net(name: str, seed: int = 0, classes: int = CLASSES, **settings: Any) -> SegNet:
+    """A network by name under its settings for runs of seconds, random weights; "" is `tiny_net`."""
+    if not name:
+        return tiny_net(seed, classes, **settings)
+    cls = find.load("net", name)
+    torch.manual_seed(seed)
+    net: SegNet = cls(cls.Config(**{**small_settings(cls), **settings}), classes)
+    return net
 
 
 def maker(seed: int = 0, net: Callable[..., SegNet] = tiny_net, **settings: Any) -> MakeNet:
@@ -55,7 +67,8 @@ def build(
     cls = find.load("method", method)
     plugin = plugin or Plugin(Plugin.Config(), CLASSES)
     torch.manual_seed(seed)
-    built: Method = cls(cls.Config(**settings), net or maker(seed), plugin, loss or LossConfig())
+    net = net or maker(seed, partial(small_net, cls.network))
+    built: Method = cls(cls.Config(**settings), net, plugin, loss or LossConfig())
     ids = noise_ids("l", IMAGES), noise_ids("u", UNLABELED)
     built.attach(Plan(*ids, built.needs, IMAGES, IMAGES * built.needs.pick))
     return built.train()

@@ -2,6 +2,7 @@
 
     hours = images / (images/s) x (1 + share of scoring) / 3600        where runs of the same method, plug-ins, network
                                                                        and crop are stored for this plan's recipes
+    hours = steps x seconds a step x GPUs / 3600                       where the recipe quotes a released log
     hours = (training + scoring FLOPs) / (peak x utilisation) / 3600   elsewhere; `workload` counts the FLOPs
 
 Seven released logs of UniMatch and AugSeg, whose GPUs are not named, show 4 to 26 TFLOPS a GPU by this count; the
@@ -31,6 +32,7 @@ from ssbench.errors import DataError
 from ssbench.files import read_model, sha256, write_json
 from ssbench.paths import PACKAGE
 from ssbench.recipe.recipe import Recipe
+from ssbench.recipe.sections import LoggedSpeed
 from ssbench.results.record import Record
 from ssbench.results.store import settings_digest
 
@@ -91,13 +93,20 @@ class Device:
         return f"{self.tflops:g} TFLOPS x {self.utilisation:g}"
 
 
-def cost(work: Work | str, speed: Speed | None, device: Device) -> Cost:
-    """What a run costs by the best that is known of it; `work` as a text says why nothing is."""
+def cost(work: Work | str, speed: Speed | None, device: Device, logged: LoggedSpeed | None = None) -> Cost:
+    """What a run costs by the best that is known of it; `work` as a text says why nothing is.
+
+    Args:
+        logged: the speed of the authors' own log, which counts before arithmetic does. It knows no plug-in.
+    """
     if isinstance(work, str):
         return Cost(None, f"unknown: {work}")
     if speed is not None:
         hours = work.images / speed.images_per_s * (1 + speed.scoring) / 3600
         return Cost(hours, f"measured on {speed.hardware}", is_measured=True)
+    if logged is not None:
+        hours = work.steps * logged.seconds_per_step * logged.devices / 3600
+        return Cost(hours, f"the host's released log: {logged.seconds_per_step:g} s a step on {logged.devices} GPUs")
     hours = (work.train_flops + work.score_flops) / (device.tflops * 1e12 * device.utilisation) / 3600
     return Cost(hours, f"FLOPs at {device}" + (f", {work.note}" if work.note else ""))
 

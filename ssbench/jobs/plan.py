@@ -240,7 +240,8 @@ class _RunLookup:
         recipe, (recipe_name, overrides, split) = self._recipe(name), name
         digest, work = self._sizes[split][2], self._work(name)
         key = None if digest is None else recipe.key(digest, seed)
-        price = cost(work, self._speeds.get(speed_kind(recipe.resolved())), self.request.device)
+        speed = self._speeds.get(speed_kind(recipe.resolved()))
+        price = cost(work, speed, self.request.device, recipe.about.logged)
         counted = work if isinstance(work, Work) else None
         state, left, note = self._state(recipe, split, seed, key, counted)
         hours = 0.0 if state == "done" else None if price.hours is None else price.hours * left

@@ -22,7 +22,7 @@ from ssbench.data.plan import Needs, Plan
 from ssbench.methods.base import Method
 from ssbench.nets.segnet import SegNet
 from ssbench.ops.progress import Progress
-from ssbench.recipe.quick import CROP, SMALL_NET
+from ssbench.recipe.quick import CROP, small_settings
 from ssbench.recipe.recipe import Recipe
 from ssbench.train.build import method_of
 
@@ -51,9 +51,8 @@ class StepCount:
 
 
 def small_net(recipe: Recipe) -> Any:
-    """The recipe's network settings with the smallest encoder there is."""
-    fields = type(recipe.net).model_fields
-    return recipe.net.model_copy(update={k: v for k, v in SMALL_NET.items() if k in fields})
+    """The recipe's network settings with the smallest sizes there are."""
+    return recipe.net.model_copy(update=small_settings(recipe.classes[1]))
 
 
 def small_method(recipe: Recipe, classes: int, channels: int) -> Method:

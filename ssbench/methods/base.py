@@ -160,6 +160,8 @@ class Method(nn.Module):
     synchronises: ClassVar[str] = ""
     two_students: ClassVar[bool] = False
     one_mean: ClassVar[bool] = False
+    network: ClassVar[str] = ""
+    """The one network it can train, by name; empty: any."""
     behaviour: ClassVar[int] = 1
     """Version of the computation. Raise it when the computation changes: above 1 it enters the run key."""
 

@@ -5,9 +5,9 @@ Letters as in `ssbench.ops`: B batch, C classes, H W pixels, h w feature grid, D
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,9 @@ class SegNet(nn.Module):
     perturb_channels  channels D_i of each map that feature perturbation multiplies, in the order of `drop`.
     """
 
+    quick: ClassVar[Mapping[str, Any]] = {"encoder": "test_resnet", "weights": "random"}
+    """Settings for a run of seconds (`--quick`, tests, the cost model), those that its `Config` has: here timm's
+    ResNet of 0.4 M parameters."""
     classes: int
     perturb_channels: tuple[int, ...]
 

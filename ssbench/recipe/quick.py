@@ -13,7 +13,6 @@ from ssbench.recipe.marks import Keys, Mark, Marked
 
 CROP = 48  # pixels: three cells of an encoder at output stride 16
 EVAL_CROP = 72  # two windows a side on scenes of 88 to 96 pixels, three on larger ones
-SMALL_NET = {"encoder": "test_resnet", "weights": "random"}  # timm's 0.4 M parameter ResNet, for nets with encoders
 
 
 def shrunk(raw: Mapping[str, Any], own: Mapping[str, Any], grey: bool) -> Marked:
@@ -51,8 +50,12 @@ def _places(at: Keys, block: Any) -> list[Keys]:
 
 
 def _net(raw: Mapping[str, Any]) -> dict[str, Any]:
-    fields = find.load("net", str(_field(raw, "net", "name"))).Config.model_fields
-    return {field: value for field, value in SMALL_NET.items() if field in fields}
+    return small_settings(find.load("net", str(_field(raw, "net", "name"))))
+
+
+def small_settings(net: type[Any]) -> dict[str, Any]:
+    """The settings of a class of networks for runs of seconds."""
+    return {field: value for field, value in net.quick.items() if field in net.Config.model_fields}
 
 
 def _plugins(section: Any) -> Any:

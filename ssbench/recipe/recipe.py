@@ -279,6 +279,9 @@ def _settings_fit(
 ) -> None:
     """Refuse settings of the method and the plug-ins that do not fit the losses, the batches or the classes."""
     schedule, classes = recipe.schedule, getattr(_dataset_class(recipe, data_root), "classes", None)
+    if method.network and recipe.net.name != method.network:
+        what = f"{recipe.method.name} trains the network '{method.network}' alone, not '{recipe.net.name}'"
+        raise RecipeError(what, str(recipe.marked.at(("net",))), f"net: {{name: {method.network}}}")
     try:
         method.check(recipe.method, recipe.loss, None if classes is None else len(classes))
         method.check_batches(recipe.method, schedule.labeled_batch, schedule.unlabeled_batch)

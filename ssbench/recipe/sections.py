@@ -21,13 +21,24 @@ class Section(BaseModel):
         return self.model_dump(mode="json")
 
 
+class LoggedSpeed(Section):
+    """What the authors' own log says of a step: its seconds, and on how many devices of an unnamed kind."""
+
+    seconds_per_step: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    devices: Count
+
+
 class AboutConfig(Section):
-    """What a recipe is for. departures: from the paper, in words. Printed scores stand in the tables alone."""
+    """What a recipe is for. departures: from the paper, in words. Printed scores stand in the tables alone.
+
+    logged: the speed in a released log, from which `ssbench plan` takes the hours while no run of ours is stored.
+    """
 
     paper: str | None = None
     title: str = ""
     division: Literal["closed", "open"] = "closed"
     departures: list[str] = []
+    logged: LoggedSpeed | None = None
 
 
 class DataConfig(Section):

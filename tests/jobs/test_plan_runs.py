@@ -245,3 +245,11 @@ def test_a_plan_of_other_settings_is_refused(places: Places, tmp_path: Path) -> 
             jobs_of(path, places=places, **given)
     with pytest.raises(UsageError, match="no such plan"):
         jobs_of(tmp_path / "nowhere.json", [], [], [], [], False, places)
+
+
+def test_a_released_log_tells_the_hours_while_no_run_of_ours_does(toy: Path, tmp_path: Path) -> None:
+    """WPL supplement Table 6 at 1/512: 14,757 steps an epoch, 30 epochs, 0.42 s on each of four GPUs."""
+    plan = make_plan(PlanRequest(["wpl/supp_table6"], ["coco/pseudoseg/1_512"]), Places(toy, tmp_path, tmp_path))
+    assert [run.work.steps for run in plan.runs if run.work] == [442_710, 442_710]
+    assert [run.hours for run in plan.runs] == pytest.approx([442_710 * 0.42 * 4 / 3600] * 2)
+    assert {run.basis for run in plan.runs} == {"the host's released log: 0.42 s a step on 4 GPUs"}

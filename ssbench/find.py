@@ -6,6 +6,7 @@ Nothing is registered. The folder listing is the catalogue, read without importi
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -21,6 +22,8 @@ from ssbench.errors import RecipeError, SsbenchError, nearest
 from ssbench.paths import PACKAGE
 
 Kind = Literal["method", "plugin", "net", "dataset"]
+DIGEST = "__ssbench_sha256__"
+"""Attribute of a user's module: SHA-256 of the file as it was imported."""
 _WHERE: dict[str, tuple[str, str]] = {
     "method": ("methods", "Method"),
     "plugin": ("plugins", "Plugin"),
@@ -120,20 +123,28 @@ def _the_class(module: ModuleType, base: str, name: str) -> type[Any]:
 
 
 def _from_path(path: Path, where: str) -> ModuleType:
-    """A user's file as a module, imported once; its name depends on its whole path, so two `mine.py` are two."""
+    """A user's file as a module.
+
+    Its name depends on its whole path, so two `mine.py` are two, and on its content, so an edited file is another
+    module: what was built from the first goes on with the code it was built from. The bytes are read once and no
+    byte-code cache is used, because that misses an edit of equal length within one second.
+    """
     if not path.is_file():
         raise RecipeError(f"no file '{path}'", where, "give the path from the folder you start ssbench in")
     full = path.resolve()
-    name = "ssbench_user_" + "_".join(part for part in full.with_suffix("").parts if part != full.anchor)
+    source = full.read_bytes()
+    digest = hashlib.sha256(source).hexdigest()
+    parts = [part for part in full.with_suffix("").parts if part != full.anchor]
+    name = "_".join(["ssbench_user", *parts, digest[:8]])
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, full)
     assert spec is not None  # noqa: S101  a .py path always has a loader
-    assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
+    setattr(module, DIGEST, digest)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, str(full), "exec", dont_inherit=True), module.__dict__)  # noqa: S102  the user named it
     except SsbenchError:
         del sys.modules[name]
         raise

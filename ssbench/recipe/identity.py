@@ -1,12 +1,16 @@
-"""What a run is: its recipe, list and seed; and how a stored run differs from what the present code would do."""
+"""What a run is: its recipe, list and seed, its data, its code; and how a stored run differs from the present one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssbench.recipe.recipe import Recipe, load
-from ssbench.recipe.stored import differences, read_run_head
+from ssbench import paths
+from ssbench.errors import SsbenchError
+from ssbench.recipe.outside import changes
+from ssbench.recipe.recipe import Recipe, load, resolve
+from ssbench.recipe.stored import Identity, RunHead, differences, read_run_head, recipe_text_of
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,57 @@ def read_recorded_run(path: Path, data_root: Path | None = None) -> RecordedRun:
     """
     head = read_run_head(path)
     recipe = load(str(path), data_root=data_root)
-    changes = list(differences(head.resolved, recipe.resolved()))
-    if not changes and recipe.key(head.split_sha256, head.seed) != head.key:
-        changes = [f"behaviour of {part}: version {n} now" for part, n in recipe.behaviours().items()]
-        changes = changes or ["its key is not the one of its settings"]
-    return RecordedRun(recipe, head.split, head.split_sha256, head.seed, head.key, "; ".join(changes))
+    reasons: list[str] = []
+    if recipe.key(head.split_sha256, head.seed) != head.key:
+        reasons = [*differences(head.resolved, recipe.resolved()), *_stale(head, recipe, data_root)]
+        reasons = reasons or ["its key is not the one of its settings"]
+    return RecordedRun(recipe, head.split, head.split_sha256, head.seed, head.key, "; ".join(reasons))
+
+
+def why_stale(path: Path, data_root: Path | None = None) -> tuple[str, ...]:
+    """Why the data or the code of the recorded run at `path` are not the present ones; empty where they are.
+
+    What is not there any more, and what an older version did not write down, counts as unchanged.
+    """
+    try:
+        head = read_run_head(path)
+    except SsbenchError:
+        return ()
+    return tuple(_stale(head, _as_now(head, path, data_root), data_root))
+
+
+def version_changes(before: dict[str, int], now: dict[str, int]) -> Iterator[str]:
+    """Each behaviour version that differs, of the parts that both have."""
+    for part, version in before.items():
+        if part in now and now[part] != version:
+            yield f"behaviour of {part}: version {version}, now {now[part]}"
+
+
+def recipe_changes(head: RunHead, recipe: Recipe) -> Iterator[str]:
+    """How the present recipe of a stored run's name differs from what the run was trained with."""
+    yield from differences(head.resolved, recipe.resolved())
+
+
+def _stale(head: RunHead, now: Recipe | None, data_root: Path | None) -> Iterator[str]:
+    dataset = head.split.partition("/")[0]
+    if head.identity is not None:
+        yield from changes(head.identity.outside, paths.data_root(data_root), dataset)
+        yield from version_changes(head.identity.versions, now.versions() if now else {})
+    elif now and head.resolved == now.resolved() and now.older_key(head.split_sha256, head.seed) != head.key:
+        # A record of an older version states no versions. Those above 1 are part of its key.
+        yield from (f"behaviour of {part}: version {n} now" for part, n in now.behaviours().items())
+
+
+def _as_now(head: RunHead, path: Path, data_root: Path | None) -> Recipe | None:
+    """The stored settings as the present code reads them; None where it does not take them.
+
+    Plug-ins of the user's own are left out: their files are compared byte for byte, and need not be imported for that.
+    """
+    text = recipe_text_of(head, path)
+    own = {file.role for file in (head.identity or Identity()).files}
+    plugins = [block for block in head.resolved.get("plugin") or [] if f"plugin {block.get('name')}" not in own]
+    text.data["plugin"] = plugins or None
+    try:
+        return resolve(head.name, path, text, head.overrides, False, data_root, is_checked=False)
+    except SsbenchError:
+        return None

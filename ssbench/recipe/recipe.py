@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from ssbench.errors import RecipeError, nearest
 from ssbench.methods import hosting
 from ssbench.recipe.compose import find_recipe, is_table_name, merge, read_recipe, recipe_names, shown
 from ssbench.recipe.marks import Keys, Mark, Marked
+from ssbench.recipe.outside import Outside, code_files, data_digest, weight_files
 from ssbench.recipe.overrides import override
 from ssbench.recipe.quick import shrunk
 from ssbench.recipe.sections import PROTOCOLS, AboutConfig, DataConfig, EvalConfig, OptimConfig, ScheduleConfig
@@ -69,6 +71,8 @@ class Recipe:
     marked: Marked
     classes: tuple[type[Any], ...]
     """The classes of method, net and plug-ins, in this order."""
+    data_root: Path | None = field(default=None, compare=False)
+    """Where imported datasets are; None: the usual place."""
 
     @property
     def paper(self) -> str | None:
@@ -109,21 +113,49 @@ class Recipe:
 
         A part raises its version when what it computes changes, so that no record from before passes for a new one.
         """
+        return {name: version for name, version in self.versions().items() if version > 1}
+
+    def versions(self) -> dict[str, int]:
+        """The behaviour version of every part, as a record holds them."""
         settings = [self.method, self.net, *self.plugins]
-        names = ["method", "net", *(f"plugin {plugin.name}" for plugin in self.plugins)]
         versions = {
             name: cls.behaviour_of(cfg) if hasattr(cls, "behaviour_of") else getattr(cls, "behaviour", 1)
-            for name, cls, cfg in zip(names, self.classes, settings, strict=True)
-        } | {"loss": self.loss.behaviour, "views": self.views.behaviour, "schedule": self.schedule.behaviour}
-        return {name: version for name, version in versions.items() if version > 1}
+            for name, cls, cfg in zip(self._part_names, self.classes, settings, strict=True)
+        }
+        sections = {"loss": self.loss, "views": self.views, "schedule": self.schedule, "eval": self.eval}
+        return versions | {name: section.behaviour for name, section in sections.items()}
+
+    @cached_property
+    def outside(self) -> Outside:
+        """What the run reads from outside the package, as it was when this was first asked for."""
+        sections = {"net": self.net, "method": self.method} | {f"plugin {p.name}": p for p in self.plugins}
+        parts = zip(self._part_names, self.classes, strict=True)
+        code = [file for name, cls in parts for file in code_files(name, cls)]
+        weights = [f for name, cfg in sections.items() for f in weight_files(name, cfg.model_dump(mode="json"))]
+        if self.data.dataset.endswith(".py"):
+            code += code_files("dataset", find.load("dataset", self.data.dataset))
+        return Outside(data_digest(self.data.dataset, paths.data_root(self.data_root)), (*code, *weights))
+
+    @property
+    def _part_names(self) -> list[str]:
+        """What `classes` are called in versions and outside files."""
+        return ["method", "net", *(f"plugin {plugin.name}" for plugin in self.plugins)]
 
     def key(self, split_sha256: str, seed: int) -> str:
-        """What makes two runs the same run: a hash of the resolved recipe, the split's digest, the seed, and of the
-        behaviour versions above 1. At version 1 the key is that of the first stored records.
+        """What makes two runs the same run: a hash of the resolved recipe, the split's digest, the seed, of the
+        behaviour versions above 1, and of what it reads from outside the package.
+
+        A shipped recipe on shipped data at version 1 has the key of the first stored records.
         """
+        return self._key(split_sha256, seed, self.outside.key_part())
+
+    def older_key(self, split_sha256: str, seed: int) -> str:
+        """The key before content from outside the package was part of it."""
+        return self._key(split_sha256, seed, {})
+
+    def _key(self, split_sha256: str, seed: int, outside: dict[str, Any]) -> str:
         content: list[Any] = [self.resolved(), split_sha256, seed]
-        if versions := self.behaviours():
-            content.append(versions)
+        content += [part for part in (self.behaviours(), outside) if part]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -158,6 +190,7 @@ def load(
     quick: bool = False,
     division: Division | None = None,
     data_root: Path | None = None,
+    is_checked: bool = True,
 ) -> Recipe:
     """Read, merge, override and validate a recipe.
 
@@ -166,6 +199,7 @@ def load(
         quick: apply the shrinking of `ssbench.recipe.quick`, for a run of seconds on a CPU.
         division: replaces the recipe's.
         data_root: where imported datasets are (default: $SSBENCH_DATA or ./data); built-in ones need none.
+        is_checked: as for `resolve`.
     Raises:
         RecipeError: anything wrong, with file:line and the nearest known name.
     """
@@ -173,7 +207,9 @@ def load(
         if overrides or quick or division:
             raise RecipeError("a record is repeated as it stands", name, "ssbench check RECORD.json --write mine.yaml")
         head = read_run_head(Path(name))
-        return resolve(head.name, Path(name), recipe_text_of(head, Path(name)), head.overrides, False, data_root)
+        return resolve(
+            head.name, Path(name), recipe_text_of(head, Path(name)), head.overrides, False, data_root, is_checked
+        )
     place, marked = read_recipe(name)
     smaller = marked.data.pop("quick", None) or {}
     if not isinstance(smaller, dict):
@@ -185,14 +221,22 @@ def load(
         marked = override(marked, text)
     if division is not None:
         marked = override(marked, f"division={division}")
-    return resolve(place.name, place.path, marked, tuple(overrides), quick, data_root)
+    return resolve(place.name, place.path, marked, tuple(overrides), quick, data_root, is_checked)
 
 
 def resolve(
-    name: str, path: Path, marked: Marked, overrides: tuple[str, ...], quick: bool, data_root: Path | None
+    name: str,
+    path: Path,
+    marked: Marked,
+    overrides: tuple[str, ...],
+    quick: bool,
+    data_root: Path | None,
+    is_checked: bool = True,
 ) -> Recipe:
     """A merged text as a recipe: every section typed, every pair of settings checked.
 
+    Args:
+        is_checked: whether its parts and its dataset must fit each other. Not for a stored run whose data have gone.
     Raises:
         RecipeError: as `load`.
     """
@@ -221,7 +265,10 @@ def resolve(
         quick=quick,
         marked=marked,
         classes=(method, net, *(cls for _, cls, _ in plugins)),
+        data_root=data_root,
     )
+    if not is_checked:
+        return recipe
     _hooks_fit(recipe, method, [(at, cls) for at, cls, _ in plugins], marked)
     _settings_fit(recipe, method, [(at, cls) for at, cls, _ in plugins], data_root)
     _protocol_fits(recipe, data_root)

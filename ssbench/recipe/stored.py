@@ -11,8 +11,37 @@ from pydantic import BaseModel, ConfigDict
 from ssbench.errors import DataError
 from ssbench.files import read_model
 from ssbench.recipe.marks import Keys, Mark, Marked
+from ssbench.recipe.outside import Outside, OutsideFile
 
 SET = "set "  # how a record's departures begin where a `--set` made them
+
+
+class UsedFile(BaseModel):
+    """A file from outside the package that a run read: what for, where it lay, SHA-256 ("" where it was not there)."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    role: str
+    path: str
+    sha256: str
+
+
+class Identity(BaseModel):
+    """What a run was made of besides recipe, lists and seed. Records of older versions have none.
+
+    data: digest of an imported dataset. versions: behaviour version of each part.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    data: str | None = None
+    files: list[UsedFile] = []
+    versions: dict[str, int] = {}
+
+    @property
+    def outside(self) -> Outside:
+        """As `Recipe.outside` was then."""
+        return Outside(self.data, tuple(OutsideFile(f.role, Path(f.path), f.sha256) for f in self.files))
 
 
 class RunHead(BaseModel):
@@ -29,6 +58,7 @@ class RunHead(BaseModel):
     division: str = "closed"
     quick: bool = False
     departures: list[str] = []
+    identity: Identity | None = None
     resolved: dict[str, Any]
 
     @property
@@ -55,10 +85,18 @@ def read_run_head(path: Path) -> RunHead:
 
 
 def recipe_text_of(head: RunHead, path: Path) -> Marked:
-    """The settings of a record's run, as if read from a recipe's file; every value is marked with the record."""
+    """The settings of a record's run, as if read from a recipe's file; every value is marked with the record.
+
+    A method, net or plug-in of the user's own stands there by the path of its file, as long as the file is there.
+    """
     data = {section: block for section, block in head.resolved.items() if block}
-    if len(head.resolved.get("plugin") or []) == 1:
-        data["plugin"] = head.resolved["plugin"][0]
+    own = {} if head.identity is None else {f.role: f.path for f in head.identity.files if Path(f.path).is_file()}
+    for section in ("method", "net"):
+        if section in own and isinstance(data.get(section), dict):
+            data[section] = {**data[section], "name": own[section]}
+    if plugins := head.resolved.get("plugin"):
+        blocks = [{**p, "name": own.get(f"plugin {p.get('name')}", p.get("name"))} for p in plugins]
+        data["plugin"] = blocks[0] if len(blocks) == 1 else blocks
     if isinstance(data.get("views"), dict):
         data["views"] = _read_views(data["views"])
     data |= {"paper": head.paper, "division": head.division, "title": f"repeats {path.name}"}

@@ -16,10 +16,11 @@ from pydantic_core import from_json
 
 from ssbench.errors import DataError
 from ssbench.files import MAX_BYTES, model_error
+from ssbench.recipe.stored import Identity
 
 HEAD = (
     *("schema", "key", "recipe", "paper", "method", "plugin", "split", "split_sha256", "custom_split", "seed"),
-    *("division", "quick", "status", "reason", "finished", "settings", "metric", "scores", "protocol"),
+    *("division", "quick", "status", "reason", "finished", "settings", "metric", "scores", "protocol", "identity"),
 )
 _END_OF_HEAD = b'\n "resolved":'
 
@@ -78,6 +79,7 @@ class Record(_Strict):
     metric: Text
     scores: _Scores | None = None
     scoring: _Protocol | None = Field(default=None, alias="protocol")
+    identity: Identity | None = None
     _path: Path = PrivateAttr()
 
     @property

@@ -67,13 +67,22 @@ class ViewsConfig(BaseModel):
     crop: Annotated[int, Field(ge=1, le=4096)]  # side of the square training crop; acdc: side it is zoomed to
     normalise: Literal["imagenet", "none"] = "imagenet"  # none: value / 255
 
+    behaviours: ClassVar[dict[str, int]] = {
+        "weak acdc": 2,  # slices are float and zoomed as scipy does at every size
+        "box ael": 2,  # the fallback rectangle's corner is rounded
+    }
+    """Version of what a pipeline computes, where it is above 1. Raise it when its views change: above 1 it enters the
+    run key."""
+
     @property
     def behaviour(self) -> int:
-        """Version of what these pipelines compute, for a run's key.
+        """Version of these three pipelines together: it rises whenever one of them does.
 
-        2: ACDC slices are float and zoomed as scipy does at every size; AEL's rectangle has a rounded corner.
+        The two that reached version 2 did so at once, and keys of that time have a 2 for both together.
         """
-        return 2 if self.weak == "acdc" or self.box == "ael" else 1
+        chosen = (f"weak {self.weak}", f"strong {self.strong}", f"box {self.box}")
+        versions = [self.behaviours.get(name, 1) for name in chosen]
+        return min(max(versions), 2) + sum(max(version - 2, 0) for version in versions)
 
     def facts(self) -> dict[str, Any]:
         """The settings as a run's key holds them: those in use, and the `UNREAD` values of all others."""

@@ -145,8 +145,9 @@ def _from_path(path: Path, where: str) -> ModuleType:
     sys.modules[name] = module
     try:
         exec(compile(source, str(full), "exec", dont_inherit=True), module.__dict__)  # noqa: S102  the user named it
-    except SsbenchError:
+    except SsbenchError as error:
         del sys.modules[name]
+        error.where = str(path) if error.where == name else error.where
         raise
     except (Exception, SystemExit) as error:  # a user's code, which may raise anything
         del sys.modules[name]

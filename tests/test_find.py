@@ -96,7 +96,7 @@ def test_a_users_file_that_is_wrong_says_where(tmp_path: Path, text: str, part: 
     for _ in range(2):  # a failed import leaves nothing behind that a second one could take for a module
         with pytest.raises(RecipeError, match=part) as error:
             find.load("plugin", str(path))
-        assert error.value.where.endswith(f"wrong.py{line}" if "refin" not in part else "wrong")
+        assert error.value.where.endswith(f"wrong.py{line}" if "refin" not in part else "wrong.py")
 
 
 @pytest.mark.parametrize("field", ["pass", "name: str", "name: int = 3"])

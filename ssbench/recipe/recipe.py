@@ -5,11 +5,7 @@ dataset + net + method + plug-in + constants; the split and the seed are argumen
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,10 +15,10 @@ from ssbench import find, paths
 from ssbench.errors import RecipeError, nearest
 from ssbench.methods import hosting
 from ssbench.recipe.compose import find_recipe, is_table_name, merge, read_recipe, recipe_names, shown
-from ssbench.recipe.marks import Keys, Mark, Marked
-from ssbench.recipe.outside import Outside, code_files, data_digest, weight_files
+from ssbench.recipe.marks import Keys, Marked
 from ssbench.recipe.overrides import override
 from ssbench.recipe.quick import shrunk
+from ssbench.recipe.resolved import Division, Recipe
 from ssbench.recipe.sections import PROTOCOLS, AboutConfig, DataConfig, EvalConfig, OptimConfig, ScheduleConfig
 from ssbench.recipe.stored import read_run_head, recipe_text_of
 from ssbench.views.settings import UNREAD, ViewsConfig
@@ -47,141 +43,6 @@ __all__ = [
 
 NEEDED = ("data", "views", "net", "method", "optim", "schedule")
 SECTIONS = (*AboutConfig.model_fields, *NEEDED, "plugin", "loss", "eval", "quick")
-Division = Literal["closed", "open"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A resolved recipe: every section typed, plus where each value came from."""
-
-    name: str
-    path: Path
-    about: AboutConfig
-    data: DataConfig
-    views: Any
-    net: Any
-    method: Any
-    plugins: tuple[Any, ...]
-    loss: Any
-    optim: OptimConfig
-    schedule: ScheduleConfig
-    eval: EvalConfig
-    overrides: tuple[str, ...]
-    quick: bool
-    marked: Marked
-    classes: tuple[type[Any], ...]
-    """The classes of method, net and plug-ins, in this order."""
-    data_root: Path | None = field(default=None, compare=False)
-    """Where imported datasets are; None: the usual place."""
-
-    @property
-    def paper(self) -> str | None:
-        """The paper whose row it is."""
-        return self.about.paper
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return self.about.title
-
-    @property
-    def division(self) -> Division:
-        """closed: the paper's recipe with declared departures only; open: anything else."""
-        return self.about.division
-
-    @property
-    def departures(self) -> tuple[str, ...]:
-        """From the paper, in words."""
-        return tuple(self.about.departures)
-
-    def resolved(self) -> dict[str, Any]:
-        """Everything that decides the outcome, as plain data; the run key is a hash of it."""
-        return {
-            "data": self.data.facts(),
-            "views": self.views.facts(),
-            "net": self.net.model_dump(mode="json"),
-            "method": _facts(self.method),
-            "plugin": [_facts(p) for p in self.plugins],
-            "loss": self.loss.model_dump(mode="json"),
-            "optim": self.optim.facts(),
-            "schedule": self.schedule.facts(),
-            "eval": self.eval.facts(),
-        }
-
-    def behaviours(self) -> dict[str, int]:
-        """The behaviour version of each part of the recipe, where it is above 1.
-
-        A part raises its version when what it computes changes, so that no record from before passes for a new one.
-        """
-        return {name: version for name, version in self.versions().items() if version > 1}
-
-    def versions(self) -> dict[str, int]:
-        """The behaviour version of every part, as a record holds them."""
-        settings = [self.method, self.net, *self.plugins]
-        versions = {
-            name: cls.behaviour_of(cfg) if hasattr(cls, "behaviour_of") else getattr(cls, "behaviour", 1)
-            for name, cls, cfg in zip(self._part_names, self.classes, settings, strict=True)
-        }
-        sections = {"loss": self.loss, "views": self.views, "schedule": self.schedule, "eval": self.eval}
-        return versions | {name: section.behaviour for name, section in sections.items()}
-
-    @cached_property
-    def outside(self) -> Outside:
-        """What the run reads from outside the package, as it was when this was first asked for."""
-        sections = {"net": self.net, "method": self.method} | {f"plugin {p.name}": p for p in self.plugins}
-        parts = zip(self._part_names, self.classes, strict=True)
-        code = [file for name, cls in parts for file in code_files(name, cls)]
-        weights = [f for name, cfg in sections.items() for f in weight_files(name, cfg.model_dump(mode="json"))]
-        if self.data.dataset.endswith(".py"):
-            code += code_files("dataset", find.load("dataset", self.data.dataset))
-        return Outside(data_digest(self.data.dataset, paths.data_root(self.data_root)), (*code, *weights))
-
-    @property
-    def _part_names(self) -> list[str]:
-        """What `classes` are called in versions and outside files."""
-        return ["method", "net", *(f"plugin {plugin.name}" for plugin in self.plugins)]
-
-    def key(self, split_sha256: str, seed: int) -> str:
-        """What makes two runs the same run: a hash of the resolved recipe, the split's digest, the seed, of the
-        behaviour versions above 1, and of what it reads from outside the package.
-
-        A shipped recipe on shipped data at version 1 has the key of the first stored records.
-        """
-        return self._key(split_sha256, seed, self.outside.key_part())
-
-    def older_key(self, split_sha256: str, seed: int) -> str:
-        """The key before content from outside the package was part of it."""
-        return self._key(split_sha256, seed, {})
-
-    def _key(self, split_sha256: str, seed: int, outside: dict[str, Any]) -> str:
-        content: list[Any] = [self.resolved(), split_sha256, seed]
-        content += [part for part in (self.behaviours(), outside) if part]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def stored_name(self) -> str:
-        """Name of its folder under results/: the recipe's, with a hash of the overrides if there are any."""
-        if not self.overrides:
-            return self.name
-        return f"{self.name}+{hashlib.sha256(chr(10).join(self.overrides).encode()).hexdigest()[:6]}"
-
-    def sources(self) -> Iterator[tuple[str, Any, Mark]]:
-        """(dotted name, value, mark) of every constant in use: where it was written down, or the default it has."""
-        from ssbench.recipe.sources import default_mark
-
-        for keys, model in self._models():
-            for name, value in model.model_dump(mode="json").items():
-                mark = self.marked.marks.get((*keys, name))
-                yield ".".join(map(str, (*keys, name))), value, mark or default_mark(type(model), name, value)
-
-    def _models(self) -> Iterator[tuple[Keys, BaseModel]]:
-        listed = isinstance(self.marked.data.get("plugin"), list)
-        for section in ("data", "views", "net", "method"):
-            yield (section,), getattr(self, section)
-        for i, plugin in enumerate(self.plugins):
-            yield ("plugin", i) if listed else ("plugin",), plugin
-        for section in ("loss", "optim", "schedule", "eval"):
-            yield (section,), getattr(self, section)
 
 
 def load(
@@ -306,12 +167,6 @@ def _plugins(section: Any, marked: Marked) -> Iterator[tuple[Keys, type[Any], An
         if name.endswith(".py"):
             block = {**block, "name": find.own_name(cls)}
         yield at, cls, _section(cls.Config, block, marked, at)
-
-
-def _facts(settings: Any) -> dict[str, Any]:
-    """Settings as plain data, without fields `added` after records were stored that still have their usual value."""
-    added = type(settings).added
-    return {n: v for n, v in settings.model_dump(mode="json").items() if n not in added or v != added[n]}
 
 
 def _hooks_fit(recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, type[Any]]], marked: Marked) -> None:

@@ -132,6 +132,7 @@ def test_ops_import_torch_and_the_keys_alone() -> None:
 @pytest.mark.parametrize("folder", ["methods", "plugins"])
 def test_methods_and_plugins_never_import_each_other(folder: str) -> None:
     shared = (
+        "ssbench.nets.precision",
         "ssbench.nets.segnet",
         "ssbench.nets.weights",
         "ssbench.plugins.wpl_boxes",

@@ -16,6 +16,7 @@ from ssbench.recipe.recipe import Recipe
 from ssbench.train import checkpoint
 from ssbench.train.build import method_of, net_maker
 from ssbench.train.evaluate import Predict
+from ssbench.train.precision import choose_computation, set_formats
 
 BARE = ("net.weights=random",)
 """Settings for a recipe whose weights come from a checkpoint: it downloads and reads no ImageNet file."""
@@ -30,6 +31,8 @@ def load_predictor(recipe: Recipe, path: Path, dataset: Dataset, device: torch.d
         DataError: missing, damaged, or of another recipe.
     """
     method = load_method(recipe, path, dataset, device)
+    if method is not None:  # a run that was scored in bf16 while it trained answers the same here
+        set_formats(method, choose_computation(recipe.schedule, device).passes)
     return method.predict if method else released_predictor(recipe, path, dataset, device)
 
 

@@ -42,6 +42,7 @@ from ssbench.methods.base import (
     parts,
     quality,
 )
+from ssbench.nets.precision import full
 from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import class_memory, confidence, contrast, ema
 from ssbench.ops.mixing import paste
@@ -255,12 +256,12 @@ class U2PL(Method):
 
 
 def _grid(label: Tensor, low: Tensor, high: Tensor, out: Out, teacher: Out) -> contrast.FeatureGrid:
-    probs = teacher.feats["logits"].softmax(1)
+    probs = full(teacher.feats["logits"]).softmax(1)
     return contrast.FeatureGrid.of(label, low, high, _representation(out), _representation(teacher), probs)
 
 
 def _representation(out: Out) -> Tensor:
-    return out.feats["penultimate"] if out.rep is None else out.rep
+    return full(out.feats["penultimate"]) if out.rep is None else out.rep
 
 
 def _width(net: SegNet) -> int:

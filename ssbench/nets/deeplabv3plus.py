@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssbench.errors import nearest
 from ssbench.nets import encoders
 from ssbench.nets.heads import LAYOUTS, DecoderSize
+from ssbench.nets.precision import full
 from ssbench.nets.segnet import Interpolation, Out, SegNet, resize, with_perturbed
 from ssbench.nets.weights import load_encoder
 
@@ -86,7 +87,7 @@ class DeepLabV3Plus(SegNet):
         low, deep = with_perturbed([feats["layer1"], feats["layer4"]], drop)
         joined = self.join(low, deep)
         fused = self.fuse(joined)
-        scores = self.classifier(self.dropout(fused))  # B or 2B, C, h, w
+        scores = full(self.classifier(self.dropout(fused)))  # B or 2B, C, h, w
         n, size = len(x), x.shape[-2:]
         feats |= {"penultimate": fused[:n], "logits": scores[:n]}
         # Images without perturbation come first in every map of the decoder.
@@ -95,7 +96,7 @@ class DeepLabV3Plus(SegNet):
             logits=resized[:n],
             perturbed=resized[n:] if drop is not None else None,
             feats=feats,
-            aux=None if self.aux is None else resize(self.aux(feats["layer3"]), size, self.cfg.interpolation),
+            aux=None if self.aux is None else resize(full(self.aux(feats["layer3"])), size, self.cfg.interpolation),
             rep=None if self.rep is None else self.rep(joined[:n]),
         )
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssbench.nets.precision import FormattedModule
+
 Interpolation = Literal["bilinear", "nearest"]
 
 
@@ -26,6 +28,9 @@ class Out:
                the final convolution, before any dropout in front of it; "logits", the scores before they are resized.
     aux        [B, C, H, W] at input size, from the auxiliary head, where the net has one.
     rep        [B, 256, h, w] from the representation head (raw, not L2-normalised), where the net has one.
+
+    With `precision: fast` the passes run in bf16. All fields but `feats` are fp32 nevertheless; who computes with a map
+    of `feats` outside a network takes `nets.precision.full` of it.
     """
 
     logits: Tensor
@@ -35,7 +40,7 @@ class Out:
     rep: Tensor | None = None
 
 
-class SegNet(nn.Module):
+class SegNet(FormattedModule):
     """Base of all networks: a subclass sets the two attributes and writes `forward` and `receptive_field`.
 
     classes           number of classes C.

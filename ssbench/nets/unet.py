@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from ssbench.errors import RecipeError
+from ssbench.nets.precision import full
 from ssbench.nets.segnet import Out, SegNet, resize, with_perturbed
 
 WIDTHS = (16, 32, 64, 128, 256)
@@ -125,6 +126,7 @@ class UNet(SegNet):
         """Scores of x [B, 1, H, W]; `drop` multiplies all five encoder maps, [B, 16] .. [B, 256] (see `SegNet`)."""
         maps = self.encoder(x)
         fused, scores = self.decoder(with_perturbed(maps, drop))
+        scores = full(scores)
         n = len(x)
         feats = {f"layer{i}": f for i, f in enumerate(maps, start=1)} | {"penultimate": fused[:n], "logits": scores[:n]}
         return Out(scores[:n], scores[n:] if drop is not None else None, feats)

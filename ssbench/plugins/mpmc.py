@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ssbench.nets.precision import FormattedModule
 from ssbench.nets.segnet import Out, SegNet, resize
 from ssbench.ops import ema
 from ssbench.ops.patch_stats import patch_labels, patch_shares
@@ -39,7 +40,7 @@ STACK = ((1, 0), (3, 256), (1, 256), (3, 256), (3, 256), (1, 128), (3, 128), (3,
 PAPER_STACK = ((3, 256), (3, 256), (1, 256), (3, 256), (3, 256), (1, 128), (3, 128), (3, 128), (1, 64))
 
 
-class PatchClassifier(nn.Module):
+class PatchClassifier(FormattedModule):
     """Stage-1 features (B D h w) -> B C h w logits: a score for each class in each patch (Eq. 2 before its sigmoid).
 
     The features beside their averages over `kernels` (zero padding counted), a stack of convolutions, a small head.

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from ssbench.errors import RecipeError
 from ssbench.keyed import key
+from ssbench.nets.precision import full
 from ssbench.nets.segnet import Out, resize
 from ssbench.ops import prototypes
 from ssbench.ops.class_memory import Memory, quota, sample
@@ -226,14 +227,14 @@ class WPL(Plugin):
 
     def _insert(self, bank: int, out: Out, label: Tensor, inside: Tensor, source: str, t: Progress) -> None:
         """Random pixels `inside` (B H W) of each class, in front of the bank's."""
-        feats = out.feats["penultimate"]
+        feats = full(out.feats["penultimate"])
         rows = sample(feats, label, inside, self.classes, self.samples, f"wpl memory {source}", t)
         self.memory.insert(bank, *rows)
 
     def _ranked(self, features: Tensor, size: Any) -> Tensor:
         """What of teacher features (B D h w) is compared, at image size: the places of the k largest (B k H W int16),
         or with other similarities the features themselves (B D H W)."""
-        by_rank = self.cfg.similarity == "rank"
+        by_rank, features = self.cfg.similarity == "rank", full(features)
         if self.cfg.features == "native":
             ranked = prototypes.top_channels(features, self.cfg.k) if by_rank else features
             return resize(ranked.float(), size, "nearest").to(ranked.dtype)

@@ -91,6 +91,10 @@ class ScheduleConfig(Section):
     last: an epoch's last incomplete batch is left out, or filled with the epoch's first images.
     steps: where authors give every split the same number of steps: train the nearest number of whole epochs to it,
     whatever `epochs` says.
+    precision: "fast" computes passes of networks in bf16 where the processor multiplies it, with channels innermost in
+    memory and a fused optimiser (`nets.precision`); such a run is of the open division.
+    compile: whether `torch.compile` makes the networks' kernels (fast only). "auto": where a measurement on this
+    machine shows a gain (`train.compiling`).
     deterministic: torch's deterministic operations wherever there are such; a warning for the others.
     checkpoint_minutes: besides every epoch's end.
     """
@@ -101,9 +105,19 @@ class ScheduleConfig(Section):
     unlabeled_batch: Annotated[int, Field(ge=0)] = 0  # supervised recipes read none
     devices: Count = 1  # ours
     last: Literal["drop", "fill"] = "drop"  # UniMatch; the supervised runs of AugSeg and U2PL keep it
-    precision: Literal["exact"] = "exact"  # fp32, eager, the authors' operations
+    precision: Literal["exact", "fast"] = "exact"  # fp32, eager, the authors' operations
+    compile: Literal["auto", "on", "off"] = "auto"  # ours
     deterministic: bool = False  # IPixMatch sets it, Sec. IV-B
     checkpoint_minutes: NotNegative = 10.0  # ours: changes no number
+
+    added: ClassVar[dict[str, Any]] = {"steps": None, "last": "drop", "deterministic": False, "compile": "auto"}
+    """Fields younger than the first stored records. At these values neither key nor record has them."""
+
+    @model_validator(mode="after")
+    def _compiles(self) -> ScheduleConfig:
+        if self.precision == "exact" and self.compile != "auto":
+            raise ValueError(f"compile: {self.compile} is never read with precision: exact: leave it out")
+        return self
 
     @property
     def behaviour(self) -> int:
@@ -111,9 +125,8 @@ class ScheduleConfig(Section):
         return 2 if self.last == "fill" else 1
 
     def facts(self) -> dict[str, Any]:
-        """How often a checkpoint is written changes nothing; `steps`, `last`, `deterministic` count where set."""
-        facts = self.model_dump(mode="json", exclude={"checkpoint_minutes"})
-        return _set(facts, steps=None, last="drop", deterministic=False)
+        """How often a checkpoint is written changes nothing; the fields of `added` count where they are set."""
+        return _set(self.model_dump(mode="json", exclude={"checkpoint_minutes"}), **self.added)
 
     def epochs_of(self, steps_per_epoch: int) -> int:
         """Epochs of a run whose epoch has so many steps."""

@@ -137,13 +137,22 @@ class _HistoryEpoch(_Strict):
 class _Hardware(_Strict):
     device: Text = ""
     name: Text = ""
+    processor: Text = ""
     devices: Count = 1
     cores: Count | None = None
     threads: Count = 1
 
 
+class _Computation(_Strict):
+    precision: Text = ""
+    dtype: Text = ""
+    compile: bool = False
+
+
 class _Throughput(_Strict):
     images_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    seconds_per_step: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    waiting_share: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class _Whole(Record):
@@ -152,6 +161,7 @@ class _Whole(Record):
     resolved: dict[str, Any] | None = None
     classes: list[Text] | None = None
     departures: list[Annotated[str, Field(max_length=10_000)]] | None = None
+    computation: _Computation | None = None
     hardware: _Hardware | None = None
     packages: dict[Text, Text | None] | None = None
     git: dict[Text, Text | bool | None] | None = None

@@ -64,10 +64,15 @@ def method_of(recipe: Recipe, classes: int, channels: int, seed: int) -> Method:
     return method
 
 
-def optimizer_of(cfg: OptimConfig, groups: tuple[Sequence[torch.nn.Parameter], Sequence[torch.nn.Parameter]]) -> Any:
+def optimizer_of(
+    cfg: OptimConfig, groups: tuple[Sequence[torch.nn.Parameter], Sequence[torch.nn.Parameter]], fused: bool = False
+) -> Any:
     """The optimiser over (encoder, rest). Each group keeps its first rate as `base`, which the schedule multiplies.
 
     With `decay: weights`, vectors (biases, batch norm) are in groups of their own without weight decay.
+
+    Args:
+        fused: one kernel updates all parameters, at another rounding.
     """
     param_groups: list[dict[str, Any]] = []
     for params, rate in zip(groups, (cfg.lr, cfg.lr * cfg.head), strict=True):
@@ -78,10 +83,11 @@ def optimizer_of(cfg: OptimConfig, groups: tuple[Sequence[torch.nn.Parameter], S
             param_groups.append({"params": [p for p in params if p.ndim > 1], **group})
             param_groups.append({"params": [p for p in params if p.ndim <= 1], **group, "weight_decay": 0.0})
     param_groups = [group for group in param_groups if group["params"]]
+    options: dict[str, Any] = {"fused": True} if fused else {}
     if cfg.name == "sgd":
-        return torch.optim.SGD(param_groups, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
+        return torch.optim.SGD(param_groups, momentum=cfg.momentum, weight_decay=cfg.weight_decay, **options)
     adam = torch.optim.Adam if cfg.name == "adam" else torch.optim.AdamW
-    return adam(param_groups, weight_decay=cfg.weight_decay)
+    return adam(param_groups, weight_decay=cfg.weight_decay, **options)
 
 
 def _plugin_class(cfg: Any) -> type[Plugin]:

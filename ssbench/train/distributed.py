@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssbench.errors import HardwareError, RecipeError, RunsFailed
+from ssbench.nets.precision import full
 from ssbench.ops.reduce import batch_sum
 from ssbench.train.allocator import keep_freed_memory
 
@@ -136,6 +137,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         """B D H W -> B D H W."""
         if not self.training:
             return super().forward(x)
+        x = full(x)  # under autocast: statistics of bf16 would be of bf16, and sums of many numbers are lost in it
         count = batch_sum(x.new_full((), x.numel() / x.shape[1]))
         mean = batch_sum(x.sum((0, 2, 3))) / count
         centred = x - mean[None, :, None, None]

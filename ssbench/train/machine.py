@@ -22,11 +22,12 @@ PACKAGES = ("ssbench", "torch", "torchvision", "timm", "numpy", "pillow", "scipy
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """Device name, processor, cores, threads, and whether freed memory was kept (`train/allocator.py`)."""
+    """Device name, processor (which feeds a GPU), cores, threads, and whether freed memory was kept (`train/allocator.py`)."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
         "name": name,
+        "processor": _processor(),
         "devices": torch.cuda.device_count() if device.type == "cuda" else 1,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -98,6 +98,8 @@ def _facts(trainer: Trainer) -> dict[str, Any]:
     recipe, partition, cfg = trainer.recipe, trainer.partition, trainer.recipe.eval
     plugins = [p.name for p in recipe.plugins]
     departures = [*recipe.departures, *(f"set {text}" for text in recipe.overrides)]
+    if recipe.schedule.precision == "fast" and not any("schedule.precision" in text for text in departures):
+        departures.append("schedule.precision: fast")
     return {
         "schema": 1,
         "key": trainer.key,
@@ -118,6 +120,7 @@ def _facts(trainer: Trainer) -> dict[str, Any]:
         "classes": list(trainer.dataset.classes),
         "departures": departures,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "computation": trainer.computation.facts(),
         "hardware": machine.hardware(trainer.team.device),
         "packages": machine.packages(),
         "git": machine.code(),
@@ -148,7 +151,11 @@ def _costs(trainer: Trainer) -> dict[str, Any]:
     timing, speed = trainer.timing, _images_per_second(trainer)
     throughput = None
     if speed is not None:
-        throughput = {"images_per_s": speed, "waiting_share": round(timing.waiting / timing.seconds, 4)}
+        throughput = {
+            "images_per_s": speed,
+            "seconds_per_step": round(timing.seconds / timing.steps, 4),
+            "waiting_share": round(timing.waiting / timing.seconds, 4),
+        }
     return {
         "timings": {"steps": timing.steps, "train_s": round(timing.seconds, 2), "score_s": round(timing.scoring, 2)},
         "throughput": throughput,

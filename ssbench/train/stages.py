@@ -35,6 +35,7 @@ from ssbench.methods.base import Method
 from ssbench.ops.confusion import confusion, mean_iou
 from ssbench.train.checkpoint import Checkpointer, Count, History, Percent, TrainingState, load_networks
 from ssbench.train.machine import deterministic_operations
+from ssbench.train.precision import tf32_as_chosen
 from ssbench.train.trainer import Trainer
 from ssbench.views.pipelines import eval_view
 from ssbench.views.sample import Maps, Together
@@ -85,7 +86,8 @@ def fit(trainer: Trainer) -> TrainingState:
         Diverged: a loss or a weight is not finite.
         DataError: a file that an earlier stage left is damaged.
     """
-    with trainer.stop, deterministic_operations(trainer.recipe.schedule.deterministic):
+    deterministic = deterministic_operations(trainer.recipe.schedule.deterministic)
+    with trainer.stop, deterministic, tf32_as_chosen(trainer.computation):
         trainer.prepare()
         trainer.method.fit(TrainingLoop(trainer))
     return trainer.state

@@ -32,6 +32,7 @@ from ssbench.train.build import method_of, optimizer_of
 from ssbench.train.checkpoint import BestEpoch, Checkpointer, Snapshot, TrainingState
 from ssbench.train.distributed import Team, in_parallel, share_batch_norm
 from ssbench.train.evaluate import Score, evaluate
+from ssbench.train.precision import choose_computation, set_formats, tf32_as_chosen
 from ssbench.train.stopping import StopRequest
 from ssbench.views.sample import Maps, Together
 
@@ -69,6 +70,7 @@ class Trainer:
 
     Attributes:
         state: updates done, history of epochs, best epoch. `timing`: what this process has spent.
+        computation: in which number formats this machine computes it.
         stage, earlier_stages: the training under way and the facts of those before it, in a run of several trainings.
     """
 
@@ -89,8 +91,10 @@ class Trainer:
         self.steps = self.plan.steps_per_epoch * self.epochs
         self.method.to(team.device)
         share_batch_norm(self.method, team)
+        self.computation = choose_computation(schedule, team.device)
+        set_formats(self.method, self.computation.passes)
         self.module = self.method if team.world == 1 else in_parallel(self.method, team)
-        self.optimizer = optimizer_of(recipe.optim, self.method.parameter_groups())
+        self.optimizer = self._build_optimizer()
         self.state, self.timing = TrainingState(), Timing()
         self.maps: Maps | None = None
         self.stage = ""
@@ -151,7 +155,7 @@ class Trainer:
         """Turn to another training of this run: the networks stay as they are, the optimiser is new."""
         self.stage, self.plan, self.checkpointer, self.maps = stage, plan, checkpointer, maps
         self.steps = plan.steps_per_epoch * self.epochs
-        self.optimizer = optimizer_of(self.recipe.optim, self.method.parameter_groups())
+        self.optimizer = self._build_optimizer()
         self.state, self._saved_at = TrainingState(), (-1, -1)
 
     def score(self, subset: str) -> Score:
@@ -163,7 +167,8 @@ class Trainer:
         began, was_training = time.monotonic(), self.method.training
         self.method.eval()
         cfg, views, workers = self.recipe.eval, self.recipe.views, self.recipe.data.workers
-        score = evaluate(self.method.predict, self.dataset, subset, cfg, views, self.team, workers, self.watch)
+        with tf32_as_chosen(self.computation):
+            score = evaluate(self.method.predict, self.dataset, subset, cfg, views, self.team, workers, self.watch)
         self.method.train(was_training)
         self.timing.scoring += time.monotonic() - began
         return score
@@ -186,6 +191,9 @@ class Trainer:
 
     def _build_method(self) -> Method:
         return method_of(self.recipe, len(self.dataset.classes), self.dataset.channels, self.seed)
+
+    def _build_optimizer(self) -> Any:
+        return optimizer_of(self.recipe.optim, self.method.parameter_groups(), self.computation.fused)
 
     def _batches(self) -> Iterator[Batch]:
         steps = make_steps(self.plan, self.dataset, self.recipe.views, self.maps, self.team.rank, self.team.world)

@@ -70,7 +70,11 @@ def test_every_constant_is_in_the_key_and_nothing_else_is() -> None:
     tied = {"net.wide", "data.form", "eval.protocol", "plugin.gamma", "plugin.dpa", "plugin.agreement"}
     tied |= {"eval.border", "eval.summed", "eval.stride", "eval.padding"}
     tied |= {"loss.ohem_threshold", "loss.ohem_min_kept", "loss.ohem_group"}
-    assert stuck <= {"method.name", "net.name", "plugin.name", "schedule.precision"} | tied, "add to TRIED"
+    tied |= {"schedule.compile"}
+    assert stuck <= {"method.name", "net.name", "plugin.name"} | tied, "add to TRIED"
+    fast = ["schedule.precision=fast", "schedule.compile="]
+    compiled = {load("toy/s4mc_unimatch", [*START, fast[0], fast[1] + word]).key("abc", 0) for word in ("on", "off")}
+    assert len(compiled | {key}) == 3
 
 
 def test_split_and_seed_are_in_the_key_and_words_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

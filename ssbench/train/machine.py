@@ -22,7 +22,7 @@ PACKAGES = ("ssbench", "torch", "torchvision", "timm", "numpy", "pillow", "scipy
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """Device name, processor (which feeds a GPU), cores, threads, and whether freed memory was kept (`train/allocator.py`)."""
+    """Device name, processor, cores, threads, and whether freed memory was kept (`train/allocator.py`)."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,

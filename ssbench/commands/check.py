@@ -12,6 +12,7 @@ import typer
 from ssbench import find
 from ssbench.commands.common import DataRoot, Json, Overrides, Plugins, print_json
 from ssbench.errors import RecipeError, UsageError
+from ssbench.nets.pretrained import PACKAGED
 from ssbench.without_torch import import_stand_ins
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from ssbench.recipe.recipe import Recipe
 
 KINDS: tuple[Kind, ...] = ("method", "net", "plugin")
-ENCODERS = ("resnet101s", "resnet50s", "resnet101", "resnet50", "resnet18", "test_resnet", "xception65")
-"""Encoders of the shipped recipes. Whether another name exists, timm alone knows, and timm imports torch."""
+ENCODERS = ("resnet101s", "resnet50s", "resnet101", "resnet50", "resnet18", "test_resnet", "xception65", *PACKAGED)
+"""Encoders of the shipped recipes, and of packages with weights. Other names only timm knows, which imports torch."""
 
 
 def check(
@@ -74,7 +75,10 @@ def use_only_our_classes(names: Sequence[str], overrides: Sequence[str]) -> bool
     """
     if any(name.endswith(".json") for name in names):
         return False
-    if any(text.partition("=")[0].endswith(("name", "method", "net", "plugin", "encoder")) for text in overrides):
+    if any(text.partition("=")[0].endswith(("name", "method", "net", "plugin")) for text in overrides):
+        return False
+    chosen = [text.partition("=")[2] for text in overrides if text.partition("=")[0].endswith("encoder")]
+    if not all(encoder in ENCODERS for encoder in chosen):
         return False
     sections = [section for name in names for section in _sections(name)]
     if not all(_encoder(data) in (None, *ENCODERS) for data in sections):

@@ -65,7 +65,7 @@ def export(
     x = torch.randn(1, dataset.channels, height, width, generator=torch.Generator().manual_seed(key(0, "export")))
     with torch.no_grad():
         expected = net(x)
-    mean, std = (tensors.MEAN, tensors.STD) if recipe.views.normalise == "imagenet" else ((0.0,), (1.0,))
+    mean, std = tensors.STATISTICS.get(recipe.views.normalise, ((0.0,), (1.0,)))
     data, answer = _written_and_read(net, x, form)
     parity = _parity(expected, answer, out)
     write_bytes(out, data)

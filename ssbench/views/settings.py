@@ -65,7 +65,7 @@ class ViewsConfig(BaseModel):
     strong: StrongName = "none"
     box: BoxName = "none"
     crop: Annotated[int, Field(ge=1, le=4096)]  # side of the square training crop; acdc: side it is zoomed to
-    normalise: Literal["imagenet", "none"] = "imagenet"  # none: value / 255
+    normalise: Literal["imagenet", "half", "none"] = "imagenet"  # half: mean and std 0.5; none: value / 255
 
     behaviours: ClassVar[dict[str, int]] = {
         "weak acdc": 2,  # slices are float and zoomed as scipy does at every size

@@ -17,14 +17,20 @@ from ssbench.views.settings import Padded, ViewsConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, on [0, 1] (every release)
+Colour = tuple[float, float, float]
+STATISTICS: dict[str, tuple[Colour, Colour]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # every release
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # EfficientNet-Lite and others of timm's (nets.pretrained)
+}
+"""Mean and standard deviation on [0, 1], by the name a recipe gives in `views.normalise`."""
+MEAN, STD = STATISTICS["imagenet"]
 MODES = ("RGB", "L", "F")
 
 
 def picture(image: Picture, cfg: ViewsConfig, where: str = "") -> Tensor:
-    """Float32 [C,H,W], normalised as `cfg.normalise`: "imagenet" or "none" (value / 255).
+    """Float32 [C,H,W], normalised as `cfg.normalise`: by one of `STATISTICS`, or "none" (value / 255).
 
-    "RGB" gives three channels; "L" and "F" (already in [0, 1]) one, or with "imagenet" three equal ones before
+    "RGB" gives three channels; "L" and "F" (already in [0, 1]) one, or with statistics three equal ones before
     normalising. A float array is on the 0-255 scale. `where` names the image in the DataError for any other mode.
     """
     import torch
@@ -37,7 +43,7 @@ def picture(image: Picture, cfg: ViewsConfig, where: str = "") -> Tensor:
     whole = 1.0 if isinstance(image, Image.Image) and image.mode == "F" else 255.0
     if cfg.normalise == "none":
         return x.div_(whole)
-    mean, std = _column(MEAN), _column(STD)
+    mean, std = map(_column, STATISTICS[cfg.normalise])
     x = x.repeat(3, 1, 1) if len(x) == 1 else x
     if not isinstance(image, Image.Image):  # U2PL and AEL normalise on the 0-255 scale (card: views 5)
         return x.sub_(mean * 255).div_(std * 255)
@@ -46,7 +52,10 @@ def picture(image: Picture, cfg: ViewsConfig, where: str = "") -> Tensor:
 
 def pixels(x: Tensor, cfg: ViewsConfig) -> Image.Image:
     """The 8-bit picture, "RGB" or "L", that `picture` made x [C,H,W] of; values between two bytes are rounded."""
-    shares = x * _column(STD) + _column(MEAN) if cfg.normalise == "imagenet" else x
+    shares = x
+    if cfg.normalise in STATISTICS:
+        mean, std = map(_column, STATISTICS[cfg.normalise])
+        shares = x * std + mean
     array = shares.mul(255).round().clamp(0, 255).byte().movedim(0, -1).numpy()
     return Image.fromarray(array if array.shape[-1] == 3 else array[..., 0])
 
@@ -60,8 +69,9 @@ def view(sample: Sample, cfg: ViewsConfig) -> Tensor:
     if not isinstance(cfg, Padded) or cfg.padding != "zero":
         return x
     inside = layer(sample.alpha or sample.valid)
-    if sample.alpha and cfg.normalise == "imagenet":
-        x.add_((1 - inside) * _column(MEAN).div(_column(STD)))
+    if sample.alpha and cfg.normalise in STATISTICS:
+        mean, std = map(_column, STATISTICS[cfg.normalise])
+        x.add_((1 - inside) * mean.div(std))
     return x.mul_(inside > 0)
 
 
@@ -89,7 +99,7 @@ def labels(sample: Sample, padding: int) -> Tensor:
     return y
 
 
-def _column(values: tuple[float, float, float]) -> Tensor:
+def _column(values: Colour) -> Tensor:
     import torch
 
     return torch.tensor(values).view(3, 1, 1)

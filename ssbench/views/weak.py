@@ -220,7 +220,7 @@ class AcdcWeak(ViewsConfig):
         -20,
         19,
     )  # whole degrees, both ends included (card: views 9)
-    normalise: Literal["imagenet", "none"] = "none"  # card: views 9
+    normalise: Literal["imagenet", "half", "none"] = "none"  # card: views 9
 
 
 WEAK: dict[str, tuple[type[ViewsConfig], tuple[Piece, ...]]] = {

@@ -1,14 +1,15 @@
-"""`eval`: scores a checkpoint."""
+"""`eval`: scores a checkpoint, and counts what tables show besides scores."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import Checkpoint, DataRoot, Device, Json, NetworkRecipe, Overrides, print_json
+from ssbench.commands.common import Checkpoint, DataRoot, Device, Json, NetworkRecipe, Overrides, Results, print_json
 from ssbench.errors import UsageError
 
 
@@ -23,21 +24,38 @@ def evaluate(
     over: Annotated[
         Literal["union", "all_classes"], typer.Option("--over", help="Classes that patches' agreement is of.")
     ] = "union",
-    baseline: Annotated[Path | None, typer.Option("--baseline", help="Checkpoint that patches gain over.")] = None,
+    boxes: Annotated[
+        bool,
+        typer.Option("--boxes", help="Also the boxes of its detector (WPL) by class, on unlabelled images."),
+    ] = False,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Also its pseudo-labels by class, apart by the boxes of --baseline.")
+    ] = False,
+    store: Annotated[
+        bool, typer.Option("--store", help="Keep what is counted beside the run's record, where tables find it.")
+    ] = False,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="Checkpoint that patches gain over, or whose detector has boxes.")
+    ] = None,
     baseline_recipe: Annotated[
         str | None, typer.Option("--baseline-recipe", help="Its recipe (default: RECIPE without its plug-in).")
     ] = None,
     device: Device = None,
     data_root: DataRoot = None,
+    results: Results = None,
     json: Json = False,
 ) -> None:
-    """Score a checkpoint; with --patches, tell where its patch classifier agrees, and what that gains."""
+    """Score a checkpoint; with --patches, --boxes or --pixels, also what tables show besides scores."""
+    from ssbench.inspect.analyse import CheckpointAnalyses
     from ssbench.inspect.patches import PatchOptions
     from ssbench.inspect.score import score_checkpoint
+    from ssbench.jobs.job import Places
+    from ssbench.results.analysis import AnalysisKind
     from ssbench.splits.manifest import Partition
 
-    if baseline and not patches:
-        raise UsageError("--baseline is for --patches alone", "--baseline", "add --patches")
+    if baseline and not (patches or pixels):
+        raise UsageError("--baseline is for --patches and --pixels alone", "--baseline", "add --patches")
+    _refuse_unfit(patches, boxes, pixels, store, split)
     if baseline_recipe and not baseline:
         raise UsageError("--baseline-recipe without a checkpoint", "--baseline-recipe", "add --baseline best.pt")
     root = paths.data_root(data_root)
@@ -45,6 +63,12 @@ def evaluate(
     options = PatchOptions(over, baseline, baseline_recipe) if patches else None
     scores = score_checkpoint(checkpoint, recipe, protocol, subset, root, device, options, overrides or ())
     scores["split"] = None if trained is None else trained.name
+    chosen: dict[AnalysisKind, bool] = {"patches": patches and store, "boxes": boxes, "pixels": pixels}
+    kinds = [kind for kind, is_wanted in chosen.items() if is_wanted]
+    if kinds and trained is not None:
+        places = Places(root, paths.runs_root(None), paths.results_root(results))
+        asked = CheckpointAnalyses(checkpoint, recipe, tuple(overrides or ()), baseline, baseline_recipe, store)
+        scores["analyses"] = asked.make(kinds, trained.name, places, device, scores)
     if json:
         print_json(scores)
         return
@@ -53,6 +77,25 @@ def evaluate(
         print(f"  {name:20} {'-' if value is None else format(value, '.2f')}")
     if patches:
         _print_patches(scores["patches"])
+    for kind, values in scores.get("analyses", {}).items():
+        if kind != "patches":
+            _print_by_class(kind, values)
+
+
+def _refuse_unfit(patches: bool, boxes: bool, pixels: bool, store: bool, split: str | None) -> None:
+    if store and not (patches or boxes or pixels):
+        raise UsageError("--store keeps analyses, a score belongs to its run", "--store", "add --patches")
+    if (store or boxes or pixels) and split is None:
+        raise UsageError("which split was it trained on?", "--split", "ssbench list splits")
+
+
+def _print_by_class(kind: str, values: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Percent right, a class a line."""
+    quantities = list(next(iter(values.values())))
+    print(f"{kind}: percent right" + "".join(f"  {quantity:>9}" for quantity in quantities))
+    for name, shares in values.items():
+        cells = (shares.get(quantity) for quantity in quantities)
+        print(f"  {name:20}" + "".join(f"  {'-' if cell is None else format(cell, '.2f'):>9}" for cell in cells))
 
 
 def _print_patches(scores: dict[str, Any]) -> None:

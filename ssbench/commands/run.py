@@ -14,6 +14,9 @@ from ssbench.errors import RunsFailed, SsbenchError, Stopped, UsageError
 
 if TYPE_CHECKING:
     from ssbench.jobs.job import Outcome
+    from ssbench.jobs.targets import WantedAnalysis
+
+    AnalysisEnd = tuple[WantedAnalysis, SsbenchError | None]
 
 
 def run(
@@ -52,8 +55,10 @@ def run(
 ) -> None:
     """Train and score what is missing; go on where a run was cut off; never repeat what is done."""
     from ssbench.commands.remote import print_slurm_jobs, run_on_slurm, slurm_options
+    from ssbench.console import say
+    from ssbench.inspect.analyse import make_analyses
     from ssbench.jobs.job import Places
-    from ssbench.jobs.plan_file import jobs_of
+    from ssbench.jobs.plan_file import analyses_of, jobs_of
     from ssbench.jobs.queue import default_workers, work
     from ssbench.recipe.compose import with_plugins
     from ssbench.train.distributed import is_first_process
@@ -66,23 +71,33 @@ def run(
         targets, split, seed = _from_record(record, places.data)
     options = slurm_options(launcher == "slurm", slurm or [], detach, device)
     queue = jobs_of(plan, targets or [], split or [], seed or [], overrides or [], quick, places, division)
+    analyses: list[AnalysisEnd] = []
     if options is None:
         outcomes = work(queue, places, device, jobs or default_workers(device))
+        analyses = make_analyses(analyses_of(plan, targets, split or [], seed or [], places), places, device, quick)
     else:
         handed, outcomes = run_on_slurm(queue, places, device, options, jobs, wait=not detach)
+        if analyses_of(plan, targets, split or [], seed or [], places):
+            say("the tables' analyses are made by the same command without --launcher, once the runs are done")
         if detach:
             print_slurm_jobs(handed, json)
     if is_first_process() and not detach:
-        _print(outcomes, json)
+        _print(outcomes, analyses, json)
     _raise_failed(outcomes)
+    if failed := [analysis for analysis, error in analyses if error]:
+        what = f"{len(failed)} of {len(analyses)} analyses could not be made"
+        raise RunsFailed(what, ", ".join(map(str, failed)), "the errors stand above")
 
 
-def _print(outcomes: Sequence[Outcome], json: bool) -> None:
+def _print(outcomes: Sequence[Outcome], analyses: Sequence[AnalysisEnd], json: bool) -> None:
     if json:
-        print_json({"runs": [outcome.as_json() for outcome in outcomes]})
+        made = [{"analysis": str(a), "error": str(error) if error else None} for a, error in analyses]
+        print_json({"runs": [outcome.as_json() for outcome in outcomes], **({"analyses": made} if made else {})})
         return
     for outcome in outcomes:
         print(outcome)
+    for analysis, error in analyses:
+        print(f"{'not made' if error else 'analysed'} {analysis}" + (f": {error.what}" if error else ""))
 
 
 def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], list[int]]:

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from multiprocessing import get_context
@@ -16,16 +17,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssbench.console import Bars, say
 from ssbench.data.ledger import Ledger
+from ssbench.errors import DataError
 from ssbench.files import LOCK, is_locked
 from ssbench.jobs.choose import Option, choose, closed, hours_side_by_side, shortest_unit
 from ssbench.jobs.cost import Amount, Device, Work, WorkCache, cost, speed_kind, stored_speeds
 from ssbench.jobs.job import Places, run_folder
 from ssbench.jobs.progress import read_progress
-from ssbench.jobs.targets import RunName, TargetRuns, split_size, target_runs
+from ssbench.jobs.targets import RunName, TargetRuns, WantedAnalysis, split_size, target_runs
 from ssbench.prepare.prepare import known, source_spec
 from ssbench.recipe.recipe import Recipe, load
+from ssbench.results.analysis import AnalysisKind, read_analysis
 from ssbench.results.record import Record
 from ssbench.results.store import ResultStore, settings_digest
+from ssbench.tables.cell import stored_name
 from ssbench.without_torch import has_stand_ins
 
 if TYPE_CHECKING:
@@ -90,6 +94,27 @@ class PlannedRun(BaseModel):
         return len({cell.partition("#")[0] for cell in self.cells} or {self.recipe})
 
 
+class PlannedAnalysis(BaseModel):
+    """An analysis that a table of the plan shows (`targets.WantedAnalysis`), and whether it is stored."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    table: str
+    kind: AnalysisKind
+    recipe: str
+    overrides: list[str] = []
+    split: str
+    beside: str | None = None
+    seed: Annotated[int, Field(ge=0, le=2**53)]
+    state: Literal["done", "missing"] = "missing"
+
+    @property
+    def wanted(self) -> WantedAnalysis:
+        """As a job."""
+        fields = self.model_dump(exclude={"state"})
+        return WantedAnalysis(**{**fields, "overrides": tuple(self.overrides)})
+
+
 @dataclass(frozen=True)
 class DatasetDisk:
     """A dataset the runs read: bytes it takes (of its archives, where it is not prepared), None where unknown."""
@@ -114,6 +139,7 @@ class RunPlan:
     free: int = 0
     closes: tuple[int, int] = (0, 0)
     needed: float | None = None
+    analyses: list[PlannedAnalysis] = field(default_factory=list)
 
     @property
     def todo(self) -> list[PlannedRun]:
@@ -164,6 +190,7 @@ class RunPlan:
                 "datasets": [asdict(d) for d in self.datasets],
             },
             "runs": [run.model_dump(mode="json") for run in self.runs],
+            **({"analyses": [a.model_dump(mode="json") for a in self.analyses]} if self.analyses else {}),
         }
 
 
@@ -183,7 +210,22 @@ def make_plan(request: PlanRequest, places: Places, targets: TargetRuns | None =
     folder = places.runs
     while not folder.is_dir():
         folder = folder.absolute().parent
-    return decide(RunPlan(request, runs, dict(targets.not_yet), datasets, shutil.disk_usage(folder).free))
+    free = shutil.disk_usage(folder).free
+    analyses = _planned_analyses(targets, request.seeds, places)
+    return decide(RunPlan(request, runs, dict(targets.not_yet), datasets, free, analyses=analyses))
+
+
+def _planned_analyses(targets: TargetRuns, seeds: int, places: Places) -> list[PlannedAnalysis]:
+    """The analyses of every seed. One that cannot be read is made again."""
+    planned = []
+    for seed in range(seeds):
+        for wanted in targets.analyses:
+            name, stored = stored_name(wanted.recipe, wanted.overrides), None
+            with suppress(DataError):
+                stored = read_analysis(places.results, name, wanted.split, seed, wanted.kind)
+            fields = {**asdict(wanted), "seed": seed, "overrides": list(wanted.overrides)}
+            planned.append(PlannedAnalysis(**fields, state="missing" if stored is None else "done"))
+    return planned
 
 
 def decide(plan: RunPlan) -> RunPlan:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from ssbench.errors import RecipeError, UsageError
 from ssbench.files import read_model
 from ssbench.jobs.job import Job, Places
-from ssbench.jobs.plan import THERE, DatasetDisk, PlannedRun, RunPlan
-from ssbench.jobs.targets import split_size, target_jobs
+from ssbench.jobs.plan import THERE, DatasetDisk, PlannedAnalysis, PlannedRun, RunPlan
+from ssbench.jobs.targets import WantedAnalysis, split_size, target_analyses, target_jobs
 from ssbench.recipe.recipe import Division, load
 
 AGAIN = "make it again: ssbench plan TABLE... --json > plan.json"
@@ -29,6 +29,7 @@ class PlanFile(BaseModel):
 
     plan: Literal[1]
     runs: list[PlannedRun]
+    analyses: list[PlannedAnalysis] = []
 
 
 def jobs_of(
@@ -54,6 +55,16 @@ def jobs_of(
         what = "a plan says itself which splits, seeds and settings are run"
         raise UsageError(what, "--plan", "leave out --split, --seed, --set, --quick and --division")
     return planned_jobs(plan, places)
+
+
+def analyses_of(
+    plan: Path | None, targets: Sequence[str], splits: Sequence[str], seeds: Sequence[int], places: Places
+) -> list[WantedAnalysis]:
+    """The analyses behind a plan's file, or behind the tables among the targets (`target_analyses`)."""
+    if plan is None:
+        return target_analyses(targets, splits, seeds or [0], places)
+    file = read_model(plan, PlanFile, "plan", AGAIN, max_bytes=MAX_BYTES)
+    return [a.wanted for a in file.analyses if a.state != "done"]
 
 
 def planned_jobs(path: Path, places: Places) -> list[Job]:
@@ -109,6 +120,9 @@ def summary(plan: RunPlan) -> Iterator[str]:
     yield f"{len(plan.runs)} runs: {counted}" + (f"; {shared} more are the same under another name" if shared else "")
     if plan.not_yet:
         yield f"{sum(plan.not_yet.values())} cells have no recipe yet: {', '.join(plan.not_yet)}"
+    if plan.analyses:
+        there = sum(analysis.state == "done" for analysis in plan.analyses)
+        yield f"{len(plan.analyses)} analyses of these runs: {there} done; running the table makes the others"
     if request.budget is not None:
         cells, gains = plan.closes
         fitting = f"{len(plan.todo)} of them fit {request.budget:g} hours"

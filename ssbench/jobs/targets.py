@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ssbench.console import say
 from ssbench.errors import UsageError
 from ssbench.jobs.job import Job, Places
 from ssbench.prepare.prepare import prepare
 from ssbench.recipe.recipe import Division, find_recipe, is_table_name, load
+from ssbench.results.analysis import AnalysisKind
 from ssbench.results.store import ResultStore
 from ssbench.splits.manifest import Partition, manifest, published_digest
 from ssbench.tables.cell import Cell, Filled
@@ -25,17 +27,44 @@ RunName = tuple[str, tuple[str, ...], str]
 """Recipe, overrides, split."""
 
 
+@dataclass(frozen=True)
+class WantedAnalysis:
+    """An analysis of a run that some table shows, and the recipe of the second run it reads, if any."""
+
+    kind: AnalysisKind
+    recipe: str
+    overrides: tuple[str, ...]
+    split: str
+    beside: str | None = None
+    seed: int = 0
+    table: str = ""
+
+    def __str__(self) -> str:
+        run = Job(self.recipe, self.split, self.seed, self.overrides)
+        return f"{self.table}: {self.kind} of {run}"
+
+    def job(self, quick: bool) -> Job:
+        """The run it is of."""
+        return Job(self.recipe, QUICK_SPLIT if quick else self.split, self.seed, self.overrides, quick)
+
+    @property
+    def beside_run(self) -> dict[str, Any]:
+        """What the second run's job has for its recipe and overrides; split and seed are the same."""
+        return {"recipe": self.beside, "overrides": ()}
+
+
 @dataclass
 class TargetRuns:
     """What some tables and recipes ask for, in their order.
 
     cells: of each run, "table row/column" of what it fills. bases: of each run, the baselines its gains are taken over,
-    as often as there are gains. not_yet: cells without a recipe, by table.
+    as often as there are gains. not_yet: cells without a recipe, by table. analyses: those that tables show, seed 0.
     """
 
     cells: dict[RunName, list[str]] = field(default_factory=dict)
     bases: dict[RunName, list[RunName]] = field(default_factory=dict)
     not_yet: Counter[str] = field(default_factory=Counter)
+    analyses: list[WantedAnalysis] = field(default_factory=list)
 
 
 def target_runs(targets: Sequence[str], splits: Sequence[str], places: Places) -> TargetRuns:
@@ -126,10 +155,35 @@ def _add_table(filled: Filled, splits: Sequence[str], runs: TargetRuns) -> None:
             runs.not_yet[table] += 1
         elif name and (cell.stored, cell.split) in runnable:
             # the columns of one class each go by one name, and their class: one run fills them all
-            column = cell.column if cell.class_name is None else f"classes#{cell.column}"
+            together = "classes" if cell.class_name else "bins" if cell.analysis else ""
+            column = f"{together}#{cell.column}" if together else cell.column
             runs.cells.setdefault(name, []).append(f"{table} {cell.row}/{column}")
+            _add_analysis(cell, table, runs, f"{table} {cell.row}/{column}")
             bases = (_run_name(base) for base in _bases(filled, cell))
             runs.bases.setdefault(name, []).extend(base for base in bases if base and base != name)
+
+
+def _add_analysis(cell: Cell, table: str, runs: TargetRuns, filled: str) -> None:
+    """Add the analysis behind a cell, once, and the second run it reads: it fills the cell as well."""
+    if cell.analysis is None or cell.recipe is None or cell.split is None:
+        return
+    wanted = WantedAnalysis(cell.analysis, cell.recipe, cell.overrides, cell.split, cell.beside, table=table)
+    if wanted not in runs.analyses:
+        runs.analyses.append(wanted)
+    if cell.beside is not None:
+        second: RunName = (cell.beside, (), cell.split)
+        runs.cells.setdefault(second, []).append(filled)
+        if second not in (bases := runs.bases.setdefault((cell.recipe, cell.overrides, cell.split), [])):
+            bases.append(second)
+
+
+def target_analyses(
+    targets: Sequence[str], splits: Sequence[str], seeds: Sequence[int], places: Places
+) -> list[WantedAnalysis]:
+    """The analyses that tables among the targets show, for each seed. Errors as of `target_runs`."""
+    tables = [target for target in targets if _is_table(target)]
+    wanted = target_runs(tables, splits, places).analyses if tables else []
+    return [replace(analysis, seed=seed) for seed in seeds for analysis in wanted]
 
 
 def _run_name(cell: Cell) -> RunName | None:

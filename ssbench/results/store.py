@@ -121,6 +121,10 @@ class ResultStore:
             except DataError as error:
                 self._note(path, error)
 
+    def note_damaged(self, error: DataError) -> None:
+        """Pass over a file that was kept beside the records and is damaged (`error.where`); raised when `strict`."""
+        self._note(Path(error.where), error)
+
     def _note(self, path: Path, error: DataError) -> None:
         if self.strict:
             raise error

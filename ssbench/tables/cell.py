@@ -15,11 +15,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from ssbench.results.analysis import AnalysisKind
 from ssbench.tables.spec import UNSTATED, PaperTable, RowPart, TableColumn, TableRow
 
 CellState = Literal["quoted", "not printed", "not yet", "not run", "running", "measured", "failed"]
 NO_RUN: tuple[CellState, ...] = ("quoted", "not printed", "not yet")
-SCORED = ("miou", "dice", "iou")  # what a run's record holds; other metrics need an analysis of their own
+ANALYSED: dict[str, tuple[AnalysisKind, str]] = {
+    "patch_share": ("patches", "share"),
+    "miou_gain": ("patches", "gain"),
+    "box_accuracy": ("boxes", "accuracy"),
+    "pixel_accuracy": ("pixels", ""),  # the quantity is the cell's `pixels`
+}
+"""Metrics that no record of a run holds: the analysis that does, and the quantity in it."""
 SHORT_NETS = {"resnet50": "r50", "resnet101": "r101", "xception65": "xc65", "vit_b16": "vitb16"}
 CUSTOM, OPEN = "own split list", "open division"
 MIXED, CHANGED = "seeds ran under different settings", "the recipe has changed since"
@@ -38,6 +45,8 @@ class Cell:
     marks: what a measured number must not be shown without. apart: why it must not be compared with the printed one.
     protocol: how the measured number was scored. why: reasons of failed seeds. left_out: results of this recipe and
     split that do not count here, by reason.
+    analysis, entry, quantity, beside: of a number that is no score, the analysis and the place in it that hold it, and
+    the recipe of the second run it reads.
     """
 
     row: str
@@ -64,6 +73,10 @@ class Cell:
     protocol: str = ""
     why: str = ""
     left_out: tuple[tuple[str, int], ...] = ()
+    analysis: AnalysisKind | None = None
+    entry: str | None = None
+    quantity: str = ""
+    beside: str | None = None
 
     @property
     def stored(self) -> str | None:
@@ -209,9 +222,11 @@ def _cell(table: PaperTable, row: TableRow, part: RowPart, column: TableColumn, 
     run: dict[str, Any] = {name: fields.get(name) for name in ("method", "plugin", "backbone", "crop")}
     run["split"] = split
     metric = fields.get("metric") or table.metric
-    recipe = fields.get("recipe") or suggest_recipe(table.paper, **run) if metric in SCORED else None
-    if recipe and recipe.endswith((".yaml", ".yml")):
-        recipe = str(table.folder / recipe)
+    recipe, beside = fields.get("recipe") or suggest_recipe(table.paper, **run), fields.get("beside")
+    analysis, quantity = ANALYSED.get(metric, (None, ""))
+    recipe, beside = (
+        str(table.folder / name) if name and name.endswith((".yaml", ".yml")) else name for name in (recipe, beside)
+    )
     printed = None if index is None or part.printed is None else part.printed[index]
     return Cell(
         row=row.id,
@@ -225,5 +240,9 @@ def _cell(table: PaperTable, row: TableRow, part: RowPart, column: TableColumn, 
         dash=table.paper is not None and index is not None and printed is None,
         printed_on=fields.get("printed_on") if printed is not None else None,
         scored=fields.get("scored") if printed is not None else None,
+        analysis=analysis,
+        entry=(column.class_name or column.label) if analysis else None,
+        quantity=quantity or fields.get("pixels") or "",
+        beside=beside if analysis else None,
         **run,
     )

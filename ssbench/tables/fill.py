@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ssbench.errors import DataError
 from ssbench.recipe.recipe import recipe_names
+from ssbench.results.analysis import Analysis, read_analysis
 from ssbench.results.record import Record
 from ssbench.results.store import ResultStore
-from ssbench.tables.cell import CHANGED, CUSTOM, MIXED, OPEN, Cell, CellKey, CellState, Filled, cells_of
+from ssbench.tables.cell import CHANGED, CUSTOM, MIXED, OPEN, Cell, CellKey, CellState, Filled, cells_of, stored_name
 from ssbench.tables.spec import PaperTable
 from ssbench.tables.verdict import judge
 
@@ -49,13 +51,13 @@ def fill(
         place = (cell.stored or "", cell.split or "")
         if all(place) and place not in runs:
             runs[place] = store.runs(*place)
-        measured = _measured(cell, runs.get(place, []), division, (settings or {}).get(place[0]))
+        measured = _measured(cell, runs.get(place, []), division, (settings or {}).get(place[0]), store)
         cells[cell.row, cell.column] = replace(measured, state=_state(measured, place in running, recipes))
     return Filled(table, cells, judge(cells))
 
 
-def _measured(cell: Cell, runs: list[Record], division: str, digest: str | None) -> Cell:
-    """The cell with the scores, marks and reasons that `runs` give it."""
+def _measured(cell: Cell, runs: list[Record], division: str, digest: str | None, store: ResultStore) -> Cell:
+    """The cell with the scores, marks and reasons that `runs` give it, or their analyses in `store`."""
     left_out: Counter[str] = Counter()
     done: list[Record] = []
     for run in runs:
@@ -68,14 +70,18 @@ def _measured(cell: Cell, runs: list[Record], division: str, digest: str | None)
     kind = next((k for k in ("", OPEN, CUSTOM) if any(_kind(run) == k for run in done)), "")
     kept = [run for run in done if _kind(run) == kind]
     left_out.update(_kind(run) for run in done if _kind(run) != kind)
+    analyses = _analyses(cell, kept, store)
+    if cell.analysis:
+        left_out["run without its analysis"] += sum(run.seed not in analyses for run in kept)
+        kept = [run for run in kept if run.seed in analyses and analyses[run.seed].key == run.key]
     seeds = {r.seed: r for r in sorted(kept, key=lambda r: (r.settings == digest, r.finished, r.main, r.path.name))}
     left_out["earlier run of the same seed"] += len(kept) - len(seeds)
     chosen = [seeds[seed] for seed in sorted(seeds)]
     failed = [r for r in runs if r.status != "done" and r.seed not in seeds and not _left_out(cell, r, division)]
     return replace(
         cell,
-        scores=tuple((r.seed, value) for r in chosen if (value := _score(cell, r, "best")) is not None),
-        lasts=tuple(value for r in chosen if (value := _score(cell, r, "last")) is not None),
+        scores=tuple((r.seed, value) for r in chosen if (value := _score(cell, r, "best", analyses)) is not None),
+        lasts=tuple(value for r in chosen if (value := _score(cell, r, "last", analyses)) is not None),
         marks=_marks(chosen, digest),
         apart=_apart(cell, chosen),
         protocol=chosen[-1].protocol if chosen else "",
@@ -90,7 +96,7 @@ def _left_out(cell: Cell, run: Record, division: str) -> str:
         return "quick run"
     if run.division != division and run.division != "closed":
         return OPEN
-    metric = "miou" if cell.metric == "iou" else cell.metric
+    metric = "miou" if cell.metric == "iou" or cell.analysis else cell.metric
     return "" if run.metric == metric else f"scored by {run.metric}"
 
 
@@ -122,8 +128,28 @@ def _apart(cell: Cell, chosen: list[Record]) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def _score(cell: Cell, run: Record, which: Literal["best", "last"]) -> float | None:
-    """The reported score of a run, or the IoU of the column's class."""
+def _analyses(cell: Cell, runs: list[Record], store: ResultStore) -> dict[int, Analysis]:
+    """Seed -> the analysis of a cell's run that was made beside the run the table names. None for a cell of scores.
+
+    A damaged analysis is passed over and noted, like a damaged record.
+    """
+    analyses: dict[int, Analysis] = {}
+    for run in runs if cell.analysis else ():
+        try:
+            analysis = read_analysis(store.root, run.recipe, run.split, run.seed, cell.analysis or "patches")
+        except DataError as error:
+            store.note_damaged(error)
+            continue
+        beside = None if cell.beside is None else stored_name(cell.beside)
+        if analysis and analysis.key == run.key and (analysis.beside or (None, ""))[0] == beside:
+            analyses[run.seed] = analysis
+    return analyses
+
+
+def _score(cell: Cell, run: Record, which: Literal["best", "last"], analyses: Mapping[int, Analysis]) -> float | None:
+    """The reported score of a run, the IoU of the column's class, or a number of its analysis (of the best epoch)."""
+    if cell.analysis:
+        return analyses[run.seed].value(cell.entry or "", cell.quantity) if which == "best" else None
     if cell.class_name is None:
         return run.best if which == "best" else run.last
     record = run.full()

@@ -23,7 +23,7 @@ def printed_scores(recipe: str) -> dict[str, float]:
         if table.partition("/")[0] != own and recipe not in _text(path):
             continue
         for cell in _cells(table):
-            plain = not cell.overrides and cell.role in ("B", "P") and cell.class_name is None
+            plain = not (cell.overrides or cell.class_name or cell.analysis) and cell.role in ("B", "P")
             if plain and cell.recipe == recipe and cell.split and cell.printed is not None:
                 scores.setdefault(cell.split, float(cell.printed))
     return scores

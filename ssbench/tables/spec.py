@@ -66,6 +66,8 @@ class CellFields(BaseModel):
     differ, or "not stated". set: recipe fields (`plugin.k: 5`) by which this cell's run departs from the recipe.
     printed_on: `dataset/family` the printed number was obtained on, where a run here takes other lists. scored: how the
     printed number was scored, where that is known (`sections.EvalConfig`).
+    beside: the recipe of a second run, on the same split and seed, that an analysis reads (`cell.ANALYSED`). pixels:
+    which pixels a pixel accuracy is of.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -81,6 +83,8 @@ class CellFields(BaseModel):
     printed_on: Name | None = Field(default=None, pattern=r"^[\w.+-]+/[\w.+-]+$")
     scored: Scoring | None = None
     metric: Metric | None = None
+    beside: str | None = Field(default=None, min_length=1, max_length=200)
+    pixels: Literal["confident", "agreed", "unboxed"] | None = None
     overrides: dict[Text, Setting] = Field(default={}, alias="set")
 
 

@@ -7,11 +7,11 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ssbench.errors import DataError
+from ssbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ssbench.console import Bars
@@ -32,6 +32,13 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes (default: one a core).")]
 Checkpoint = Annotated[Path, typer.Argument(help="Our best.pt / checkpoint.pt, or the authors' released file.")]
 NetworkRecipe = Annotated[str, typer.Option("--recipe", help="The recipe that says what the network is.")]
+Bands = Annotated[
+    str | None, typer.Option("--bands", help="Bands to take of pictures of several, from 1: 1,2,3 leaves out alpha.")
+]
+Depth16 = Annotated[
+    Literal["full", "percentile"] | None,
+    typer.Option("--depth16", help="16-bit pictures: the high byte, or each from its 1st to its 99th percentile."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -40,6 +47,16 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
+
+
+def read_bands(text: str | None) -> tuple[int, ...]:
+    """Bands as "1,2,3"; () for none. UsageError unless they are one or three numbers from 1."""
+    if text is None:
+        return ()
+    bands = tuple(int(part) if part.isascii() and part.strip().isdigit() else 0 for part in text.split(","))
+    if len(bands) not in (1, 3) or min(bands) < 1:
+        raise UsageError(f"--bands {text!r} is neither one nor three bands", "--bands", "for instance --bands 1,2,3")
+    return bands
 
 
 def require_paths(*paths: Path) -> None:

@@ -9,13 +9,16 @@ import typer
 
 from ssbench import paths
 from ssbench.commands.common import (
+    Bands,
     Checkpoint,
     DataRoot,
+    Depth16,
     Device,
     Json,
     NetworkRecipe,
     Overrides,
     print_json,
+    read_bands,
     require_paths,
 )
 
@@ -26,15 +29,20 @@ def predict(
     recipe: NetworkRecipe,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks/ and overlays/.")],
     overrides: Overrides = None,
+    bands: Bands = None,
+    depth16: Depth16 = None,
     device: Device = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Colour masks (palette PNGs of label values) and overlays for a folder of pictures."""
+    from ssbench.data.decode import DecodeRules
     from ssbench.inspect.predict import predict_folder
 
     require_paths(checkpoint, images)
-    summary = predict_folder(checkpoint, recipe, images, out, paths.data_root(data_root), device, overrides or [])
+    rules = DecodeRules(bands=read_bands(bands), depth16=depth16)
+    root = paths.data_root(data_root)
+    summary = predict_folder(checkpoint, recipe, images, out, root, device, overrides or [], rules)
     if json:
         print_json(summary)
     else:

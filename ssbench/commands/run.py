@@ -37,6 +37,9 @@ def run(
     division: Annotated[
         Literal["closed", "open"] | None, typer.Option("--division", help="Default: what the recipe says.")
     ] = None,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Run a split of your own that trains on images of val or test.")
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time (default: one a GPU; 1 on a CPU).")
     ] = None,
@@ -65,6 +68,7 @@ def run(
 
     places = Places(paths.data_root(data_root), paths.runs_root(runs), paths.results_root(results))
     targets = with_plugins(targets or [], plugin or [])
+    overrides = [*(overrides or []), *(["data.allow_leak=true"] if allow_leak else [])]
     if record is not None:
         if targets or plan or split or seed or overrides or quick or division:
             raise UsageError("--from names the whole run", "--from", "leave out recipes, splits, seeds and overrides")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -80,6 +81,10 @@ def make(
     fraction: Annotated[str | None, typer.Option("--fraction", help="Labelled share, such as 1/16.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Draws of one seed are nested.")] = 0,
     stratify: Annotated[bool, typer.Option("--stratify", help="Keep the share of images with each class.")] = False,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help=r"Keep images of a group together: a pattern that names it, '(.+)_slice\d+'."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write to.")] = None,
     data_root: DataRoot = None,
     json: Json = False,
@@ -94,13 +99,19 @@ def make(
             f"'{name}' is no name for a split of yours", "arguments", "ssbench splits make toy/custom/mine"
         )
     folder, share = out or root / "splits" / name, _share(fraction)
-    summary = draw(open_dataset(parts[0], root), folder, count=count, fraction=share, seed=seed, stratify=stratify)
+    dataset = open_dataset(parts[0], root)
+    unmasked = dataset.unmasked()
+    pool = [id for id in dataset.ids("train") if id not in unmasked] if unmasked else None
+    how = {"count": count, "fraction": share, "seed": seed, "stratify": stratify, "group": group, "pool": pool}
+    summary = draw(dataset, folder, **how)
     usable = name if out is None else str(out)
     if json:
         print_json({"split": usable, "folder": str(folder), **summary})
         return
     print(f"{summary['labeled']['count']} labelled, {summary['unlabeled']['count']} unlabelled: {folder}")
-    print(f"use it as --split {usable}")
+    for note in summary["notes"]:
+        print(f"note: {note}")
+    print(f"use it as --split {shlex.quote(usable)}")
 
 
 def _share(text: str | None) -> Fraction | None:

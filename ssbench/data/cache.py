@@ -199,6 +199,18 @@ class Cached(Dataset):
         """Those of the dataset."""
         return self.dataset.ids(subset)
 
+    def unit(self, id: str) -> str:
+        """That of the dataset."""
+        return self.dataset.unit(id)
+
+    def labels_in(self, id: str) -> frozenset[int]:
+        """Those of the dataset."""
+        return self.dataset.labels_in(id)
+
+    def unmasked(self) -> frozenset[str]:
+        """Those of the dataset."""
+        return self.dataset.unmasked()
+
     def volumes(self, subset: str) -> dict[str, tuple[str, ...]] | None:
         """Those of the dataset."""
         return self.dataset.volumes(subset)

@@ -8,16 +8,16 @@ PNG, 2- and 4-bit grey masks) is refused with the file name, because the labels 
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ssbench.data.decode import load_page, opened, raw_mode
 from ssbench.errors import DataError, UsageError, nearest
 from ssbench.files import read_text
+from ssbench.splits.lists import unit
 
 IGNORE = 255
 
@@ -57,6 +57,18 @@ class Dataset(ABC):
     @abstractmethod
     def mask(self, id: str) -> Image.Image:
         """The labels at native size, mode L: label values 0..len(classes)-1, or 255 = ignore."""
+
+    def unit(self, id: str) -> str:
+        """What a split must not tear apart: the patient in acdc, a group of an import that has them, else the image."""
+        return unit(self.name, id)
+
+    def labels_in(self, id: str) -> frozenset[int]:
+        """Label values that occur in the mask of an image, without 255."""
+        return frozenset(np.unique(np.asarray(self.mask(id))).tolist()) - {IGNORE}
+
+    def unmasked(self) -> frozenset[str]:
+        """Ids of images that came without a mask, whose `mask` is 255 everywhere."""
+        return frozenset()
 
     def volumes(self, subset: str) -> dict[str, tuple[str, ...]] | None:
         """Volume -> its slice ids in order, for datasets scored by volume; None for the others."""
@@ -124,33 +136,12 @@ def bad_values(mask: Image.Image, classes: int) -> list[int]:
 
 def read_any(path: Path) -> Image.Image:
     """`path` decoded in full; DataError when missing, damaged, or of a bit depth Pillow would change."""
-    try:
-        with Image.open(path) as image:
-            depth = ",".join(str(tile[3]) for tile in image.tile)
-            if ";16" in depth or depth in ("L;2", "L;4", "1"):
-                raise _refused(path, depth, "8 bits a sample")
-            if image.format == "PNG" and image.fp and not _has_end(image.fp.fileno()):
-                raise OSError("it is cut short")
-            image.load()
-    except FileNotFoundError:
-        raise DataError(f"no file {path.name}", str(path), "ssbench prepare DATASET --check names all") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        what = f"{path.name} cannot be read: {error}"
-        raise DataError(what, str(path), "fetch the file again; ssbench prepare DATASET --check names all") from error
+    with opened(path) as image:
+        depth = raw_mode(image)
+        if ";16" in depth or depth in ("L;2", "L;4", "1"):
+            raise _refused(path, depth, "8 bits a sample")
+        load_page(image, path, 0)
     return image
-
-
-def _has_end(file: int) -> bool:
-    """True when a PNG has its last chunk: Pillow reads one that lost its end, check sums and all, without a word."""
-    return b"IEND\xaeB`\x82" in os.pread(file, 1024, max(0, os.fstat(file).st_size - 1024))
 
 
 def _refused(path: Path, mode: str, expected: str) -> DataError:

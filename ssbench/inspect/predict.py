@@ -10,7 +10,8 @@ from PIL import Image
 from pydantic import BaseModel
 
 from ssbench.console import Bars
-from ssbench.data.dataset import Dataset, read_any
+from ssbench.data.dataset import Dataset
+from ssbench.data.decode import SUFFIXES, DecodeRules, PictureError, read_upright
 from ssbench.errors import DataError, UsageError
 from ssbench.files import read_model, sha256, write_json
 from ssbench.inspect.networks import BARE, load_predictor
@@ -20,26 +21,36 @@ from ssbench.train.build import dataset_of
 from ssbench.train.distributed import Team, join
 from ssbench.train.evaluate import Predict, label_image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 COLOUR_SHARE = 0.55  # ours: of the labels' colours in an overlay, the rest is the picture
 
 
 class _Origin(BaseModel):
-    """`predict.json`: what the predictions in a folder were made with. checkpoint: SHA-256 of the file."""
+    """`predict.json`: what the predictions in a folder were made with. checkpoint: SHA-256 of the file.
+
+    bands, depth16: how pictures were read; a folder whose first pictures needed neither may get them later.
+    """
 
     checkpoint: str
     recipe: str
     resolved: dict[str, Any]
+    bands: tuple[int, ...] = ()
+    depth16: str | None = None
+
+    def allows(self, other: _Origin) -> bool:
+        """Whether predictions of `other` may go into the same folder."""
+        rules = {"bands": self.bands or other.bands, "depth16": self.depth16 or other.depth16}
+        return self.model_copy(update=rules) == other
 
 
 @dataclass(frozen=True)
 class PredictionTask:
-    """The pictures `names`, paths below `source`, and the folder their predictions go to."""
+    """The pictures `names`, paths below `source`, the folder their predictions go to, and how pictures are read."""
 
     recipe: Recipe
     source: Path
     names: tuple[Path, ...]
     out: Path
+    rules: DecodeRules = DecodeRules()
 
     def path(self, kind: str, name: Path) -> Path:
         """Where a prediction is written. kind: "masks" or "overlays"."""
@@ -54,10 +65,13 @@ def predict_folder(
     data_root: Path,
     device: str | None,
     overrides: list[str],
+    rules: DecodeRules = DecodeRules(),
 ) -> dict[str, Any]:
     """Write `out/masks/<name>.png` (palette PNG of label values) and `out/overlays/<name>.png` for every picture.
 
-    Pictures that were predicted before, from the same checkpoint and recipe, are skipped: an interrupted job resumes.
+    Pictures are turned as viewers show them. Those of several bands or 16 bits are read by `rules`, or as the import of
+    the dataset read its own. Pictures that were predicted before, from the same checkpoint and recipe, are skipped: an
+    interrupted job resumes.
 
     Returns:
         The documented object of `ssbench predict --json`.
@@ -67,35 +81,44 @@ def predict_folder(
         UsageError: no pictures, or a folder that holds predictions of another checkpoint or recipe.
     """
     recipe = load(recipe_name, (*BARE, *overrides), data_root=data_root)
-    task = PredictionTask(recipe, source if source.is_dir() else source.parent, find_pictures(source), out)
+    task = PredictionTask(recipe, source if source.is_dir() else source.parent, find_pictures(source, out), out, rules)
     _claim_folder(task, checkpoint)
     dataset, team = dataset_of(recipe, data_root), join(device)
     predict = load_predictor(recipe, checkpoint, dataset, team.device)
     todo = [name for name in task.names if not task.path("overlays", name).is_file()]  # overlays are written last
     unreadable: list[str] = []
+    fixes: list[str] = []
     with Bars() as bars:
         for name in bars.watch(todo, "predict", len(todo)):
             try:
                 _predict_picture(task, name, dataset, predict, team)
             except DataError as error:
                 unreadable.append(str(name))
+                fixes.append(error.option if isinstance(error, PictureError) else "")
                 bars.write_line(f"error: {error.what}")
     if unreadable:
         what = f"{len(unreadable)} of {len(task.names)} pictures cannot be read: {', '.join(unreadable[:5])}"
-        raise DataError(what, str(source), "the others are done; mend these and run the same command again")
+        options = " ".join(dict.fromkeys(filter(None, fixes)))
+        mend = f"add {options} to the command" if options else "mend these and run the same command again"
+        raise DataError(what, str(source), f"the others are done; {mend}")
     return {"checkpoint": str(checkpoint), "recipe": recipe.name, "out": str(out), "pictures": len(task.names),
             "classes": list(dataset.classes)}  # fmt: skip
 
 
-def find_pictures(source: Path) -> tuple[Path, ...]:
-    """Paths below the folder `source` of all picture files in it, or the one file it is.
+def find_pictures(source: Path, out: Path | None = None) -> tuple[Path, ...]:
+    """Paths below the folder `source` of all picture files in it, or the one file it is; none of what lies below `out`.
 
     Raises:
         UsageError: there are none, or two whose predictions would be the same file.
     """
     if source.is_file():
         return (Path(source.name),)
-    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    results = out.resolve() if out and out.resolve() != source.resolve() else None
+    files = sorted(
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and results not in path.resolve().parents
+    )
     names = tuple(path.relative_to(source) for path in files)
     if not names:
         raise UsageError(f"no pictures in '{source}'", str(source), f"a folder with {', '.join(SUFFIXES)} files")
@@ -108,20 +131,35 @@ def find_pictures(source: Path) -> tuple[Path, ...]:
 def _claim_folder(task: PredictionTask, checkpoint: Path) -> None:
     """State in `predict.json` what the folder's predictions are made with; refuse a folder that holds others."""
     path = task.out / "predict.json"
-    origin = _Origin(checkpoint=sha256(checkpoint), recipe=task.recipe.name, resolved=task.recipe.resolved())
+    resolved, rules = task.recipe.resolved(), task.rules
+    origin = _Origin(
+        checkpoint=sha256(checkpoint),
+        recipe=task.recipe.name,
+        resolved=resolved,
+        bands=rules.bands,
+        depth16=rules.depth16,
+    )
     if path.is_file():
         before = read_model(path, _Origin, "list of predictions", "choose another -o, or remove that folder")
-        if before != origin:
+        if not before.allows(origin):
             what = f"'{task.out}' holds predictions of another checkpoint or recipe ({before.recipe})"
             raise UsageError(what, str(path), "choose another -o, or remove that folder")
-        return
-    if task.out.is_dir() and any(task.out.iterdir()):
+        if before == origin:
+            return
+    elif task.out.is_dir() and any(task.out.iterdir()):
         raise UsageError(f"'{task.out}' is not empty and holds no predictions", "-o", "choose another folder")
-    write_json(path, origin.model_dump())
+    write_json(path, origin.model_dump(exclude_defaults=True))
+
+
+def _rules_for(dataset: Dataset, rules: DecodeRules) -> DecodeRules:
+    """The rules for pictures of a dataset: what the command says, else what its import was told."""
+    own: DecodeRules = getattr(dataset, "rules", DecodeRules())
+    return DecodeRules(3, rules.bands or own.bands, rules.depth16 or own.depth16)
 
 
 def _predict_picture(task: PredictionTask, name: Path, dataset: Dataset, predict: Predict, team: Team) -> None:
-    image = read_any(task.source / name).convert("L" if dataset.channels == 1 else "RGB")
+    image = read_upright(task.source / name, _rules_for(dataset, task.rules))
+    image = image.convert("L") if dataset.channels == 1 else image
     labels = label_image(predict, image, task.recipe.eval, task.recipe.views, team)
     write_png(task.path("masks", name), paletted(labels, dataset.palette))
     overlay = Image.blend(image.convert("RGB"), coloured(labels, dataset.palette), COLOUR_SHARE)

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ssbench.console import Bars, say
+from ssbench.data.dataset import Dataset
 from ssbench.errors import RunsFailed, SsbenchError, Stopped, UsageError
 from ssbench.files import LOCK, open_lock, take_lock, write_json
 from ssbench.jobs.job import Busy, Job, Outcome, Places, run_folder
 from ssbench.jobs.progress import ProgressFile, RunProgress, read_progress
 from ssbench.recipe.recipe import Recipe
 from ssbench.results.store import ResultStore
-from ssbench.splits.manifest import Partition
+from ssbench.splits.hold import hold
+from ssbench.splits.manifest import Partition, split_folder
 from ssbench.train.build import dataset_of
 from ssbench.train.distributed import ProcessFailed, Team
 from ssbench.train.record import failed_record, finished_record, progress_facts
@@ -49,6 +51,11 @@ class RunSpec:
             raise UsageError(what, "--split", f"ssbench list splits shows those of {recipe.data.dataset}")
         cut = replace(whole, labeled=whole.labeled[:few], unlabeled=whole.unlabeled[:few])
         return cls(recipe, cut, seed, places)
+
+    def hold_lists(self, split: str, dataset: Dataset) -> tuple[str, ...]:
+        """What is to be known of the lists, once they have been held against the data; DataError as `hold` says."""
+        allow = self.recipe.data.allow_leak
+        return hold(self.partition, dataset, split_folder(split, self.places.data), allow)
 
     @property
     def folder(self) -> Path:
@@ -113,6 +120,7 @@ def run(
     """
     spec = RunSpec.of(recipe, split, seed, places)
     dataset = dataset_of(recipe, places.data)
+    notes = spec.hold_lists(split, dataset)
     if record := _done_record(spec, team, since):
         return record, True
     with _folder_locked(spec.folder, team):
@@ -126,6 +134,9 @@ def run(
                 trainer = Trainer(recipe, spec.partition, dataset, seed, spec.folder, team, bars)
             if progress is not None:
                 progress.facts = lambda: progress_facts(trainer)
+            trainer.list_notes = notes
+            for note in notes if team.leads else ():
+                say(f"note: {spec.partition.name}: {note}")
             return _train(trainer, spec.store), False
 
 

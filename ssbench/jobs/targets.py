@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ssbench.console import say
+from ssbench.data.open import open_dataset
 from ssbench.errors import UsageError
 from ssbench.jobs.job import Job, Places
 from ssbench.prepare.prepare import prepare
-from ssbench.recipe.recipe import Division, find_recipe, is_table_name, load
+from ssbench.recipe.recipe import Division, Recipe, find_recipe, is_table_name, load
 from ssbench.results.analysis import AnalysisKind
 from ssbench.results.store import ResultStore
-from ssbench.splits.manifest import Partition, manifest, published_digest
+from ssbench.splits.hold import hold
+from ssbench.splits.manifest import Partition, manifest, published_digest, split_folder
 from ssbench.tables.cell import Cell, Filled
 from ssbench.tables.fill import fill
 from ssbench.tables.printed import printed_scores
@@ -115,16 +117,24 @@ def target_jobs(
         if _is_table(target):
             names = list(target_runs([target], splits, places).cells)
         else:
-            load(target, overrides, quick, division, places.data)
+            recipe = load(target, overrides, quick, division, places.data)
             if not splits and not quick:
                 raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
             for split in splits:
-                Partition.read(split, places.data)
+                _hold(recipe, split, places)
             names = [(target, (), split) for split in splits or [QUICK_SPLIT]]
         if quick and _is_table(target):
             names = [(recipe, own, QUICK_SPLIT) for recipe, own, _ in names]
         jobs += [Job(r, split, seed, (*own, *overrides), quick, division) for seed in seeds for r, own, split in names]
     return list(dict.fromkeys(jobs))
+
+
+def _hold(recipe: Recipe, split: str, places: Places) -> None:
+    """Hold a split against its data before any run of a queue begins; each run says itself what is to be known of it."""
+    partition = Partition.read(split, places.data)
+    if partition.custom and partition.dataset == recipe.data.dataset and not recipe.quick:
+        dataset = open_dataset(partition.dataset, places.data)
+        hold(partition, dataset, split_folder(split, places.data), recipe.data.allow_leak)
 
 
 def split_size(name: str, data_root: Path) -> tuple[int, int, str | None]:

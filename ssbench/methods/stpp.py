@@ -220,7 +220,7 @@ class Stored:
 
     def _layer(self, name: str, path: Path) -> Image.Image:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=("PNG",)) as image:  # no other reader is tried
                 values = np.array(image)
         except (OSError, SyntaxError) as error:
             fix = f"rm -r '{self.folder}', then run it again"

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ssbench.data.dataset import bad_values
+from ssbench.data.decode import opened
 from ssbench.errors import DataError
 from ssbench.files import shown, write_bytes
 from ssbench.prepare.job import PrepareJob
@@ -81,7 +82,7 @@ def is_intact(path: Path) -> bool:
         if path.suffix == ".tif":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow warns of a header cut short before it fails
-                with Image.open(path) as image:
+                with Image.open(path, formats=("TIFF",)) as image:
                     image.load()
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -138,11 +139,8 @@ def put_pair(task: ConvertTask, mask: Image.Image, classes: int, link: bool) -> 
     if unknown:
         what = f"{origin.name} has label values {first_few(unknown)}; allowed are 0..{classes - 1} and 255"
         raise DataError(what, str(origin), "bring a good copy of it (label values, not grey levels of a palette)")
-    try:
-        with Image.open(task.image) as image:
-            width, height = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{task.image.name} cannot be read: {error}", str(task.image), "bring a good copy") from error
+    with opened(task.image) as image:
+        width, height = image.size
     if mask.size != (width, height):
         what = f"{task.image.name} is {width}x{height}, its mask in {origin.name} is {mask.width}x{mask.height}"
         raise DataError(what, str(task.image), "bring image and mask of one release")

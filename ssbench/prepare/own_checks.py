@@ -1,245 +1,62 @@
-"""Reads a user's folder: which image goes with which mask, what each holds, and everything that is wrong with it."""
+"""What is wrong with the masks of a user's folder taken together: values and colours without a meaning, and what they
+look like; and what was converted, in words."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from ssbench.data.dataset import IGNORE, read_any
-from ssbench.errors import DataError
-from ssbench.files import shown
-from ssbench.prepare.convert import put_copy, put_png
-from ssbench.prepare.own_classes import ClassMap, Color
+from ssbench.data.dataset import IGNORE
+from ssbench.prepare.own_classes import NAN, VAGUE, ClassMap, Color
+from ssbench.prepare.own_findings import FIRST, Finding
+from ssbench.prepare.own_masks import ConvertRules, Value, is_settled
+from ssbench.prepare.own_pairs import ImageMaskPair
+from ssbench.prepare.own_samples import SampleStats
 
 K = TypeVar("K", bound=Hashable)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-IMAGES = ("images", "image", "imgs", "img", "JPEGImages")
-MASKS = ("masks", "mask", "labels", "label", "annotations", "SegmentationClass", "gt")
-SUBSETS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""Our name of a subset, and what its folder may be called."""
-COPIED = {".jpg": "JPEG", ".png": "PNG"}
-"""Files that are copied when they hold what their name says; others, and converted ones, become PNG."""
-LOSSY = (".jpg", ".jpeg")
-LONGEST_ID = 200  # bytes; a file system takes 255 for the name with its ending
 COLOURS = 12
 """Unknown colours that are reported one by one."""
+PEAK = 0.02  # ours: share of all pixels above which a value is meant, and no soft edge
+FEW = 6  # unknown values that are proposed to be ignored one by one
+SHOWN = 8  # values of a histogram
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing wrong with a user's folder: its kind, where, and the details."""
-
-    kind: str
-    path: str
-    detail: str
-
-    @classmethod
-    def at(cls, path: Path | None, kind: str, detail: str) -> Self:
-        """A finding at a path, which is printed even where its bytes are no text."""
-        return cls(kind, shown(path or ""), detail)
+def findings_of(samples: Sequence[SampleStats], rules: ConvertRules) -> list[Finding]:
+    """The findings of each sample, then those over all masks: values, colours, palettes, and 0 and 255 alone."""
+    alone = [finding for sample in samples for finding in sample.findings]
+    binary = list(_binary(samples, rules.classes))
+    return [*alone, *(binary or _values(samples, rules)), *_colours(samples, rules.classes), *_palettes(samples, rules)]
 
 
-@dataclass(frozen=True)
-class ImageMaskPair:
-    """One image of a user's folder; no `mask`: an unlabelled image; `subset` is "" in an undivided folder."""
-
-    id: str
-    subset: str
-    image: Path
-    mask: Path | None
-
-    def __str__(self) -> str:
-        return str(self.image)  # how a pool names the item that failed
+def conversions_of(samples: Iterable[SampleStats]) -> dict[str, list[str]]:
+    """What was converted -> ids of the images."""
+    changes: dict[str, list[str]] = {}
+    for sample in samples:
+        for change in sample.changes:
+            changes.setdefault(change, []).append(sample.pair.id)
+    return changes
 
 
-@dataclass(frozen=True)
-class FolderLayout:
-    """What the folders inside are called (None: one of the usual names), and what masks have behind the stem."""
-
-    images: str | None = None
-    masks: str | None = None
-    mask_suffix: str = ""
-
-
-@dataclass(frozen=True)
-class SampleStats:
-    """What a sample holds: kind of the mask ("grey", "palette", "colours"; "" without one), pixels of each value as
-    stored and of each label it becomes, colours that are in no table, and what is wrong with it alone."""
-
-    pair: ImageMaskPair
-    kind: str = ""
-    values: dict[int, int] = field(default_factory=dict)
-    labels: dict[int, int] = field(default_factory=dict)
-    strange: dict[Color, int] = field(default_factory=dict)
-    finding: Finding | None = None
+def conversion_notes(samples: Sequence[SampleStats]) -> Iterator[str]:
+    """A line for each kind of conversion: how many images, and the first few."""
+    for change, ids in conversions_of(samples).items():
+        yield f"{change}: {len(ids)} ({', '.join(ids[:FIRST])}{', ...' if len(ids) > FIRST else ''})"
+    overlapping = [sample for sample in samples if sample.overlap]
+    if overlapping:
+        pixels = sum(sample.overlap for sample in overlapping)
+        yield f"layers overlap in {pixels} pixels of {len(overlapping)} images: the later class of the list wins there"
 
 
-def find_pairs(folder: Path, layout: FolderLayout, unlabeled: bool) -> tuple[list[ImageMaskPair], list[Finding]]:
-    """Images and masks matched by stem, in order of id, and what is wrong: no partner, a stem twice, odd names, strays.
-
-    The folder holds images/ and masks/, both perhaps with train/, val/ and test/ in them, or train/images/ and so on.
-    An image without a mask is a finding, but for one of train where `unlabeled` keeps them. DataError when no images
-    are found at all.
-    """
-    pairs: dict[str, ImageMaskPair] = {}
-    homes = _homes(folder, layout)
-    findings = list(_strays({subset: images for subset, (images, _) in homes.items()}))
-    for subset, (images, masks) in homes.items():
-        for pair in _matched(subset, images, masks, layout.mask_suffix, findings):
-            if pair.id in pairs:
-                detail = f"has the stem of {pairs[pair.id].image}: one of them must go, or train and val share an image"
-                findings.append(Finding.at(pair.image, "duplicate", detail))
-            elif pair.mask is None and not (unlabeled and subset in ("", "train")):
-                detail = "has no mask" + ("" if subset not in ("", "train") else "; --unlabeled keeps it for training")
-                findings.append(Finding.at(pair.image, "no-mask", detail))
-            else:
-                pairs[pair.id] = pair
-    return [pairs[id] for id in sorted(pairs)], findings
-
-
-def _homes(folder: Path, layout: FolderLayout) -> dict[str, tuple[Path, Path]]:
-    """Subset -> its folders of images and masks."""
-    image_names = IMAGES if layout.images is None else (layout.images,)
-    mask_names = MASKS if layout.masks is None else (layout.masks,)
-    homes = {}
-    for subset, names in SUBSETS.items():
-        home = _first_folder(folder, names)
-        images = _first_folder(home, image_names) if home else None
-        if home and images:
-            homes[subset] = images, _need(home, mask_names, "masks")
-    if homes:
-        return homes
-    images, masks = _need(folder, image_names, "images"), _need(folder, mask_names, "masks")
-    for subset, names in SUBSETS.items():
-        below = _first_folder(images, names)
-        if below:
-            homes[subset] = below, _first_folder(masks, names) or masks / below.name
-    return homes or {"": (images, masks)}
-
-
-def _strays(homes: dict[str, Path]) -> Iterator[Finding]:
-    """What would be left out in silence: folders inside a folder of images, images beside train/ and val/."""
-    divided = {home.parent for subset, home in homes.items() if subset and home.name in SUBSETS[subset]}
-    for path in sorted(path for folder in {*homes.values(), *divided} for path in folder.iterdir()):
-        if path in homes.values() or path.name.startswith("."):
-            continue
-        if path.is_dir() or (path.parent in divided and path.suffix.lower() in SUFFIXES):
-            yield Finding.at(path, "stray", "is not read: only train/, val/ and test/ may divide a folder")
-
-
-def _first_folder(folder: Path, names: Iterable[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
-
-
-def _need(folder: Path, names: tuple[str, ...], what: str) -> Path:
-    path = _first_folder(folder, names)
-    if path is None:
-        fix = f"a folder with images/ and masks/ is expected; say how they are called: --{what} NAME"
-        raise DataError(f"no folder of {what} ({', '.join(names)})", str(folder), fix)
-    return path
-
-
-def _matched(
-    subset: str, images: Path, masks: Path, mask_suffix: str, findings: list[Finding]
-) -> Iterator[ImageMaskPair]:
-    pictures, labels = _by_stem(images, "", findings), _by_stem(masks, mask_suffix, findings)
-    if not pictures:
-        raise DataError(f"no images in {images.name}", str(images), f"known are {', '.join(SUFFIXES)}")
-    for id in sorted(labels.keys() - pictures.keys()):
-        findings.append(Finding.at(labels[id], "no-image", f"has no image called {id}"))
-    yield from (ImageMaskPair(id, subset, path, labels.get(id)) for id, path in pictures.items())
-
-
-def _by_stem(folder: Path, suffix: str, findings: list[Finding]) -> dict[str, Path]:
-    """Stem (without `suffix`) -> file, of the pictures in a folder, in order."""
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.stem.endswith(suffix):
-            continue
-        id = path.stem.removesuffix(suffix)
-        if not id or id != id.strip() or not id.isprintable():  # bytes that are no UTF-8 are not printable either
-            findings.append(Finding.at(path, "name", f"{id!r} cannot be an id: give the file a plain name"))
-        elif len(id.encode()) > LONGEST_ID:
-            findings.append(
-                Finding.at(path, "name", f"is longer than {LONGEST_ID} bytes: give the file a shorter name")
-            )
-        elif id in files:
-            findings.append(Finding.at(path, "duplicate", f"has the stem of {files[id].name}: one of them must go"))
-        else:
-            files[id] = path
-    return files
-
-
-def convert_sample(pair: ImageMaskPair, classes: ClassMap, channels: int, dest: Path | None) -> SampleStats:
-    """Read `pair` and, unless something is wrong or `dest` is None, write images/<id> and masks/<id>.png below it."""
-    try:
-        image = _read_image(pair.image, channels)
-        if pair.mask is None:
-            sample, labels = SampleStats(pair), np.full(image.size[::-1], IGNORE, np.uint8)
-        else:
-            sample, labels = _read_labels(pair, pair.mask, classes)
-    except DataError as error:
-        return SampleStats(pair, finding=Finding("unreadable", error.where, error.what))
-    if labels.shape != image.size[::-1]:
-        turned = " (sides exchanged: is the image turned by EXIF only?)" if labels.shape == image.size else ""
-        detail = f"is {image.width}x{image.height}, its mask {labels.shape[1]}x{labels.shape[0]}{turned}"
-        return SampleStats(pair, finding=Finding.at(pair.image, "size", detail))
-    if dest is not None and not sample.strange and all(classes.is_known(value) for value in sample.values):
-        suffix = pair.image.suffix.lower().replace(".jpeg", ".jpg")
-        if image.format == COPIED.get(suffix, ""):
-            put_copy(pair.image, dest / "images" / f"{pair.id}{suffix}")
-        else:
-            put_png(dest / "images" / f"{pair.id}.png", image)
-        put_png(dest / "masks" / f"{pair.id}.png", Image.fromarray(labels))
-    return sample
-
-
-def _read_image(path: Path, channels: int) -> Image.Image:
-    """The image as RGB, or as L for one channel; an alpha channel that is opaque everywhere is dropped."""
-    image = _without_opaque_alpha(read_any(path))
-    if image.mode not in ("RGB", "L") or (channels == 1 and image.mode != "L"):
-        expected = "an 8-bit RGB or grey image" if channels == 3 else "an 8-bit grey image (--grey was given)"
-        raise DataError(f"{path.name} has mode '{image.mode}', not {expected}", str(path))
-    return image
-
-
-def _without_opaque_alpha(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema() == (255, 255):
-        return image.convert(image.mode[:-1])
-    return image
-
-
-def _read_labels(pair: ImageMaskPair, path: Path, classes: ClassMap) -> tuple[SampleStats, NDArray[np.uint8]]:
-    """What the mask holds, and its labels [H, W]."""
-    if path.suffix.lower() in LOSSY:
-        raise DataError(f"{path.name} is a JPEG: compression blurs labels", str(path))
-    image = _without_opaque_alpha(read_any(path))
-    pixels: NDArray[np.uint8] = np.asarray(image)
-    if image.mode == "RGB":
-        labels, strange = classes.decode(pixels)
-        return SampleStats(pair, "colours", labels=_histogram(labels), strange=strange), labels
-    if image.mode not in ("L", "P"):
-        raise DataError(f"{path.name} has mode '{image.mode}', not 8-bit grey, palette or RGB", str(path))
-    labels = classes.table()[pixels]
-    kind = "palette" if image.mode == "P" else "grey"
-    return SampleStats(pair, kind, _histogram(pixels), _histogram(labels)), labels
-
-
-def _histogram(pixels: NDArray[np.uint8]) -> dict[int, int]:
-    return {value: int(n) for value, n in enumerate(np.bincount(pixels.ravel(), minlength=256)) if n}
-
-
-def findings_of(samples: list[SampleStats], classes: ClassMap) -> list[Finding]:
-    """The findings of each sample, then those over all masks: unknown values and colours, and 0 and 255 alone."""
-    alone = [sample.finding for sample in samples if sample.finding]
-    return [*alone, *_unknown_values(samples, classes), *_unknown_colours(samples, classes), *_binary(samples, classes)]
+def class_notes(classes: ClassMap, images: Counter[int]) -> Iterator[str]:
+    """Whether the names may be one place off: the last occur in no mask, and the first is a word for ignored pixels."""
+    missing = [name for label, name in enumerate(classes.names) if not images[label]]
+    if missing and classes.names[-1] == missing[-1] and classes.names[0].strip("_").casefold() in VAGUE:
+        yield (
+            f"the last name '{missing[-1]}' occurs in no mask, and the first is '{classes.names[0]}': if values count "
+            "from the second name, call the first __ignore__"
+        )
 
 
 def _collected(counts: Iterable[tuple[ImageMaskPair, dict[K, int]]]) -> tuple[Counter[K], dict[K, list[Path | None]]]:
@@ -253,33 +70,111 @@ def _collected(counts: Iterable[tuple[ImageMaskPair, dict[K, int]]]) -> tuple[Co
     return pixels, masks
 
 
-def _unknown_values(samples: list[SampleStats], classes: ClassMap) -> Iterator[Finding]:
-    pixels, masks = _collected(
-        (s.pair, {value: n for value, n in s.values.items() if not classes.is_known(value)}) for s in samples
-    )
-    for value in sorted(pixels):
-        detail = f"value {value} is no class: {pixels[value]} pixels in {len(masks[value])} masks; classes are "
-        detail += f"0..{len(classes.names) - 1} and 255 (--map {value}=255 ignores it)"
-        yield Finding.at(masks[value][0], "value", detail)
-
-
-def _unknown_colours(samples: list[SampleStats], classes: ClassMap) -> Iterator[Finding]:
-    pixels, masks = _collected((sample.pair, sample.strange) for sample in samples)
-    if pixels and not classes.colours:
-        lines = "; ".join(" ".join(map(str, colour)) for colour, _ in pixels.most_common(COLOURS))
-        detail = f"is colour-coded, and the classes have no colours: write `name R G B` lines into classes.txt; {lines}"
-        first = next(iter(masks.values()))[0]
-        yield Finding.at(first, "colour", f"{detail} are the most frequent of {len(pixels)}")
+def _values(samples: Sequence[SampleStats], rules: ConvertRules) -> Iterator[Finding]:
+    """One finding for all values without a meaning, with a histogram and what it looks like."""
+    pixels, masks = _collected((sample.pair, sample.values) for sample in samples)
+    unknown = [value for value in pixels if not is_settled(value, rules)]
+    total = sum(pixels.values()) or 1
+    if rules.nearest and not unknown:
+        known = set(rules.classes.anchors())
+        unknown = [v for v, n in pixels.items() if v not in known and n / total >= PEAK and not isinstance(v, str)]
+        unknown = unknown if rules.classes.is_named else []
+    if not unknown:
         return
+    files = {str(path) for value in unknown for path in masks[value]}
+    first = next(path for path in masks[max(unknown, key=lambda v: pixels[v])])
+    looks, option = _guess(pixels, unknown, rules)
+    if len(unknown) == 1:
+        detail = f"value {unknown[0]} is no class: {pixels[unknown[0]]} pixels in {len(files)} masks"
+    else:
+        detail = f"{len(unknown)} values are no class: {sum(pixels[v] for v in unknown)} pixels in {len(files)} masks"
+    if rules.nearest:
+        detail += ", too many for soft edges between values that are classes"
+    histogram = ", ".join(f"{value} {100 * n / total:.3g} %" for value, n in pixels.most_common(SHOWN))
+    rest = f" and {len(pixels) - SHOWN} more" if len(pixels) > SHOWN else ""
+    classes = (
+        f"classes are 0..{len(rules.classes.names) - 1} and 255" if rules.classes.is_named else "labels are 0..255"
+    )
+    kind = "number" if all(isinstance(v, float) for v in unknown) else "value"
+    yield Finding.at(first, kind, f"{detail}; all values: {histogram}{rest}; {classes}{looks}", option)
+
+
+def _guess(pixels: Counter[Value], unknown: Sequence[Value], rules: ConvertRules) -> tuple[str, str]:
+    """What the values look like, and the options that would read them so."""
+    total, names = sum(pixels.values()), rules.classes.names
+    whole = sorted(v for v in pixels if isinstance(v, int) and not (v < 0 or v in rules.classes.values))
+    odd = [v for v in pixels if not isinstance(v, int) or v < 0]
+    peaks = [v for v in whole if pixels[v] / total >= PEAK]
+    outside = " ".join(f"--map {v}=255" for v in odd if isinstance(v, str) or v < 0)
+    for values, nearest in ((whole, False), (peaks, True)):
+        plain = [v for v in values if v != IGNORE]
+        matching = plain if len(plain) == len(names) else values
+        if len(matching) == len(names) > 1 and max(matching) >= len(names) and len(matching) == len(set(matching)):
+            maps = " ".join(f"--map {v}={k}" for k, v in enumerate(matching) if v != k)
+            looks = "gaps in the labels" if not nearest else "soft edges between the labels (anti-aliased masks)"
+            extra = " --nearest" if nearest else ""
+            ignore = ", or --map other=255 instead of --nearest ignores the edges" if nearest else ""
+            return f"; looks like {looks}{ignore}", " ".join(filter(None, (maps + extra, outside)))
+    fractions = [v for v in odd if isinstance(v, float) and v >= 0]
+    if len(unknown) <= FEW and not fractions:
+        maps = " ".join(f"--map {v}=255" for v in sorted(unknown, key=str))
+        return f" ({maps} ignores {'it' if len(unknown) == 1 else 'them'})", maps
+    if fractions and set(peaks) <= set(rules.classes.anchors()):
+        return "; looks like soft edges, or shares instead of labels", " ".join(filter(None, ("--nearest", outside)))
+    if rules.classes.is_named and peaks and set(peaks) <= set(rules.classes.anchors()):
+        return "; looks like soft edges between the labels (anti-aliased masks)", "--nearest"
+    return "; --map other=255 ignores them all", "--map other=255"
+
+
+def _colours(samples: Sequence[SampleStats], classes: ClassMap) -> Iterator[Finding]:
+    pixels, masks = _collected((sample.pair, sample.strange) for sample in samples)
+    if not pixels:
+        return
+    lines = [" ".join(map(str, colour)) for colour, _ in pixels.most_common(COLOURS)]
+    if not classes.colours:
+        detail = "is colour-coded, and the classes have no colours: write `name R G B` lines into classes.txt; "
+        detail += f"{'; '.join(lines)} are the most frequent of {len(pixels)}"
+        yield Finding.at(next(iter(masks.values()))[0], "colour", detail)
+        return
+    if len(pixels) > COLOURS:
+        total = sum(sum(sample.labels.values()) for sample in samples) or 1
+        if max(pixels.values()) / total < PEAK:
+            detail = f"{len(pixels)} colours are no class: {sum(pixels.values())} pixels, none frequent: soft edges "
+            detail += "(anti-aliased masks)? --nearest takes the nearest colour, --map other=255 ignores them"
+            yield Finding.at(next(iter(masks.values()))[0], "colour", detail, "--nearest")
+            return
     for colour, count in pixels.most_common(COLOURS):
         detail = f"colour {' '.join(map(str, colour))} is no class: {count} pixels in {len(masks[colour])} masks"
-        yield Finding.at(masks[colour][0], "colour", f"{detail} (`ignore R G B` in classes.txt ignores it)")
+        detail += " (`ignore R G B` in classes.txt ignores it)"
+        yield Finding.at(masks[colour][0], "colour", detail, "--map other=255")
 
 
-def _binary(samples: list[SampleStats], classes: ClassMap) -> Iterator[Finding]:
+def _palettes(samples: Sequence[SampleStats], rules: ConvertRules) -> Iterator[Finding]:
+    """Palette masks read by index although their colours differ from file to file, or beside others read by colour."""
+    colours: dict[int, dict[Color, Path | None]] = {}
+    for sample in samples:
+        for index, colour in sample.palette:
+            colours.setdefault(index, {}).setdefault(colour, sample.pair.mask)
+    differing = {index: files for index, files in colours.items() if len(files) > 1 and index != IGNORE}
+    if differing:
+        index, files = min(differing.items())
+        shown = ", ".join(" ".join(map(str, colour)) for colour in list(files)[:FIRST])
+        detail = (
+            f"palettes differ: index {index} has the colours {shown}, ...; give the classes their colours (`name R G "
+        )
+        detail += "B` lines in classes.txt) to read by colour, or --palette index where the index is the label"
+        yield Finding.at(list(files.values())[1], "palette", detail, "--palette index")
+    by_colour = sum(sample.kind == "palette by colour" for sample in samples)
+    by_index = [sample for sample in samples if sample.palette]
+    if by_colour and by_index:
+        detail = f"{by_colour} palette masks use colours of the classes, {len(by_index)} use none: --palette colour or "
+        yield Finding.at(by_index[0].pair.mask, "palette", f"{detail}--palette index", "--palette colour")
+
+
+def _binary(samples: Sequence[SampleStats], classes: ClassMap) -> Iterator[Finding]:
     """Masks of 0 and 255 only: 255 means "ignored" here, and was hardly meant so."""
-    values = {value for sample in samples for value in sample.values}
+    values = {value for sample in samples for value in sample.values} - {NAN}
     if values == {0, IGNORE} and IGNORE not in classes.values:
         first = next(sample.pair.mask for sample in samples if IGNORE in sample.values)
         detail = "all masks hold 0 and 255 alone, and 255 means ignored: --map 255=1 makes it class 1"
-        yield Finding.at(first, "value", f"{detail} (--map 255=255 if it is to be ignored)")
+        yield Finding.at(first, "value", f"{detail} (--map 255=255 if it is to be ignored)", "--map 255=1")

@@ -1,11 +1,11 @@
-"""Reads what the values or colours of a user's masks mean: class names, a colour table, values to be changed."""
+"""What the values or colours of a user's masks mean: class names, a colour table, values to be changed."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,28 +15,35 @@ from numpy.typing import NDArray
 from ssbench.data.dataset import IGNORE
 from ssbench.data.voc import bit_palette
 from ssbench.errors import UsageError
-from ssbench.files import read_text, read_yaml
+from ssbench.prepare.own_class_files import FILES, VOID, ClassRow, read_rows
 
 Color: TypeAlias = tuple[int, int, int]
-FILES = ("classes.txt", "classes.yaml", "classes.yml")
-VOID = "ignore"
-"""The name that stands for 255 in a colour table, and is no class."""
 MOST = 255
-LARGEST = 1 << 18  # bytes of a classes file
-_LINE = re.compile(r"(?P<name>.*?)[\s,:;]+(?P<r>\d{1,3})[\s,;]+(?P<g>\d{1,3})[\s,;]+(?P<b>\d{1,3})")
+NAN, OTHER, TRANSPARENT = "nan", "other", "transparent"
+"""Words that stand for values in --map: no number, every value without a meaning, pixels of alpha 0."""
+VAGUE = ("void", "unlabeled", "unlabelled", "unknown", "none", "ignored", "ignore_index", "dontcare")
+"""Names that often stand for ignored pixels, and may be classes: a first class of this name gets a note."""
+BLOCK = 1 << 14
+"""Colours compared at a time: a photograph as a mask has a million."""
 
 
 @dataclass(frozen=True)
 class ClassMap:
     """Class names in order of the label; the colour of each, where given; value -> label for values to be changed.
 
-    `void`: the colour of ignored pixels in colour-coded masks.
+    `void`: the colour of ignored pixels in colour-coded masks. `words`: labels of NAN, OTHER and TRANSPARENT.
+    `is_named`: False where nobody said what the classes are; then every value from 0 to 255 counts as known, so that
+    an import can say everything else that is wrong. `notes`: how the file of classes was understood.
     """
 
     names: tuple[str, ...]
     colours: tuple[Color, ...] = ()
     void: Color | None = None
     values: Mapping[int, int] = field(default_factory=dict)
+    words: Mapping[str, int] = field(default_factory=dict)
+    is_named: bool = True
+    is_complete: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def palette(self) -> tuple[Color, ...]:
@@ -44,110 +51,161 @@ class ClassMap:
         return self.colours or bit_palette(len(self.names))
 
     def table(self) -> NDArray[np.uint8]:
-        """Label of each of the 256 values."""
-        table = np.arange(256, dtype=np.uint8)
-        for value, label in self.values.items():
-            table[value] = label
+        """Label of each of the 256 values; a value without a meaning stays, or is what `other` says."""
+        table, anchors = np.arange(256, dtype=np.uint8), self.anchors()
+        for value in range(256):
+            if value in self.values:
+                table[value] = self.values[value]
+            elif OTHER in self.words and value not in anchors:
+                table[value] = self.words[OTHER]
         return table
 
-    def is_known(self, value: int) -> bool:
+    def is_known(self, value: float) -> bool:
         """Whether a value of the user's masks ends as a class or as 255."""
-        label = self.values.get(value, value)
-        return label < len(self.names) or label == IGNORE
+        if not self.is_named and 0 <= value <= IGNORE and value == int(value):
+            return True
+        if self.is_complete and value != IGNORE:
+            return value in self.values
+        label = self.values.get(value, value)  # type: ignore[call-overload]  # 3.0 and 3 are one key
+        return label == IGNORE or (0 <= label < len(self.names) and label == int(label))
 
-    def decode(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], dict[Color, int]]:
-        """Labels [H, W] of a colour-coded mask [H, W, 3], and the colours not in the table with their pixels."""
-        packed = _packed(pixels)
-        known = {_packed(np.array(colour)): label for label, colour in enumerate(self.colours)}
-        known |= {_packed(np.array(self.void)): IGNORE} if self.void else {}
+    def anchors(self) -> tuple[int, ...]:
+        """The values that mean something, where others are edges between them: those of --map, and each label.
+
+        Where --map gives every class but 0 another value (0 and 255, 0 100 200), the labels themselves mean nothing.
+        """
+        if self.is_complete:
+            return tuple(sorted({*self.values, IGNORE}))
+        renamed = set(self.values.values())
+        renamed = renamed if renamed >= set(range(1, len(self.names))) else set()
+        ours = (label for label in (*range(len(self.names)), IGNORE) if label not in renamed)
+        return tuple(sorted({*self.values, *(label for label in ours if label not in self.values)}))
+
+    def decode(self, pixels: NDArray[np.uint8], nearest: bool = False) -> tuple[NDArray[np.uint8], dict[Color, int]]:
+        """Labels [H, W] of a colour-coded mask [H, W, 3], and the colours not in the table with their pixels.
+
+        nearest: a colour that is not in the table becomes the one closest to it, and none is left over.
+        """
+        packed = pack(pixels)
+        known = {pack(np.array(colour)): label for label, colour in enumerate(self.colours)}
+        known |= {pack(np.array(self.void)): IGNORE} if self.void else {}
         colours, places, counts = np.unique(packed, return_inverse=True, return_counts=True)
-        labels = np.array([known.get(int(c), IGNORE) for c in colours], np.uint8)
-        strange = {_colour(int(c)): int(n) for c, n in zip(colours, counts, strict=True) if int(c) not in known}
-        return labels[places].reshape(packed.shape), strange
+        if nearest and known:
+            keys = np.array(list(known))
+            targets = np.stack([keys >> 16, keys >> 8 & 255, keys & 255], 1)
+            own = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1)
+            close = np.concatenate(
+                [_closest(own[at : at + BLOCK // 64], targets) for at in range(0, len(own), BLOCK // 64)]
+            )
+            labels = np.array(list(known.values()), np.uint8)[close]
+            return labels[places].reshape(packed.shape), {}
+        labels = np.array([known.get(int(c), self.words.get(OTHER, IGNORE)) for c in colours], np.uint8)
+        strange = {unpack(int(c)): int(n) for c, n in zip(colours, counts, strict=True) if int(c) not in known}
+        return labels[places].reshape(packed.shape), {} if OTHER in self.words else strange
 
 
-def _packed(pixels: NDArray[Any]) -> Any:
+def _closest(own: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
+    """Index of the target closest to each colour, by the squared distance in RGB."""
+    distances: NDArray[Any] = ((own[:, None, :] - targets[None]) ** 2).sum(2)
+    return distances.argmin(1)
+
+
+def pack(pixels: NDArray[Any]) -> Any:
     """Red, green and blue as one number each."""
     wide = pixels.astype(np.int32)
     packed = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
     return packed if packed.ndim else int(packed)
 
 
-def _colour(packed: int) -> Color:
+def unpack(packed: int) -> Color:
+    """Red, green and blue of a packed colour."""
     return packed >> 16, packed >> 8 & 255, packed & 255
 
 
 def read_classmap(given: str | None, folder: Path, changes: Iterable[str]) -> ClassMap:
     """The class map from `--classes` (names with commas, or a file), else from a classes file in `folder`.
 
-    A text file has a class a line, in order of the label, with its colour behind it where masks are colour-coded
-    (`road 128 64 128`); a YAML file a list of names, a mapping label -> name, or a mapping name -> [r, g, b]. The name
-    "ignore" stands for 255. `changes` are "11=255" each. Raises UsageError for anything else.
+    Files of the usual label tools are read; see `ssbench.prepare.own_class_files`. The names "ignore" and `__ignore__`
+    stand for 255. `changes` are "11=255" each, or several with commas.
+
+    Raises:
+        UsageError: a file or a change that makes no sense. Where there are no names at all the map is not `is_named`.
     """
-    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
-    if given is not None and Path(given).suffix in (".txt", ".yaml", ".yml"):
-        path = Path(given)
-    elif given is not None:
-        return _class_map([(name.strip(), None) for name in given.split(",")], "--classes", changes)
-    if path is None:
-        fix = f"--classes background,road,... in order of the label values, or write {folder / FILES[0]}, one a line"
-        raise UsageError("the classes have no names", str(folder), fix)
-    return _class_map(_from_text(path) if path.suffix == ".txt" else _from_yaml(path), str(path), changes)
+    if given is not None and Path(given).suffix.lower() in (".txt", ".yaml", ".yml", ".csv", ".json", ".names"):
+        return _with_changes(_class_map(read_rows(Path(given)), given), changes)
+    if given is not None:
+        rows = [ClassRow(name.strip()) for name in given.split(",")]
+        return _with_changes(_class_map(rows, "--classes"), changes)
+    path = find_file([folder])
+    return _with_changes(
+        ClassMap((), is_named=False) if path is None else _class_map(read_rows(path), str(path)), changes
+    )
 
 
-def _from_text(path: Path) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for line in map(str.strip, read_text(path, f"file {path.name}", "mend it", UsageError, LARGEST).splitlines()):
-        if line and not line.startswith("#"):
-            match = _LINE.fullmatch(line)
-            rows.append((match["name"].strip(), [int(match[c]) for c in "rgb"]) if match else (line, None))
-    return rows
+def find_file(folders: Iterable[Path]) -> Path | None:
+    """The file of classes in the first of `folders` that has one. UsageError where those of several folders differ."""
+    paths = [next((folder / name for name in FILES if (folder / name).is_file()), None) for folder in folders]
+    files = [path for path in paths if path is not None]
+    for path in files[1:]:
+        if path.read_bytes() != files[0].read_bytes():
+            what = f"{files[0].name} and {path.name} of two folders differ"
+            raise UsageError(what, f"{files[0]}, {path}", "--classes FILE, with the one that holds")
+    return files[0] if files else None
 
 
-def _from_yaml(path: Path) -> list[tuple[str, Any]]:
-    content = read_yaml(path, f"file {path.name}", "mend it", UsageError, LARGEST)
-    content = content.get("classes", content) if isinstance(content, dict) else content
-    if isinstance(content, list):
-        return [(str(name), None) for name in content]
-    if isinstance(content, dict) and sorted(map(str, content)) == sorted(map(str, range(len(content)))):
-        return [(str(name), None) for _, name in sorted(content.items(), key=lambda item: int(item[0]))]
-    if isinstance(content, dict):
-        return [(str(name), colour) for name, colour in content.items()]
-    raise UsageError(f"{path.name} holds no classes", str(path), "write a list of names, or name: [r, g, b] lines")
+def unnamed_error(folder: Path, labels: Sequence[int]) -> UsageError:
+    """The error for classes without names; `labels`: those that the masks hold, for a line to paste."""
+    names = ",".join(f"class{k}" for k in range(max(labels, default=-1) + 1)) or "background,road,..."
+    fix = f"--classes {names}   (your names, in order of the label values), or write {folder / FILES[0]}, one a line"
+    return UsageError("the classes have no names", str(folder), fix)
 
 
-def _class_map(rows: list[tuple[str, Any]], where: str, changes: Iterable[str]) -> ClassMap:
-    coloured = [(name, _as_colour(name, colour, where)) for name, colour in rows]
-    void = next((colour for name, colour in coloured if name == VOID), None)
-    classes = [row for row in coloured if row[0] != VOID]
-    names = tuple(name for name, _ in classes)
+def _class_map(rows: list[ClassRow], where: str) -> ClassMap:
+    ignored = [row for row in rows if row.name in VOID]
+    classes = [row for row in rows if row.name not in VOID]
+    names = tuple(row.name for row in classes)
     if not 0 < len(names) <= MOST or "" in names:
         raise UsageError(f"{len(names)} class names, 1 to {MOST} are needed, none empty", where, "mend the list")
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
         raise UsageError(f"class '{twice[0]}' stands twice", where, "give each class a name of its own")
-    colours = tuple(colour for _, colour in classes if colour is not None)
+    colours = tuple(row.colour for row in classes if row.colour is not None)
     if colours and len(colours) != len(classes):
-        bare = next(name for name, colour in classes if colour is None)
+        bare = next(row.name for row in classes if row.colour is None)
         raise UsageError(f"class '{bare}' has no colour, others have", where, "give every class a colour, or none")
+    void = next((row.colour for row in ignored if row.colour is not None), None)
     twice = [str(colour) for colour, n in Counter((*colours, *([void] if void else []))).items() if n > 1]
     if twice:
         raise UsageError(f"two classes have the colour {twice[0]}", where, "give each its own")
-    return ClassMap(names, colours, void, dict(_change(text, len(names)) for text in changes))
+    values = {row.value: label for label, row in enumerate(classes) if row.value is not None}
+    values |= {row.value: IGNORE for row in ignored if row.value is not None}
+    if values and len(values) < sum(row.value is not None for row in rows):
+        raise UsageError("two classes have the same value", where, "give each its own")
+    notes = [f"'{row.name}' stands for ignored pixels (255) and is no class" for row in ignored if row.name != "ignore"]
+    moved = {value: label for value, label in values.items() if value != label}
+    if moved:
+        renamed = ", ".join(f"{value} is {'ignored' if label == IGNORE else label}" for value, label in moved.items())
+        notes.append(f"the file of classes gives values of its own: {renamed}")
+    is_complete = bool(moved) and all(row.value is not None for row in classes)
+    return ClassMap(names, colours, void, values if moved else {}, is_complete=is_complete, notes=tuple(notes))
 
 
-def _as_colour(name: str, given: Any, where: str) -> Color | None:
-    if given is None:
-        return None
-    if isinstance(given, list | tuple) and len(given) == 3 and all(isinstance(c, int) and 0 <= c < 256 for c in given):
-        return given[0], given[1], given[2]
-    raise UsageError(f"'{name}': {given!r} is no colour", where, "three numbers of 0 to 255: red, green, blue")
+def _with_changes(classes: ClassMap, changes: Iterable[str]) -> ClassMap:
+    """`classes` with the changes of --map; they win over the file's own values."""
+    values, words = dict(classes.values), dict(classes.words)
+    for text in (part for change in changes for part in change.split(",")):
+        value, label = _change(text, len(classes.names) if classes.is_named else MOST)
+        if isinstance(value, str):
+            words[value] = label
+        else:
+            values[value] = label
+    return replace(classes, values=values, words=words)
 
 
-def _change(text: str, classes: int) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,3})=(\d{1,3})", text.strip())
-    value, label = (int(n) for n in match.groups()) if match else (-1, -1)
-    if not (0 <= value < 256 and (0 <= label < classes or label == IGNORE)):
+def _change(text: str, classes: int) -> tuple[int | str, int]:
+    match = re.fullmatch(rf"(-?\d{{1,10}}|{NAN}|{OTHER}|{TRANSPARENT})=(\d{{1,3}})", text.strip(), re.ASCII)
+    label = int(match[2]) if match else -1
+    if match is None or not (0 <= label < classes or label == IGNORE):
         fix = f"for instance --map 11=255; labels are 0..{classes - 1} and 255 (ignored)"
         raise UsageError(f"--map {text!r} is not VALUE=LABEL", "--map", fix)
-    return value, label
+    return match[1] if match[1] in (NAN, OTHER, TRANSPARENT) else int(match[1]), label

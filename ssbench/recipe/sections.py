@@ -46,12 +46,14 @@ class DataConfig(Section):
 
     few: only the first so many images of each training list (`--quick` sets it; null: all).
     form: "grey_stacks" shows the toy data as one-channel stacks, so that recipes for volumes have a quick run.
+    allow_leak: run although the split trains on images of val or test (`ssbench run --allow-leak` sets it).
     """
 
     dataset: str
     workers: Annotated[int, Field(ge=0)] = 4  # ours: changes the speed alone
     few: Count | None = None  # ours
     form: Literal["own", "grey_stacks"] = "own"  # ours
+    allow_leak: bool = False  # ours
 
     @model_validator(mode="after")
     def _toy_only(self) -> DataConfig:
@@ -60,8 +62,8 @@ class DataConfig(Section):
         return self
 
     def facts(self) -> dict[str, Any]:
-        """Workers change nothing; `few` and `form` count where they are set."""
-        return _set(self.model_dump(mode="json", exclude={"workers"}), few=None, form="own")
+        """Workers change nothing; the other settings count where they are set."""
+        return _set(self.model_dump(mode="json", exclude={"workers"}), few=None, form="own", allow_leak=False)
 
 
 class OptimConfig(Section):

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from ssbench import keyed
 from ssbench.errors import UsageError
 from ssbench.files import write_text
 from ssbench.splits import lists
+from ssbench.splits.groups import Grouping, guess_grouping
 
 
 class LabelSource(Protocol):
@@ -33,6 +33,15 @@ class LabelSource(Protocol):
 
     def mask(self, id: str) -> Any:
         """H W label values of an image, as an image or an array."""
+
+    def unit(self, id: str) -> str:
+        """What a split must not tear apart: the image, its patient or group."""
+
+    def labels_in(self, id: str) -> frozenset[int]:
+        """Label values that occur in the mask of an image, without 255."""
+
+    def unmasked(self) -> frozenset[str]:
+        """Ids of images that came without a mask."""
 
 
 def draw(
@@ -66,7 +75,93 @@ def _stratified(order: list[str], count: int, strata: Mapping[str, Collection[in
 
 def presence(dataset: LabelSource, ids: Iterable[str]) -> dict[str, frozenset[int]]:
     """The classes (train ids, without 255) that occur in the mask of each id."""
-    return {id: frozenset(np.unique(np.asarray(dataset.mask(id))).tolist()) - {255} for id in ids}
+    return {id: dataset.labels_in(id) for id in ids}
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """What to draw: `count`, or `fraction` in (0, 1], of the units; the seed; by class or freely; groups kept together.
+
+    stratify reads every mask and keeps the share of images in which each class occurs. pool: ids that may become
+    labelled, and that a fraction is of; all by default. group: a pattern for this draw, instead of the dataset's own.
+    """
+
+    count: int | None = None
+    fraction: Fraction | float | None = None
+    seed: int = 0
+    stratify: bool = False
+    pool: Collection[str] | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A split that was drawn and not written: its lists, sorted, the content of split.yaml, and notes on it."""
+
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    content: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def write(self, out: Path) -> None:
+        """Write `out`/labeled.txt, unlabeled.txt and split.yaml."""
+        import yaml
+
+        write_text(out / "labeled.txt", lists.dump(self.labeled))
+        write_text(out / "unlabeled.txt", lists.dump(self.unlabeled))
+        write_text(out / "split.yaml", yaml.safe_dump(self.content, sort_keys=False))
+
+
+def draw_split(dataset: LabelSource, request: DrawRequest) -> Drawn:
+    """Draw a split of `dataset`'s train ids.
+
+    A fraction is rounded up as the published lists are (10582/16 -> 662). In acdc, and where images have groups, both
+    count patients or groups, whose images stay together. Raises UsageError for an impossible count or pattern.
+    """
+    ids = dataset.ids("train")
+    drawable = [id for id in ids if request.pool is None or id in request.pool]
+    grouping = Grouping(request.group) if request.group else None
+    if grouping:
+        grouping.check(ids)
+    units: dict[str, list[str]] = {}
+    for id in drawable:
+        units.setdefault(grouping.of(id) if grouping else dataset.unit(id), []).append(id)
+    strata = None
+    if request.stratify:
+        classes = presence(dataset, drawable)
+        strata = {unit: frozenset[int]().union(*(classes[id] for id in members)) for unit, members in units.items()}
+    chosen = draw(units, labeled_count(request.count, request.fraction, len(units)), request.seed, strata)
+    labeled = {id for unit in chosen for id in units[unit]}
+    unlabeled = set(ids) - labeled
+    content = {
+        "dataset": dataset.name,
+        "seed": request.seed,
+        "rule": "stratified by class presence" if request.stratify else "first of the keyed order, nested for one seed",
+        "drawn": date.today().isoformat(),
+        "labeled": {"count": len(labeled), "fingerprint": lists.fingerprint(labeled)},
+        "unlabeled": {"count": len(unlabeled), "fingerprint": lists.fingerprint(unlabeled)},
+    }
+    if request.group:
+        content["group"] = request.group
+    notes = list(_draw_notes(dataset, sorted(labeled), len(chosen), len(units), request))
+    return Drawn(tuple(sorted(labeled)), tuple(sorted(unlabeled)), content, tuple(notes))
+
+
+def _draw_notes(
+    dataset: LabelSource, labeled: list[str], chosen: int, units: int, request: DrawRequest
+) -> Iterator[str]:
+    """Groups counted, ids that look grouped, classes that no labelled mask has."""
+    ids = dataset.ids("train")
+    if units < len(ids if request.pool is None else set(request.pool) & set(ids)):
+        yield f"{chosen} of {units} groups are labelled: {len(labeled)} images"
+    elif not request.group and (guess := guess_grouping(ids)):
+        yield f"ids look grouped ({guess[1]} groups): --group '{guess[0]}' keeps each on one side"
+    present = frozenset[int]().union(*presence(dataset, labeled).values())
+    missing = [name for label, name in enumerate(dataset.classes) if label not in present]
+    if missing:
+        names = ", ".join(missing[:12]) + (f" and {len(missing) - 12} more" if len(missing) > 12 else "")
+        advice = "" if request.stratify else "; --stratify draws so that each class that can be is there"
+        yield f"{len(missing)} of {len(dataset.classes)} classes stand in no labelled mask: {names}{advice}"
 
 
 def make(
@@ -78,42 +173,22 @@ def make(
     seed: int = 0,
     stratify: bool = False,
     pool: Collection[str] | None = None,
+    group: str | None = None,
 ) -> dict[str, Any]:
-    """Draw a new split of `dataset`'s train ids into `out`/labeled.txt, unlabeled.txt and split.yaml.
+    """Draw a new split (`draw_split`) into the folder `out`. Returns the content of split.yaml and "notes".
 
-    Give `count`, or `fraction` in (0, 1], rounded up as the published lists are (10582/16 -> 662). In acdc both
-    count patients, whose slices stay together. `stratify` reads every mask and keeps the share of images in which
-    each class occurs. Only ids of the `pool` may become labelled (and are what a fraction is of); by default all.
-    Returns the content of split.yaml. Raises UsageError for an impossible count or an `out` in use.
+    Raises UsageError for an impossible count, and for an `out` in use.
     """
-    import yaml
+    refuse_used(out)
+    drawn = draw_split(dataset, DrawRequest(count, fraction, seed, stratify, pool, group))
+    drawn.write(out)
+    return {**drawn.content, "notes": list(drawn.notes)}
 
+
+def refuse_used(out: Path) -> None:
+    """UsageError for a folder that holds lists."""
     if any((out / f"{role}.txt").exists() for role in ("labeled", "unlabeled")):
         raise UsageError("there are lists in that folder already", str(out), "choose another folder, or remove it")
-    ids = dataset.ids("train")
-    drawable = [id for id in ids if pool is None or id in pool]
-    units: dict[str, list[str]] = {}
-    for id in drawable:
-        units.setdefault(lists.unit(dataset.name, id), []).append(id)
-    strata = None
-    if stratify:
-        classes = presence(dataset, drawable)
-        strata = {unit: frozenset[int]().union(*(classes[id] for id in members)) for unit, members in units.items()}
-    chosen = draw(units, labeled_count(count, fraction, len(units)), seed, strata)
-    labeled = {id for unit in chosen for id in units[unit]}
-    unlabeled = set(ids) - labeled
-    content = {
-        "dataset": dataset.name,
-        "seed": seed,
-        "rule": "stratified by class presence" if stratify else "first of the keyed order, nested for one seed",
-        "drawn": date.today().isoformat(),
-        "labeled": {"count": len(labeled), "fingerprint": lists.fingerprint(labeled)},
-        "unlabeled": {"count": len(unlabeled), "fingerprint": lists.fingerprint(unlabeled)},
-    }
-    write_text(out / "labeled.txt", lists.dump(sorted(labeled)))
-    write_text(out / "unlabeled.txt", lists.dump(sorted(unlabeled)))
-    write_text(out / "split.yaml", yaml.safe_dump(content, sort_keys=False))
-    return content
 
 
 def labeled_count(count: int | None, fraction: Fraction | float | None, total: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from ssbench import paths
 from ssbench.errors import DataError, UsageError, nearest
 from ssbench.files import as_model, read_text, read_yaml
 from ssbench.splits import lists
+from ssbench.splits.resolve import known_ids, read_list_text, resolve, unknown_error
 
 OURS = "ours"
 """Origin of the lists drawn and shipped here."""
@@ -86,6 +88,7 @@ class CustomSplit(BaseModel):
     drawn: Annotated[str | None, BeforeValidator(lambda day: day if day is None else str(day))] = None
     labeled: ListEntry | None = None
     unlabeled: ListEntry | None = None
+    group: str | None = None
 
 
 class Manifest(_ManifestEntry):
@@ -134,13 +137,13 @@ class Partition:
         entry = manifest().splits.get(name)
         if entry is not None:
             return _published(name, entry, data_root)
-        folder = _custom_folder(name, data_root)
+        folder = split_folder(name, data_root)
         if folder is None:
             raise UsageError(
-                f"no split '{name}'; {nearest(name, list(manifest().splits))}",
+                f"no split '{name}'; {_nearest_split(name, data_root)}",
                 fix="ssbench list splits   (or give a folder with labeled.txt and unlabeled.txt)",
             )
-        return _custom(folder)
+        return _custom(folder, data_root)
 
 
 def folder(name: str, data_root: Path) -> Path:
@@ -211,7 +214,22 @@ def _published(name: str, entry: SplitEntry, data_root: Path) -> Partition:
     return Partition(name, dataset, labeled, unlabeled, digest(labeled, unlabeled), custom=False)
 
 
-def _custom_folder(name: str, data_root: Path) -> Path | None:
+def own_splits(data_root: Path, dataset: str = "*") -> list[str]:
+    """Names of the splits of a user's own below the data root, sorted."""
+    folders = (path.parent for path in (data_root / "splits").glob(f"{dataset}/custom/*/labeled.txt"))
+    return sorted("/".join(folder.parts[-3:]) for folder in folders)
+
+
+def _nearest_split(name: str, data_root: Path) -> str:
+    """What `name` may have meant: a split of the user's own before a published one."""
+    own = own_splits(data_root)
+    if get_close_matches(name, own, n=1, cutoff=0.5) or any(split.split("/")[0] == name.split("/")[0] for split in own):
+        return nearest(name, [split for split in own if split.split("/")[0] == name.split("/")[0]] or own)
+    return nearest(name, [*own, *manifest().splits])
+
+
+def split_folder(name: str, data_root: Path) -> Path | None:
+    """The folder of a split of one's own: below the data root, or the folder `name` itself; None for another name."""
     inside = data_root / "splits" / name
     try:
         if name.count("/") == 2 and name.split("/")[1] == "custom" and inside.is_dir():
@@ -221,13 +239,15 @@ def _custom_folder(name: str, data_root: Path) -> Path | None:
         return None
 
 
-def _custom(where: Path) -> Partition:
+def _custom(where: Path, data_root: Path) -> Partition:
     fix = "put one id a line into labeled.txt and unlabeled.txt, or: ssbench splits make"
     stated = read_custom(where)
     dataset = stated.dataset or _guessed(where, fix)
+    subsets = known_ids(data_root / dataset)
+    known = frozenset[str]().union(*subsets.values())
     both = []
     for role, entry in (("labeled", stated.labeled), ("unlabeled", stated.unlabeled)):
-        ids = lists.parse(_text(where / f"{role}.txt", fix), "bare", dataset, where / f"{role}.txt")
+        ids = _own_list(where / f"{role}.txt", dataset, known, fix)
         if entry is not None:
             change = "restore the list, or delete split.yaml if the change is meant"
             verify(ids, entry, where / f"{role}.txt", change, "split.yaml")
@@ -238,6 +258,27 @@ def _custom(where: Path) -> Partition:
     _disjoint(labeled, unlabeled, where, "remove them from one of the lists")
     name = f"{dataset}/custom/{where.resolve().name}"
     return Partition(name, dataset, labeled, unlabeled, digest(labeled, unlabeled), custom=True)
+
+
+def _own_list(path: Path, dataset: str, known: frozenset[str], fix: str) -> tuple[str, ...]:
+    """The ids of a user's own list: one a line, or what `resolve` understands, held against the dataset's ids.
+
+    Without those (the dataset is not prepared) a list must have one id a line, or name images as paths do.
+    """
+    text = read_list_text(path, fix)
+    try:
+        ids = lists.parse(text, "bare", dataset, path)
+    except DataError:
+        if not known and dataset not in lists.IDS:
+            raise
+        ids = ()
+    if ids and (not known or known.issuperset(ids)):
+        return ids
+    resolved = resolve(text, known, dataset)
+    if resolved.unknown:
+        raise unknown_error(resolved, known, dataset, path)
+    resolved.refuse_twice(path)
+    return resolved.ids
 
 
 def read_custom(where: Path) -> CustomSplit:
@@ -251,7 +292,7 @@ def read_custom(where: Path) -> CustomSplit:
 
 def _guessed(where: Path, fix: str) -> str:
     path = where / "labeled.txt"
-    dataset = lists.guess(lists.parse(_text(path, fix), "bare", "", path))
+    dataset = lists.guess(lists.parse(read_list_text(path, fix), "bare", "", path))
     if dataset is None:
         name_it = f"echo 'dataset: voc' > {where / 'split.yaml'}   (with the name of the dataset)"
         raise DataError("cannot tell from the ids which dataset this split is of", str(path), name_it)

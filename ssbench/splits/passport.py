@@ -5,6 +5,7 @@ Lists are read by `ssbench.splits.manifest` and drawn by `ssbench.splits.draw`.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from ssbench.errors import DataError, UsageError
 from ssbench.splits import lists
 from ssbench.splits.draw import LabelSource
+from ssbench.splits.groups import Grouping
 from ssbench.splits.manifest import (
     OURS,
     Partition,
@@ -22,6 +24,7 @@ from ssbench.splits.manifest import (
     read_custom,
     read_list,
     restore_command,
+    split_folder,
 )
 
 
@@ -146,7 +149,10 @@ def _namesakes(split: Partition, data_root: Path) -> list[dict[str, Any]]:
 
 
 def _leaks(split: Partition, data_root: Path, dataset: LabelSource | None) -> dict[str, dict[str, Any]]:
-    """Of each evaluation subset: its size, and the split's ids that share a unit (image; acdc: patient) with it."""
+    """Of each evaluation subset: its size, and the split's ids that share a unit (image, patient, group) with it."""
+    folder = split_folder(split.name, data_root) if split.custom else None
+    group = read_custom(folder).group if folder else None
+    unit = Grouping(group).of if group else partial(lists.unit, split.dataset) if dataset is None else dataset.unit
     page: dict[str, dict[str, Any]] = {}
     used = split.labeled + split.unlabeled
     for subset in ("val", "test"):
@@ -156,8 +162,8 @@ def _leaks(split: Partition, data_root: Path, dataset: LabelSource | None) -> di
         if ids is None:
             page[subset] = {"count": None, "shared": None, "why": why}
         else:
-            held = {lists.unit(split.dataset, id) for id in ids}
-            shared = [id for id in used if lists.unit(split.dataset, id) in held]
+            held = {unit(id) for id in ids}
+            shared = [id for id in used if unit(id) in held]
             page[subset] = {"count": len(ids), "shared": sorted(shared)}
     return page
 

@@ -119,6 +119,7 @@ def _facts(trainer: Trainer) -> dict[str, Any]:
         "metric": "dice" if cfg.protocol == "volume" else "miou",
         "classes": list(trainer.dataset.classes),
         "departures": departures,
+        **({"list_notes": list(trainer.list_notes)} if trainer.list_notes else {}),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "computation": trainer.computation.facts(),
         "hardware": machine.hardware(trainer.team.device),

@@ -247,7 +247,7 @@ class StageRunner:
         dataset = self._trainer.dataset
         matrix = torch.zeros(len(dataset.classes), len(dataset.classes), dtype=torch.int64)
         for id in self._trainer.watch(ids, f"{kind} against the hidden labels", len(ids)):
-            with Image.open(self._png(kind, id)) as stored:
+            with Image.open(self._png(kind, id), formats=("PNG",)) as stored:
                 label = torch.from_numpy(np.array(stored))
             matrix += confusion(label, torch.from_numpy(np.array(dataset.mask(id))), len(dataset.classes))
         miou = mean_iou(matrix, "left_out")

@@ -79,6 +79,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.partition, self.dataset, self.seed = recipe, partition, dataset, seed
         self.folder, self.team, self.bars = folder, team, bars
+        self.list_notes: tuple[str, ...] = ()  # what is to be known of the split's lists, for the record
         self.key = recipe.key(partition.sha256, seed)
         self.checkpointer = Checkpointer(folder, self.key, team, bars.write_line)
         self.stop = StopRequest()

@@ -162,7 +162,7 @@ def test_a_huge_picture_is_refused_not_unpacked(tmp_path):
     path = small_grey_png(tmp_path / "huge.png", 8, [[0]])
     head = path.read_bytes()[:16] + (30_000).to_bytes(4, "big") * 2 + path.read_bytes()[24:29]
     path.write_bytes(head + zlib.crc32(head[12:]).to_bytes(4, "big") + path.read_bytes()[33:])
-    with pytest.raises(DataError, match=r"huge\.png cannot be read: .*bomb"):
+    with pytest.raises(DataError, match=r"huge\.png has 30000 x 30000 pixels; at most"):
         read_image(path)
 
 

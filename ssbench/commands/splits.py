@@ -91,7 +91,7 @@ def make(
 ) -> None:
     """Draw a split of your own: labeled.txt, unlabeled.txt and split.yaml, to be used as --split."""
     from ssbench.data.open import open_dataset
-    from ssbench.splits.draw import make as draw
+    from ssbench.splits.draw import DrawRequest, draw_split, refuse_used
 
     root, parts = paths.data_root(data_root), name.split("/")
     if out is None and (len(parts) != 3 or parts[1] != "custom" or not all(parts)):
@@ -102,8 +102,10 @@ def make(
     dataset = open_dataset(parts[0], root)
     unmasked = dataset.unmasked()
     pool = [id for id in dataset.ids("train") if id not in unmasked] if unmasked else None
-    how = {"count": count, "fraction": share, "seed": seed, "stratify": stratify, "group": group, "pool": pool}
-    summary = draw(dataset, folder, **how)
+    refuse_used(folder)
+    drawn = draw_split(dataset, DrawRequest(count, share, seed, stratify, pool, group))
+    drawn.write(folder)
+    summary = {**drawn.content, "notes": drawn.notes(dataset)}
     usable = name if out is None else str(out)
     if json:
         print_json({"split": usable, "folder": str(folder), **summary})

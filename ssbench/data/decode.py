@@ -103,7 +103,8 @@ def has_end(file: int) -> bool:
 
 def raw_mode(image: Image.Image) -> str:
     """The form of the samples in the file, before Pillow changed it: "RGB;16B", "L;4"."""
-    return ",".join(str(tile[3][0] if isinstance(tile[3], tuple) and tile[3] else tile[3]) for tile in image.tile)
+    tiles = getattr(image, "tile", [])
+    return ",".join(str(tile[3][0] if isinstance(tile[3], tuple) and tile[3] else tile[3]) for tile in tiles)
 
 
 def load_page(image: Image.Image, path: Path, page: int) -> str:
@@ -112,7 +113,8 @@ def load_page(image: Image.Image, path: Path, page: int) -> str:
         image.seek(page)
         refuse_bomb(path, image.size)
     raw = raw_mode(image)
-    if image.format == "PNG" and image.fp and not has_end(image.fp.fileno()):
+    file = getattr(image, "fp", None)
+    if image.format == "PNG" and file and not has_end(file.fileno()):
         raise OSError("it is cut short")
     image.load()
     return raw

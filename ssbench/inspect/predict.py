@@ -21,6 +21,8 @@ from ssbench.train.build import dataset_of
 from ssbench.train.distributed import Team, join
 from ssbench.train.evaluate import Predict, label_image
 
+PLAIN = DecodeRules()
+"""Pictures of 8 bits and three bands; others are refused."""
 COLOUR_SHARE = 0.55  # ours: of the labels' colours in an overlay, the rest is the picture
 
 
@@ -50,7 +52,7 @@ class PredictionTask:
     source: Path
     names: tuple[Path, ...]
     out: Path
-    rules: DecodeRules = DecodeRules()
+    rules: DecodeRules = PLAIN
 
     def path(self, kind: str, name: Path) -> Path:
         """Where a prediction is written. kind: "masks" or "overlays"."""
@@ -65,7 +67,7 @@ def predict_folder(
     data_root: Path,
     device: str | None,
     overrides: list[str],
-    rules: DecodeRules = DecodeRules(),
+    rules: DecodeRules = PLAIN,
 ) -> dict[str, Any]:
     """Write `out/masks/<name>.png` (palette PNG of label values) and `out/overlays/<name>.png` for every picture.
 
@@ -153,7 +155,7 @@ def _claim_folder(task: PredictionTask, checkpoint: Path) -> None:
 
 def _rules_for(dataset: Dataset, rules: DecodeRules) -> DecodeRules:
     """The rules for pictures of a dataset: what the command says, else what its import was told."""
-    own: DecodeRules = getattr(dataset, "rules", DecodeRules())
+    own: DecodeRules = getattr(dataset, "rules", PLAIN)
     return DecodeRules(3, rules.bands or own.bands, rules.depth16 or own.depth16)
 
 

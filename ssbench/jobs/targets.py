@@ -130,7 +130,7 @@ def target_jobs(
 
 
 def _hold(recipe: Recipe, split: str, places: Places) -> None:
-    """Hold a split against its data before any run of a queue begins; each run says itself what is to be known of it."""
+    """Hold a split against its data before any run of a queue begins; each run says its own notes."""
     partition = Partition.read(split, places.data)
     if partition.custom and partition.dataset == recipe.data.dataset and not recipe.quick:
         dataset = open_dataset(partition.dataset, places.data)

@@ -110,16 +110,18 @@ def import_folder(
                 raise findings_error(options, check)
             counts = _write_lists(source, check, work)
             masked = [pair.id for pair in check.pairs if pair.mask or pair.layers]
-            splits = plan_splits(Folder(work), options.draws, masked, data_root, options.name, options.replace)
             write_ledger(work, options.name, _settings(origin, check), counts, job.bars)
             write_labels(work, check.labels)
+            if final.exists() and not options.replace:
+                _refuse_other(work, final, options)
+            splits = plan_splits(Folder(work), options.draws, masked, data_root, options.name, options.replace)
             state = _place(work, final, options)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         write_splits(splits, data_root)
         ledger = Ledger.read(final)
         stale = stale_splits(options.name, Folder(final).ids("train"), data_root)
-        drawn = (f"{name}: {note}" for name, split in splits.items() if split for note in split.notes)
+        drawn = (f"{split}: {note}" for split, lists in splits.items() if lists for note in lists.notes(Folder(final)))
         check = replace(check, notes=(*check.notes, *drawn, *stale))
     assert ledger is not None  # noqa: S101  written above
     seconds, size, path = round(time.monotonic() - began, 3), ledger.bytes, str(final / NAME)

@@ -96,7 +96,7 @@ def _values(samples: Sequence[SampleStats], rules: ConvertRules) -> Iterator[Fin
         f"classes are 0..{len(rules.classes.names) - 1} and 255" if rules.classes.is_named else "labels are 0..255"
     )
     kind = "number" if all(isinstance(v, float) for v in unknown) else "value"
-    yield Finding.at(first, kind, f"{detail}; all values: {histogram}{rest}; {classes}{looks}", option)
+    yield Finding.at(first, kind, f"{detail}; all values: {histogram}{rest}; {classes}{looks}", option, len(files))
 
 
 def _guess(pixels: Counter[Value], unknown: Sequence[Value], rules: ConvertRules) -> tuple[str, str]:

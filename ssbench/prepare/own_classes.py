@@ -66,7 +66,7 @@ class ClassMap:
             return True
         if self.is_complete and value != IGNORE:
             return value in self.values
-        label = self.values.get(value, value)  # type: ignore[call-overload]  # 3.0 and 3 are one key
+        label = self.values[int(value)] if value == int(value) and int(value) in self.values else value
         return label == IGNORE or (0 <= label < len(self.names) and label == int(label))
 
     def anchors(self) -> tuple[int, ...]:
@@ -106,8 +106,8 @@ class ClassMap:
 
 def _closest(own: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
     """Index of the target closest to each colour, by the squared distance in RGB."""
-    distances: NDArray[Any] = ((own[:, None, :] - targets[None]) ** 2).sum(2)
-    return distances.argmin(1)
+    closest: NDArray[Any] = ((own[:, None, :] - targets[None]) ** 2).sum(2).argmin(1)
+    return closest
 
 
 def pack(pixels: NDArray[Any]) -> Any:

@@ -17,26 +17,28 @@ SKIPPABLE = {
 }
 """Kinds that concern single files, which --skip-bad leaves out."""
 TITLES = {
-    "unreadable": "cannot be read",
+    "unreadable": "files that cannot be read",
     "lossy": "masks are JPEGs",
-    "mode": "forms that are not read",
-    "alpha": "alpha channels",
-    "bands": "numbers of bands",
-    "depth": "more than 8 bits a sample",
-    "size": "image and mask differ in size",
-    "exif": "EXIF turns the picture, and its mask fits both ways",
+    "mode": "pictures of a form that is not read",
+    "alpha": "pictures with transparency",
+    "bands": "pictures of several bands",
+    "depth": "pictures of more than 8 bits a sample",
+    "size": "images of another size than their mask",
+    "exif": "pictures that EXIF turns",
     "no-mask": "images without a mask",
     "no-image": "masks without an image",
     "name": "names that cannot be ids",
     "duplicate": "ids that stand twice",
     "stray": "files that are not read",
     "pages": "files of several pages",
-    "value": "values that are no class",
+    "value": "masks with values that are no class",
     "number": "masks of numbers that are no labels",
-    "colour": "colours that are no class",
-    "palette": "palettes that differ",
-    "layers": "one picture for each image and label",
-    "list": "lists that do not fit the images",
+    "colour": "masks with colours that are no class",
+    "palette": "masks whose palettes differ",
+    "layers": "masks that look like layers",
+    "layer": "layers of no class",
+    "list": "lines of lists that fit no image",
+    "classes": "folders without class names",
     "not-listed": "images in no list",
 }
 """What each kind is about, in words for the line of a group."""
@@ -73,11 +75,10 @@ class FindingGroup:
 
     def line(self, folder: str) -> str:
         """The group in one line; paths are shown below `folder`."""
-        names = [path.removeprefix(f"{folder}/") for path in self.paths]
-        rest = f" and {self.count - len(names)} more" if self.count > len(names) else ""
+        names = ", ".join(path.removeprefix(f"{folder}/") for path in self.paths)
+        rest = f" and {self.count - len(self.paths)} more" if self.count > len(self.paths) else ""
         mend = f"   [{self.option}]" if self.option else ""
-        title = TITLES.get(self.kind, "")
-        return f"{self.kind}: {self.count} x {title}: {', '.join(names)}{rest}: {self.detail}{mend}"
+        return f"{self.kind}: {TITLES.get(self.kind, 'findings')}: {self.count} ({names}{rest}): {self.detail}{mend}"
 
 
 def group_findings(findings: Iterable[Finding]) -> list[FindingGroup]:

@@ -135,6 +135,7 @@ def read_folder(options: ImportOptions, job: PrepareJob, dest: Path | None) -> F
         skipped,
         conversions_of(samples),
         subsets,
+        str(options.folder),
     )
 
 

@@ -211,7 +211,7 @@ def _transparent(path: Path, colour: Labels, alpha: Labels | None, rules: Conver
 
 def _layer_pixels(image: Image.Image) -> NDArray[Any]:
     """The pixels of a layer: its alpha channel, where that says something, else its brightness."""
-    if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema()[0] != 255:
+    if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema() != (255, 255):
         return np.asarray(image.getchannel("A"))
     return np.asarray(image if image.mode in ("I", "F") or image.mode.startswith("I;") else image.convert("L"))
 
@@ -224,7 +224,7 @@ def _merge_layers(pair: ImageMaskPair, rules: ConvertRules) -> MaskContent:
         image, _, _ = _load(path, pair.page or 0)
         part = (
             image.getchannel("A")
-            if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema()[0] < 255
+            if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema() != (255, 255)
             else image
         )
         pixels = np.asarray(

@@ -110,7 +110,7 @@ def _joined(by_home: list[tuple[SubsetFolder, list[ImageMaskPair]]], search: Pai
     return [replace(pair, id=f"{pair.subset}/{pair.id}") for _, pairs in by_home for pair in pairs]
 
 
-def _matched(home: SubsetFolder, search: PairSearch) -> Iterator[ImageMaskPair] | list[ImageMaskPair]:
+def _matched(home: SubsetFolder, search: PairSearch) -> list[ImageMaskPair]:
     """The pairs of one subset; what has no partner is a finding."""
     layout, findings = home.layout, search.findings
     if not home.images.is_dir() or not home.masks.is_dir():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
@@ -96,12 +96,31 @@ class DrawRequest:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A split that was drawn and not written: its lists, sorted, the content of split.yaml, and notes on it."""
+    """A split that was drawn and not written: its lists, sorted, and the content of split.yaml.
+
+    units: (labelled, of how many): images, patients or groups.
+    """
 
     labeled: tuple[str, ...]
     unlabeled: tuple[str, ...]
     content: dict[str, Any]
-    notes: tuple[str, ...] = ()
+    units: tuple[int, int]
+    request: DrawRequest
+
+    def notes(self, dataset: LabelSource) -> list[str]:
+        """Groups counted, ids that look grouped, classes that no labelled mask has (their masks are read)."""
+        notes, every = [], (*self.labeled, *self.unlabeled)
+        if self.units[0] != len(self.labeled):
+            notes.append(f"{self.units[0]} of {self.units[1]} groups are labelled: {len(self.labeled)} images")
+        elif not self.request.group and dataset.unit(every[0]) == every[0] and (guess := guess_grouping(every)):
+            notes.append(f"ids look grouped ({guess[1]} groups): --group '{guess[0]}' keeps each on one side")
+        present = frozenset[int]().union(*presence(dataset, self.labeled).values())
+        missing = [name for label, name in enumerate(dataset.classes) if label not in present]
+        if missing:
+            names = ", ".join(missing[:12]) + (f" and {len(missing) - 12} more" if len(missing) > 12 else "")
+            advice = "" if self.request.stratify else "; --stratify draws so that each class that can be is there"
+            notes.append(f"{len(missing)} of {len(dataset.classes)} classes stand in no labelled mask: {names}{advice}")
+        return notes
 
     def write(self, out: Path) -> None:
         """Write `out`/labeled.txt, unlabeled.txt and split.yaml."""
@@ -143,25 +162,7 @@ def draw_split(dataset: LabelSource, request: DrawRequest) -> Drawn:
     }
     if request.group:
         content["group"] = request.group
-    notes = list(_draw_notes(dataset, sorted(labeled), len(chosen), len(units), request))
-    return Drawn(tuple(sorted(labeled)), tuple(sorted(unlabeled)), content, tuple(notes))
-
-
-def _draw_notes(
-    dataset: LabelSource, labeled: list[str], chosen: int, units: int, request: DrawRequest
-) -> Iterator[str]:
-    """Groups counted, ids that look grouped, classes that no labelled mask has."""
-    ids = dataset.ids("train")
-    if units < len(ids if request.pool is None else set(request.pool) & set(ids)):
-        yield f"{chosen} of {units} groups are labelled: {len(labeled)} images"
-    elif not request.group and (guess := guess_grouping(ids)):
-        yield f"ids look grouped ({guess[1]} groups): --group '{guess[0]}' keeps each on one side"
-    present = frozenset[int]().union(*presence(dataset, labeled).values())
-    missing = [name for label, name in enumerate(dataset.classes) if label not in present]
-    if missing:
-        names = ", ".join(missing[:12]) + (f" and {len(missing) - 12} more" if len(missing) > 12 else "")
-        advice = "" if request.stratify else "; --stratify draws so that each class that can be is there"
-        yield f"{len(missing)} of {len(dataset.classes)} classes stand in no labelled mask: {names}{advice}"
+    return Drawn(tuple(sorted(labeled)), tuple(sorted(unlabeled)), content, (len(chosen), len(units)), request)
 
 
 def make(
@@ -175,14 +176,14 @@ def make(
     pool: Collection[str] | None = None,
     group: str | None = None,
 ) -> dict[str, Any]:
-    """Draw a new split (`draw_split`) into the folder `out`. Returns the content of split.yaml and "notes".
+    """Draw a new split (`draw_split`) into the folder `out`. Returns the content of split.yaml.
 
     Raises UsageError for an impossible count, and for an `out` in use.
     """
     refuse_used(out)
     drawn = draw_split(dataset, DrawRequest(count, fraction, seed, stratify, pool, group))
     drawn.write(out)
-    return {**drawn.content, "notes": list(drawn.notes)}
+    return drawn.content
 
 
 def refuse_used(out: Path) -> None:

@@ -15,9 +15,11 @@ from PIL import Image
 from ssbench.data.ledger import Ledger
 from ssbench.data.open import open_dataset
 from ssbench.errors import DataError, SsbenchError, UsageError
-from ssbench.prepare.own import FolderCheck, ImportOptions, ImportReport, check_folder, import_folder
-from ssbench.prepare.own_checks import FolderLayout
+from ssbench.prepare.own import ImportReport, check_folder, import_folder
 from ssbench.prepare.own_classes import read_classmap
+from ssbench.prepare.own_folder import FolderCheck, ImportOptions
+from ssbench.prepare.own_layout import FolderLayout
+from ssbench.prepare.own_masks import ConvertRules
 from ssbench.splits.manifest import Partition
 
 
@@ -38,6 +40,7 @@ def fails(home: Path, *words: str, classes: str | None = NAMES, **more: object) 
     assert caught.value.fix
     assert not (home.parent / "data" / "rooms").exists()
     assert not (home.parent / "data" / ".rooms.partial").exists()
+    assert not (home.parent / "data" / ".rooms.lock").exists()
     if "things are wrong" in caught.value.what:
         assert looked(home, classes, **more).findings
     return caught.value
@@ -77,17 +80,17 @@ def test_subsets_may_be_folders_inside_or_outside(tmp_path, how):
 
 
 def test_folders_may_have_other_names_and_masks_a_suffix(tmp_path):
-    home = own_folder(tmp_path / "mine", images="photos", masks="truth")
+    home = own_folder(tmp_path / "mine", images="shots", masks="truth")
     for path in sorted((home / "truth").iterdir()):
         path.rename(path.with_name(f"{path.stem}_mask.png"))
-    layout = FolderLayout(images="photos", masks="truth", mask_suffix="_mask")
+    layout = FolderLayout(images="shots", masks="truth", mask_suffix="_mask")
     assert run(home, layout=layout).counts == {"train": 8, "val": 2}
-    (home / "photos").rename(home / "train")  # the folder of images may be called as a subset is
+    (home / "shots").rename(home / "train")  # the folder of images may be called as a subset is
     assert not looked(home, layout=FolderLayout(images="train", masks="truth", mask_suffix="_mask")).findings
-    (home / "train").rename(home / "photos")
+    (home / "train").rename(home / "shots")
     for words, given in (
         ("no folder of images", FolderLayout()),
-        ("no folder of masks", FolderLayout(images="photos")),
+        ("no folder of masks", FolderLayout(images="shots")),
     ):
         with pytest.raises(DataError, match=words) as caught:
             check_folder(import_options(home, layout=given))
@@ -171,7 +174,7 @@ def test_unknown_values_are_counted_and_can_be_mapped(home):
         for x in range(k):
             page.putpixel((x, 0), 11)
         page.save(mask(home, k))
-    fails(home, "1 value", f"{mask(home)}: value 11 is no class: 8 pixels in 2 masks", "--map 11=255")
+    fails(home, "1 value", "2 (masks/room_03.png", "value 11 is no class: 8 pixels in 2 masks", "--map 11=255")
     report = run(home, changes=("11=255",))
     assert report.check.classes[-1] == {"label": 255, "class": "ignore", "pixels": 8, "images": 2}
     assert open_dataset("rooms", home.parent / "data").mask("room_03").getpixel((0, 0)) == 255
@@ -187,12 +190,14 @@ def test_masks_of_0_and_255_are_not_taken_as_all_ignored(home):
     assert meant.notes[0] == "class 1 'thing' occurs in no mask"
 
 
-def sixteen_bits(home: Path) -> None:
-    Image.fromarray(np.zeros((32, 40), np.uint16)).save(mask(home))
+def shares(home: Path) -> None:
+    Image.fromarray(np.full((32, 40), 0.25, np.float32)).save(mask(home).with_suffix(".tif"))
+    mask(home).unlink()
 
 
-def one_bit(home: Path) -> None:
-    labels("a").convert("1").save(mask(home))
+def two_pages(home: Path) -> None:
+    labels("a").save(mask(home).with_suffix(".tif"), save_all=True, append_images=[labels("b")])
+    mask(home).unlink()
 
 
 def lossy(home: Path) -> None:
@@ -238,16 +243,16 @@ def odd_name(home: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (sixteen_bits, "1 unreadable|room_03.png: room_03.png has mode"),
-        (one_bit, "1 unreadable|not 8 bits a sample"),
-        (lossy, "1 unreadable|room_03.jpg is a JPEG: compression blurs labels"),
-        (short, "1 unreadable|room_03.png cannot be read"),
-        (no_mask, "1 no-mask|room_03.jpg: has no mask; --unlabeled keeps it for training"),
-        (no_image, "1 no-image|room_03.png: has no image called room_03"),
-        (smaller, "1 size|room_03.jpg: is 40x32, its mask 32x32"),
+        (shares, "1 number|value 0.25 is no class: 1280 pixels in 1 masks|--nearest"),
+        (two_pages, "1 pages|(images/room_03.jpg): has 1 pages, its mask 2; --pages first reads"),
+        (lossy, "1 lossy|(masks/room_03.jpg): is a JPEG: compression blurs labels|--nearest"),
+        (short, "1 unreadable|(masks/room_03.png): cannot be read: it is cut short|--skip-bad"),
+        (no_mask, "1 no-mask|(images/room_03.jpg): has no mask; --unlabeled keeps it for training"),
+        (no_image, "1 no-image|(masks/room_03.png): has no image called room_03"),
+        (smaller, "1 size|(images/room_03.jpg): is 40x32, its mask 32x32"),
         (turned, "1 size|sides exchanged: is the image turned by EXIF only?"),
-        (two_of_a_stem, "1 duplicate|room_03.png: has the stem of room_03.jpg"),
-        (glassy, "1 unreadable|room_03.png has mode 'RGBA', not an 8-bit RGB or grey image"),
+        (two_of_a_stem, "1 duplicate|(images/room_03.png): has the stem of room_03.jpg"),
+        (glassy, "1 alpha|(images/room_03.png): has an alpha channel that is not opaque|--bands 1,2,3"),
         (odd_name, "1 name|'room\\n' cannot be an id"),
     ],
 )
@@ -269,7 +274,11 @@ def test_everything_wrong_is_named_at_once(home):
     no_image(home)
     for k in range(4):
         picture(f"{k}").save(home / "images" / f"alone_{k}.png")
-    fails(home, "12 things are wrong", "7 unreadable", "4 no-mask", "1 no-image", "... and 2 more: add --check to see")
+    error = fails(home, "12 things are wrong", "7 unreadable", "4 no-mask", "1 no-image")
+    lines = error.what.splitlines()
+    assert [line.split(": ")[0].strip() for line in lines[1:]] == ["unreadable", "no-mask", "no-image"]
+    assert "7 (masks/room_00.png, masks/room_01.png, masks/room_02.png and 4 more): cannot be read" in lines[1]
+    assert error.fix == "ssbench import FOLDER --name NAME --skip-bad --unlabeled"
     assert len(looked(home).findings) == 12
 
 
@@ -295,23 +304,21 @@ def test_images_without_masks_become_unlabelled_ones(home):
     assert "images without a mask, kept as unlabelled ones: 3" in report.check.notes
 
 
-@pytest.mark.parametrize("how", ["images/{}", "{}/images"])
-def test_images_that_would_be_passed_over_are_named(tmp_path, how):
-    home = divided_folder(tmp_path / "mine", how)
-    inside = home / how.format("train")
-    (inside / "more").mkdir()
+def test_images_that_would_be_passed_over_are_named(tmp_path):
+    home = divided_folder(tmp_path / "mine")
+    (home / "images" / "train" / "empty").mkdir()
     (home / "notes").mkdir()
-    words = [f"{inside / 'more'}: is not read"]
-    if how.startswith("images"):
-        picture("loose").save(home / "images" / "loose.png")
-        words.append("loose.png: is not read")
-    fails(home, f"{len(words)} stray", *words)
+    assert not looked(home).findings
+    picture("loose").save(home / "images" / "loose.png")
+    (home / "images" / "holdout").mkdir()
+    picture("held").save(home / "images" / "holdout" / "held.png")
+    fails(home, "2 stray", "2 (images/holdout, images/loose.png): is not read")
 
 
 def test_val_must_have_masks(tmp_path):
     home = divided_folder(tmp_path / "mine")
     (home / "masks" / "val" / "val_01.png").unlink()
-    fails(home, "val_01.jpg: has no mask", unlabeled=True)
+    fails(home, "1 no-mask", "(images/val/val_01.jpg): has no mask", unlabeled=True)
 
 
 def test_the_same_folder_again_changes_nothing(home):
@@ -350,7 +357,7 @@ def test_a_split_of_ones_own_is_not_overwritten(home):
 @pytest.mark.parametrize("name", ["voc", "toy", "splits", "downloads", "", "A", "a/b", "..", ".x"])
 def test_names_that_cannot_be(home, name):
     with pytest.raises(UsageError, match="cannot be the name of a dataset of yours"):
-        import_folder(ImportOptions(home, name, read_classmap(NAMES, home, ())), home.parent / "data")
+        import_folder(ImportOptions(home, name, ConvertRules(read_classmap(NAMES, home, ()))), home.parent / "data")
 
 
 @pytest.mark.parametrize(
@@ -441,16 +448,20 @@ def test_class_files_that_cannot_be(tmp_path, text, words):
         read_classmap(None, tmp_path, ())
 
 
-@pytest.mark.parametrize("change", ["11", "11=", "11=3", "300=1", "a=b", "-1=0"])
+@pytest.mark.parametrize("change", ["11", "11=", "11=3", "a=b", "=1", "1=-1", "nan", "9" * 40 + "=1"])
 def test_changes_that_cannot_be(tmp_path, change):
     with pytest.raises(UsageError, match="is not VALUE=LABEL"):
         read_classmap(NAMES, tmp_path, [change])
 
 
 def test_classes_have_to_be_named(tmp_path):
+    assert not read_classmap(None, tmp_path, ()).is_named
+    home = own_folder(tmp_path / "mine")
     with pytest.raises(UsageError, match="the classes have no names") as caught:
-        read_classmap(None, tmp_path, ())
-    assert "--classes background" in caught.value.fix
+        run(home, None)
+    assert caught.value.fix.startswith("--classes class0,class1,class2 ")
+    smaller(home)
+    fails(home, "2 things are wrong", "1 size", "1 classes", classes=None)
     with pytest.raises(UsageError, match=r"this file gone.txt is not there"):
         read_classmap(str(tmp_path / "gone.txt"), tmp_path, ())
     (tmp_path / "classes.yaml").write_text("{a: [")
@@ -486,8 +497,8 @@ def test_the_command_names_what_is_wrong(home, ssbench):
     no_image(home)
     said = ssbench(*given)
     assert (said.code, said.out) == (4, "")
-    assert "room_03.png: has no image called room_03" in said.err
-    assert [path.name for path in Path("data").iterdir()] == [".rooms.lock"]
+    assert "(masks/room_03.png): has no image called room_03" in said.err
+    assert not Path("data").exists()
 
 
 @pytest.mark.parametrize(

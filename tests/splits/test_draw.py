@@ -182,7 +182,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from ssbench.splits.draw import make
 ids = tuple(f"train_{n:04d}" for n in range(60))
-toy = SimpleNamespace(name="toy", classes=("a",), ids=lambda subset: ids, mask=None)
+toy = SimpleNamespace(name="toy", classes=("a",), ids=lambda subset: ids, mask=None, unit=lambda id: id)
 make(toy, Path(sys.argv[1]), count=20)
 """
 

@@ -187,7 +187,7 @@ def test_a_custom_split_whose_digest_does_not_match_is_refused(tmp_path: Path) -
         ("train_0001\ntrain_0001\n", "", "'train_0001' stands here twice, first on line 1"),
         ("train_0001\n", "train_0000\ntrain_0001\n", "1 ids are labelled and unlabelled at once, first 'train_0001'"),
         ("", "train_0001\n", "labeled.txt is empty"),
-        ("train_0001\n", "2007_000032\n", "not a line of format 'bare': '2007_000032'"),
+        ("train_0001\n", "2007_000032\n", "unlabeled.txt: 1 of 1 lines name no image of toy: '2007_000032' (line 1)"),
     ],
 )
 def test_impossible_custom_lists_are_refused(labeled: str, unlabeled: str, says: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 from PIL import Image
 
 from ssbench import keyed
-from ssbench.prepare.own import ImportOptions
+from ssbench.data.decode import DecodeRules
 from ssbench.prepare.own_classes import read_classmap
+from ssbench.prepare.own_folder import ImportOptions
+from ssbench.prepare.own_masks import ConvertRules
+from ssbench.prepare.own_splits import DrawRules
 
 NAMES = "floor,wall,door"
 
@@ -46,9 +50,19 @@ def divided_folder(home: Path, how: str = "images/{}") -> Path:
 
 
 def import_options(
-    home: Path, classes: str | None = NAMES, changes: tuple[str, ...] = (), **more: Any
+    home: Path,
+    classes: str | None = NAMES,
+    changes: tuple[str, ...] = (),
+    **settings: Any,
 ) -> ImportOptions:
-    return ImportOptions(home, "rooms", read_classmap(classes, home, changes), **more)
+    """Options for the dataset "rooms"; `settings` are fields of the option classes, each of which is of one class."""
+
+    def of(cls: Any) -> dict[str, Any]:
+        return {field.name: settings.pop(field.name) for field in fields(cls) if field.name in settings}
+
+    decode, draws = DecodeRules(**of(DecodeRules)), DrawRules(**of(DrawRules))
+    rules = ConvertRules(read_classmap(classes, home, changes), decode, **of(ConvertRules))
+    return ImportOptions(home, "rooms", rules, draws=draws, changes=changes, **settings)
 
 
 def paletted(mask: Image.Image) -> Image.Image:

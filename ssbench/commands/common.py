@@ -32,6 +32,9 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes (default: one a core).")]
 Checkpoint = Annotated[Path, typer.Argument(help="Our best.pt / checkpoint.pt, or the authors' released file.")]
 NetworkRecipe = Annotated[str, typer.Option("--recipe", help="The recipe that says what the network is.")]
+AllowLeak = Annotated[
+    bool, typer.Option("--allow-leak", help="Run a split of your own that trains on images of val or test.")
+]
 Bands = Annotated[
     str | None, typer.Option("--bands", help="Bands to take of pictures of several, from 1: 1,2,3 leaves out alpha.")
 ]

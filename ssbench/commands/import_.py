@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssbench import paths
+from ssbench.commands import import_options as opt
 from ssbench.commands.common import (
     Bands,
     DataRoot,
@@ -17,96 +17,49 @@ from ssbench.commands.common import (
     Json,
     Results,
     Workers,
-    finite,
     print_json,
     print_rows,
     progress_bars,
-    read_bands,
 )
-from ssbench.errors import DataError, UsageError
+from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
     from ssbench.prepare.own import ImportReport
     from ssbench.prepare.own_folder import FolderCheck, ImportOptions
 
 
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        "--classes",
-        help="Names with commas, or a label tool's file (default: FOLDER/classes.txt, _classes.csv, ...).",
-    ),
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map", help="Value to change: 11=255; also nan=, other= and transparent=255. Repeatable, or with commas."
-    ),
-]
-ValShare = Annotated[
-    float,
-    typer.Option("--val", callback=finite, help="Share of the labelled images for val, where there is no val folder."),
-]
-Labeled = Annotated[list[str] | None, typer.Option("--labeled", help="Draw a split: 1_8, or a count; may be repeated.")]
-MaskSuffix = Annotated[str, typer.Option("--mask-suffix", help="What masks have behind the image's stem: _mask.")]
-ImageSuffix = Annotated[str, typer.Option("--image-suffix", help="What images have behind the id: _leftImg8bit.")]
-ExifOption = Annotated[
-    Literal["apply", "ignore"] | None,
-    typer.Option("--exif", help="Pictures that EXIF turns and whose masks fit both ways: turn them, or not."),
-]
-PagesOption = Annotated[
-    Literal["all", "first"] | None, typer.Option("--pages", help="Files of several pages: each page an image, or one.")
-]
-PaletteOption = Annotated[
-    Literal["colour", "index"] | None, typer.Option("--palette", help="Palette masks: read by colour, or by index.")
-]
-Group = Annotated[
-    str | None,
-    typer.Option(
-        "--group", help=r"Keep images of one group on one side: a pattern whose match names it: '(.+)_slice\d+'."
-    ),
-]
-
-
 def import_(
+    ctx: typer.Context,
     path: Annotated[
         Path, typer.Argument(help="A folder (or archive) of images and masks, or a released log or checkpoint.")
     ],
-    name: Annotated[str | None, typer.Option("--name", help="What the dataset is to be called.")] = None,
-    classes: Classes = None,
-    changes: Changes = None,
-    images: Annotated[str | None, typer.Option("--images", help="Name of the folder of images.")] = None,
-    masks: Annotated[str | None, typer.Option("--masks", help="Name of the folder of masks.")] = None,
-    mask_suffix: MaskSuffix = "",
-    image_suffix: ImageSuffix = "",
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Merge masks that are one picture for each image and label.")
-    ] = False,
-    nearest: Annotated[
-        bool, typer.Option("--nearest", help="Values and colours between the classes' become the nearest (soft edges).")
-    ] = False,
-    palette: PaletteOption = None,
-    exif: ExifOption = None,
+    name: opt.DatasetName = None,
+    classes: opt.Classes = None,
+    changes: opt.Changes = None,
+    images: opt.ImagesName = None,
+    masks: opt.MasksName = None,
+    mask_suffix: opt.MaskSuffix = "",
+    image_suffix: opt.ImageSuffix = "",
+    layers: opt.Layers = False,
+    nearest: opt.Nearest = False,
+    palette: opt.PaletteRule = None,
+    exif: opt.Exif = None,
     bands: Bands = None,
     depth16: Depth16 = None,
-    pages: PagesOption = None,
-    grey: Annotated[bool, typer.Option("--grey", help="Keep grey images in one channel.")] = False,
-    unlabeled: Annotated[
-        bool, typer.Option("--unlabeled", help="Keep training images without a mask, unlabelled.")
-    ] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out pairs with something wrong; the ledger lists them.")
-    ] = False,
-    val: ValShare = 0.2,
-    labeled: Labeled = None,
-    stratify: Annotated[bool, typer.Option("--stratify", help="Draw val and splits with each class in them.")] = False,
-    group: Group = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws of val and of splits.")] = 0,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an import of this name.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only look: all findings, nothing written.")] = False,
+    pages: opt.PageRule = None,
+    grey: opt.Grey = False,
+    unlabeled: opt.Unlabeled = False,
+    skip_bad: opt.SkipBad = False,
+    val: opt.ValShare = 0.2,
+    labeled: opt.Labeled = None,
+    stratify: opt.Stratify = False,
+    group: opt.Group = None,
+    seed: opt.Seed = 0,
+    replace: opt.Replace = False,
+    check: opt.Check = False,
     workers: Workers = None,
-    split: Annotated[str | None, typer.Option("--split", help="Log or checkpoint: what it was trained on.")] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", help="Checkpoint: the recipe that is its network.")] = None,
+    split: opt.TrainedOn = None,
+    recipe: opt.ItsRecipe = None,
     data_root: DataRoot = None,
     results: Results = None,
     json: Json = False,
@@ -118,36 +71,17 @@ def import_(
     """
     from ssbench.prepare.unpack import is_archive
 
-    if path.is_file() and not is_archive(path):
-        _import_released(path, split, recipe, paths.data_root(data_root), paths.results_root(results), json)
-        return
-    from ssbench.data.decode import DecodeRules
-    from ssbench.prepare.own import check_folder, import_folder
-    from ssbench.prepare.own_classes import read_classmap
-    from ssbench.prepare.own_folder import ImportOptions
-    from ssbench.prepare.own_layout import FolderLayout
-    from ssbench.prepare.own_masks import ConvertRules
-    from ssbench.prepare.own_splits import DrawRules
-
-    if not path.exists():
-        raise DataError(f"no folder '{path}'", str(path.absolute()), "check the path")
-    if name is None:
-        raise UsageError("the dataset needs a name", "--name", f"ssbench import {path} --name mine --classes ...")
-    decode = DecodeRules(1 if grey else 3, read_bands(bands), depth16)
-    options = ImportOptions(
-        path,
-        name,
-        ConvertRules(read_classmap(classes, path, changes or ()), decode, exif, nearest, palette),
-        FolderLayout(images, masks, mask_suffix, image_suffix, layers),
-        DrawRules(val, tuple(labeled or ()), seed, stratify, group),
-        unlabeled,
-        pages,
-        skip_bad,
-        replace,
-        tuple(changes or ()),
-        shlex.join(["ssbench", *(word for word in sys.argv[1:] if word not in ("--check", "--json"))]),
-    )
     root = paths.data_root(data_root)
+    if path.is_file() and not is_archive(path):
+        _import_released(path, split, recipe, root, paths.results_root(results), json)
+        return
+    _import_folder(opt.import_options(path, ctx.params), root, workers, check, json)
+
+
+def _import_folder(options: ImportOptions, root: Path, workers: int | None, check: bool, json: bool) -> None:
+    """Import a folder or an archive, or only check it, and print what came of it."""
+    from ssbench.prepare.own import check_folder, import_folder
+
     with progress_bars() as bars:
         if check:
             _show_check(options, check_folder(options, root, workers, bars), json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import DataRoot, Device, Json, Overrides, Plugins, Results, Runs, print_json
+from ssbench.commands.common import AllowLeak, DataRoot, Device, Json, Overrides, Plugins, Results, Runs, print_json
 from ssbench.errors import RunsFailed, SsbenchError, Stopped, UsageError
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def run(
     division: Annotated[
         Literal["closed", "open"] | None, typer.Option("--division", help="Default: what the recipe says.")
     ] = None,
-    allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="Run a split of your own that trains on images of val or test.")
-    ] = False,
+    allow_leak: AllowLeak = False,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time (default: one a GPU; 1 on a CPU).")
     ] = None,

@@ -14,15 +14,15 @@ from ssbench.nets.segnet import SegNet
 from ssbench.nets.weights import load_checkpoint
 from ssbench.recipe.recipe import Recipe
 from ssbench.train import checkpoint
+from ssbench.train.batched import BatchedPredictor
 from ssbench.train.build import method_of, net_maker
-from ssbench.train.evaluate import Predict
 from ssbench.train.precision import choose_computation, set_formats
 
 BARE = ("net.weights=random",)
 """Settings for a recipe whose weights come from a checkpoint: it downloads and reads no ImageNet file."""
 
 
-def load_predictor(recipe: Recipe, path: Path, dataset: Dataset, device: torch.device) -> Predict:
+def load_predictor(recipe: Recipe, path: Path, dataset: Dataset, device: torch.device) -> BatchedPredictor:
     """B C H W images -> B K H W logits by the networks in `path`, in eval mode on `device`.
 
     Of a checkpoint of ours the method predicts (the teacher of a teacher-student method); of the authors' the network.
@@ -31,15 +31,22 @@ def load_predictor(recipe: Recipe, path: Path, dataset: Dataset, device: torch.d
         DataError: missing, damaged, or of another recipe.
     """
     method = load_method(recipe, path, dataset, device)
-    if method is not None:  # a run that was scored in bf16 while it trained answers the same here
-        set_formats(method, choose_computation(recipe.schedule, device).passes)
-    return method.predict if method else released_predictor(recipe, path, dataset, device)
+    if method is None:
+        return released_predictor(recipe, path, dataset, device)
+    return method_predictor(recipe, method, device)
 
 
-def released_predictor(recipe: Recipe, path: Path, dataset: Dataset, device: torch.device) -> Predict:
+def method_predictor(recipe: Recipe, method: Method, device: torch.device) -> BatchedPredictor:
+    """What a method predicts, in the number format of the recipe: as it was scored while it trained."""
+    computation = choose_computation(recipe.schedule, device)
+    set_formats(method, computation.passes)
+    return BatchedPredictor(method.predict, device, computation.precision == "exact")
+
+
+def released_predictor(recipe: Recipe, path: Path, dataset: Dataset, device: torch.device) -> BatchedPredictor:
     """`load_predictor` for a file known to be the authors'."""
     net = load_released(recipe, path, dataset).to(device)
-    return lambda x: net(x).logits
+    return BatchedPredictor(lambda x: net(x).logits, device)
 
 
 def load_method(recipe: Recipe, path: Path, dataset: Dataset, device: torch.device) -> Method | None:

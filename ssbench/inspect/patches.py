@@ -19,7 +19,7 @@ from ssbench.methods.base import Method
 from ssbench.ops.patch_stats import agreement_bins, patch_iou, patch_labels
 from ssbench.recipe.recipe import EvalConfig
 from ssbench.train.distributed import Team
-from ssbench.train.evaluate import Predict, image_scores
+from ssbench.train.evaluate import Predict, image_labels
 
 BINS = 10
 Over = Literal["union", "all_classes"]
@@ -71,7 +71,7 @@ class PatchTable:
         bins = agreement_bins(self.judge.present(features), is_there, BINS, self.over).flatten().cpu()
         rows = [self._miou(labels, truth, grid)]
         if self.baseline is not None:
-            rows.append(self._miou(image_scores(self.baseline, x, self.cfg).argmax(1), truth, grid))
+            rows.append(self._miou(image_labels(self.baseline, x, self.cfg), truth, grid))
         is_known = ~rows[0].isnan()
         for k, weights in enumerate([torch.ones_like(is_known), is_known, *(row.where(is_known, 0) for row in rows)]):
             self.sums[k] += torch.bincount(bins, weights.double(), BINS)

@@ -11,7 +11,7 @@ from ssbench.console import Bars
 from ssbench.data.dataset import Dataset
 from ssbench.errors import UsageError, nearest
 from ssbench.files import sha256
-from ssbench.inspect.networks import BARE, load_method, load_predictor, released_predictor
+from ssbench.inspect.networks import BARE, load_method, load_predictor, method_predictor, released_predictor
 from ssbench.inspect.patches import PatchOptions, PatchTable
 from ssbench.methods.base import Method
 from ssbench.recipe.recipe import PROTOCOLS, EvalConfig, Recipe, load
@@ -39,7 +39,11 @@ def score_checkpoint(
     cfg = _protocol(recipe, protocol)
     dataset, team = dataset_of(recipe, data_root), join(device)
     method = load_method(recipe, path, dataset, team.device)
-    predict = method.predict if method else released_predictor(recipe, path, dataset, team.device)
+    predict = (
+        method_predictor(recipe, method, team.device)
+        if method
+        else released_predictor(recipe, path, dataset, team.device)
+    )
     table = None if patches is None else _patch_table(patches, recipe_name, method, cfg, dataset, team, data_root)
     subset = subset or cfg.report
     with Bars() as bars:

@@ -23,16 +23,17 @@ from ssbench.data.loader import quiet_worker, useful_workers
 from ssbench.errors import DataError, RecipeError
 from ssbench.ops.confusion import confusion, dice_score, iou, mean_iou
 from ssbench.recipe.recipe import EvalConfig
+from ssbench.train.batched import BatchedPredictor, Predict, best_class, grouped
 from ssbench.train.distributed import Team
 from ssbench.views.pipelines import eval_view
 from ssbench.views.settings import ViewsConfig
 
-Predict = Callable[[Tensor], Tensor]
-"""B C H W normalised images -> B K H W logits."""
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """`console.Bars.watch`: items, label, total -> the items."""
 Observe = Callable[[Tensor, Tensor, Tensor], None]
 """Called with each image as it was scored: x 1 C H W, mask 1 H W, labels 1 H W."""
+PENDING = 16
+"""Times the pixels of a full batch that images wait for others of their size, at most."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,11 @@ def evaluate(
     """Score `predict` on a subset under the protocol `cfg`.
 
     The caller puts the networks in eval mode. With several processes each takes every n-th image. The releases'
-    distributed samplers repeat a few images to make the counts even; here none is counted twice.
+    distributed samplers repeat a few images to make the counts even; here none is counted twice. Images of equal size
+    go through the networks together; the labels are those of one image at a time (`train.batched`).
 
     Args:
+        predict: a `BatchedPredictor` keeps what it has measured of batches from one score to the next.
         observe: for more to be counted than the score. Not called for volumes.
     Raises:
         RecipeError: the protocol is for volumes and the data are images, or the other way round.
@@ -74,10 +77,11 @@ def evaluate(
     if (cfg.protocol == "volume") != (volumes is not None):
         what = f"protocol '{cfg.protocol}' does not fit {dataset.name}"
         raise RecipeError(what, "eval", "volume is for acdc; whole, sliding and center are for the others")
-    evaluation = _Evaluation(predict, dataset, cfg, views, team, watch or (lambda items, label, total: items))
+    batched = predict if isinstance(predict, BatchedPredictor) else BatchedPredictor(predict, team.device)
+    evaluation = _Evaluation(batched, dataset, cfg, views, team, watch or (lambda items, label, total: items))
     with torch.no_grad():
         if volumes is not None:
-            score = evaluation.of_volumes(dict(list(volumes.items())[: cfg.few]))
+            score = evaluation.of_volumes(dict(list(volumes.items())[: cfg.few]), workers)
         else:
             score = evaluation.of_images(dataset.ids(subset)[: cfg.few], workers, observe)
     if not math.isfinite(score.value):
@@ -86,30 +90,49 @@ def evaluate(
     return score
 
 
-def image_scores(predict: Predict, x: Tensor, cfg: EvalConfig) -> Tensor:
-    """1 K H W class scores of one image 1 C H W, whole or by windows. Only their order within a pixel has a meaning."""
-    return sliding(predict, x, cfg) if cfg.protocol == "sliding" else predict(x)
+def image_labels(predict: Predict, x: Tensor, cfg: EvalConfig) -> Tensor:
+    """B H W labels of images B C H W of one size, whole or by windows."""
+    if cfg.protocol == "sliding":
+        return best_class(sliding(predict, x, cfg))
+    return predict.labels(x) if isinstance(predict, BatchedPredictor) else best_class(predict(x))
 
 
 def sliding(predict: Predict, x: Tensor, cfg: EvalConfig) -> Tensor:
-    """1 K H W sums over windows of logits or probabilities.
+    """B K H W sums over windows of logits or probabilities. Only their order within a pixel has a meaning.
 
     Most releases divide by the number of windows over each pixel. That changes no argmax, so it is left out here.
+    Windows of equal size are predicted together, and summed in their own order, which decides the last bits.
     """
     height, width = x.shape[-2:]
     top, left = 0, 0
     if cfg.padding != "none":
         x, (top, left) = pad_around(x, _crop(cfg), 0)
+    places = list(windows(x.shape[-2], x.shape[-1], _crop(cfg), cfg.border, cfg.stride))
     total: Tensor | None = None
-    for window in windows(x.shape[-2], x.shape[-1], _crop(cfg), cfg.border, cfg.stride):
-        part = predict(x[..., window.rows, window.columns])
+    for window, part in zip(places, _window_scores(predict, x, places), strict=True):
         if cfg.summed == "probabilities":
             part = part.softmax(1)
         if total is None:
-            total = part.new_zeros(1, part.shape[1], *x.shape[-2:])
+            total = part.new_zeros(len(x), part.shape[1], *x.shape[-2:])
         total[..., window.rows, window.columns] += part
     assert total is not None  # noqa: S101  an image has a pixel
     return total[..., top : top + height, left : left + width]
+
+
+def _window_scores(predict: Predict, x: Tensor, places: Sequence[SlidingWindow]) -> Iterator[Tensor]:
+    """The scores B K h w of every window, in order; no more are computed ahead than go through the network at once."""
+
+    def at_once(height: int, width: int) -> int:
+        return max(1, predict.limit(height, width) // len(x)) if isinstance(predict, BatchedPredictor) else 1
+
+    groups = grouped([window.size for window in places], at_once)
+    ahead: dict[int, Tensor] = {}
+    for at in range(len(places)):
+        if at not in ahead:
+            group = next(groups)
+            parts = torch.cat([x[..., places[k].rows, places[k].columns] for k in group])
+            ahead |= dict(zip(group, predict(parts).split(len(x)), strict=True))
+        yield ahead.pop(at)
 
 
 @dataclass(frozen=True)
@@ -120,9 +143,14 @@ class SlidingWindow:
     columns: slice
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.rows.stop - self.rows.start), int(self.columns.stop - self.columns.start)
+
+    @property
     def area(self) -> int:
         """Pixels."""
-        return int((self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start))
+        return self.size[0] * self.size[1]
 
 
 def windows(
@@ -192,15 +220,32 @@ class _Images(TorchDataset[tuple[Tensor, Tensor]]):
         return len(self.ids)
 
     def __getitem__(self, at: int) -> tuple[Tensor, Tensor]:
-        id = self.ids[at]
+        return self.read(self.ids[at])
+
+    def read(self, id: str) -> tuple[Tensor, Tensor]:
+        """The normalised image and the mask of an id."""
         return eval_view(self.dataset.image(id), self.views), torch.from_numpy(np.array(self.dataset.mask(id)))
+
+
+class _Volumes(TorchDataset[tuple[Tensor, Tensor]]):
+    """All normalised slices (D C H W) and masks (D H W) of a volume, by position."""
+
+    def __init__(self, images: _Images, volumes: Sequence[Sequence[str]]) -> None:
+        self.images, self.volumes = images, volumes
+
+    def __len__(self) -> int:
+        return len(self.volumes)
+
+    def __getitem__(self, at: int) -> tuple[Tensor, Tensor]:
+        pairs = [self.images.read(id) for id in self.volumes[at]]
+        return torch.stack([x for x, _ in pairs]), torch.stack([mask for _, mask in pairs])
 
 
 @dataclass(frozen=True)
 class _Evaluation:
     """What `evaluate` is given, whatever the protocol."""
 
-    predict: Predict
+    predict: BatchedPredictor
     dataset: Dataset
     cfg: EvalConfig
     views: ViewsConfig
@@ -209,50 +254,89 @@ class _Evaluation:
 
     def of_images(self, ids: Sequence[str], workers: int, observe: Observe | None) -> Score:
         """The score from the confusion matrix of all pixels of all images."""
-        cfg, device, classes = self.cfg, self.team.device, len(self.dataset.classes)
+        cfg, classes = self.cfg, len(self.dataset.classes)
         mine = ids[self.team.rank :: self.team.world]
-        # Few workers: one image is in flight on the device, and each worker holds a decoded image of full size.
-        images = DataLoader(
-            _Images(self.dataset, mine, self.views),
-            batch_size=1,
-            num_workers=useful_workers(min(workers, 4)),
-            pin_memory=device.type == "cuda",
-            worker_init_fn=quiet_worker,
-        )
-        matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-        for x, mask in self.watch(images, "evaluate", len(mine)):
-            x, mask = x.to(device, non_blocking=True), mask.to(device, non_blocking=True)
-            if cfg.protocol == "center":
-                x, mask = centre_crop(x, mask, cfg)
-            labels = image_scores(self.predict, x, cfg).argmax(1)
+        matrix = torch.zeros(classes, classes, dtype=torch.int64, device=self.team.device)
+        loaded = self._loaded(_Images(self.dataset, mine, self.views), len(mine), workers)
+        limit = self.predict.limit if observe is None else lambda height, width: 1
+        for x, mask in _of_equal_size(self._cut(loaded), limit):
+            labels = image_labels(self.predict, x, cfg)
             matrix += confusion(labels, mask, classes)
             if observe is not None:
                 observe(x, mask, labels)
         matrix = self.team.sum(matrix).cpu()
         return Score(mean_iou(matrix, cfg.absent), _known((100 * iou(matrix)).tolist()), matrix.tolist())
 
-    def of_volumes(self, volumes: dict[str, tuple[str, ...]]) -> Score:
+    def of_volumes(self, volumes: dict[str, tuple[str, ...]], workers: int) -> Score:
         """3-D Dice by volume and class (the background apart); mean over volumes, then over classes.
 
         As UniMatch on ACDC (card: unimatch 10).
         """
-        names, device, classes = list(volumes), self.team.device, len(self.dataset.classes)
-        dice = torch.zeros(len(names), classes - 1, dtype=torch.float64, device=device)
-        for at in self.watch(range(self.team.rank, len(names), self.team.world), "evaluate", len(names)):
-            slices = _Images(self.dataset, volumes[names[at]], self.views)
-            pairs = [slices[k] for k in range(len(slices))]
-            x, mask = (torch.stack(part).to(device, non_blocking=True) for part in zip(*pairs, strict=True))
+        names, classes = list(volumes), len(self.dataset.classes)
+        mine = range(self.team.rank, len(names), self.team.world)
+        dice = torch.zeros(len(names), classes - 1, dtype=torch.float64, device=self.team.device)
+        stacks = _Volumes(_Images(self.dataset, (), self.views), [volumes[names[at]] for at in mine])
+        for at, (x, mask) in zip(mine, self._loaded(stacks, len(names), workers), strict=True):
             dice[at] = dice_score(volume_labels(self.predict, x, _crop(self.cfg)), mask, classes)
         dice = 100 * self.team.sum(dice).cpu()
         per_class = dice.nanmean(0)
         by_volume = {name: _known(row.tolist()) for name, row in zip(names, dice, strict=True)}
         return Score(float(per_class.nanmean()), _known(per_class.tolist()), volumes=by_volume)
 
+    def _loaded(self, images: TorchDataset[Any], total: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images, or volumes, and their masks on the device, under a bar; read ahead where there are workers."""
+        device = self.team.device
+        # Few workers: each holds decoded images of full size.
+        loader = DataLoader(
+            images,
+            batch_size=None,
+            num_workers=useful_workers(min(workers, 4)),
+            pin_memory=device.type == "cuda",
+            worker_init_fn=quiet_worker,
+        )
+        for x, mask in self.watch(loader, "evaluate", total):
+            yield x.to(device, non_blocking=True), mask.to(device, non_blocking=True)
+
+    def _cut(self, loaded: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Single images (1 C H W) and masks (1 H W), cut as the protocol says."""
+        for image, truth in loaded:
+            x, mask = image[None], truth[None]
+            yield centre_crop(x, mask, self.cfg) if self.cfg.protocol == "center" else (x, mask)
+
+
+def _of_equal_size(
+    pairs: Iterable[tuple[Tensor, Tensor]], limit: Callable[[int, int], int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images and masks in batches of one size, a batch when it is full; what is left over at the end.
+
+    Datasets such as VOC have images of some hundred sizes. So that not all of them wait in memory, the largest batch
+    goes before it is full when `PENDING` full batches wait.
+    """
+    waiting: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+    pending = 0.0  # in full batches
+    for x, mask in pairs:
+        size = (x.shape[-2], x.shape[-1])
+        waiting.setdefault(size, []).append((x, mask))
+        pending += 1 / limit(*size)
+        if len(waiting[size]) < limit(*size):
+            if pending < PENDING:
+                continue
+            size = max(waiting, key=lambda each: len(waiting[each]) / limit(*each))
+        pending -= len(waiting[size]) / limit(*size)
+        yield _joined(waiting.pop(size))
+    yield from (_joined(group) for group in waiting.values())
+
+
+def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([x for x, _ in pairs]), torch.cat([mask for _, mask in pairs])
+
 
 def volume_labels(predict: Predict, x: Tensor, crop: int) -> Tensor:
     """D H W labels of a stack D 1 H W: slices resized to `crop`, logits resized back, both bilinear (UniMatch)."""
     small = F.interpolate(x, (crop, crop), mode="bilinear", align_corners=False)
-    return F.interpolate(predict(small), x.shape[-2:], mode="bilinear", align_corners=False).argmax(1)
+    if isinstance(predict, BatchedPredictor):
+        return predict.labels(small, x.shape[-2:])
+    return best_class(F.interpolate(predict(small), x.shape[-2:], mode="bilinear", align_corners=False))
 
 
 def mean_dice(volumes: dict[str, list[float | None]], names: Iterable[str]) -> float:
@@ -266,7 +350,7 @@ def label_image(predict: Predict, image: Image.Image, cfg: EvalConfig, views: Vi
     x = eval_view(image, views)[None].to(team.device)
     with torch.no_grad():
         is_volume = cfg.protocol == "volume"
-        labels = volume_labels(predict, x, _crop(cfg)) if is_volume else image_scores(predict, x, cfg).argmax(1)
+        labels = volume_labels(predict, x, _crop(cfg)) if is_volume else image_labels(predict, x, cfg)
     return labels[0].to(torch.uint8).cpu().numpy()
 
 

@@ -28,6 +28,7 @@ from ssbench.ops.schedule import poly
 from ssbench.plugins.base import PrepareInputs
 from ssbench.recipe.recipe import Recipe
 from ssbench.splits.manifest import Partition
+from ssbench.train.batched import BatchedPredictor
 from ssbench.train.build import method_of, optimizer_of
 from ssbench.train.checkpoint import BestEpoch, Checkpointer, Snapshot, TrainingState
 from ssbench.train.distributed import Team, in_parallel, share_batch_norm
@@ -95,6 +96,7 @@ class Trainer:
         self.computation = choose_computation(schedule, team.device)
         set_formats(self.method, self.computation.passes)
         self.module = self.method if team.world == 1 else in_parallel(self.method, team)
+        self.predictor = BatchedPredictor(self._predict, team.device, self.computation.precision == "exact")
         self.optimizer = self._build_optimizer()
         self.state, self.timing = TrainingState(), Timing()
         self.maps: Maps | None = None
@@ -169,7 +171,7 @@ class Trainer:
         self.method.eval()
         cfg, views, workers = self.recipe.eval, self.recipe.views, self.recipe.data.workers
         with tf32_as_chosen(self.computation):
-            score = evaluate(self.method.predict, self.dataset, subset, cfg, views, self.team, workers, self.watch)
+            score = evaluate(self.predictor, self.dataset, subset, cfg, views, self.team, workers, self.watch)
         self.method.train(was_training)
         self.timing.scoring += time.monotonic() - began
         return score
@@ -192,6 +194,9 @@ class Trainer:
 
     def _build_method(self) -> Method:
         return method_of(self.recipe, len(self.dataset.classes), self.dataset.channels, self.seed)
+
+    def _predict(self, x: Tensor) -> Tensor:
+        return self.method.predict(x)
 
     def _build_optimizer(self) -> Any:
         return optimizer_of(self.recipe.optim, self.method.parameter_groups(), self.computation.fused)

@@ -33,6 +33,8 @@ class Needs:
     at the views' own scale).
     mixture: labelled and pseudo-labelled images come from one list (`Mixture`). The strong view of the latter is made
     by the loader ("coloured") or by the method ("plain").
+    composition: how many of each kind a batch of a mixture has: as the shuffle gives ("drawn"), or `labeled_batch` and
+    `unlabeled_batch` at every step ("fixed").
     repeats: how a repeated labelled list gets the length of the epoch's list: its end is "cut" (UniMatch), or its
     entries are "drawn" without replacement, once for the whole run (AugSeg, U2PL).
     """
@@ -46,6 +48,7 @@ class Needs:
     donor: float = 0.0
     donor_scale: tuple[float, float] | None = None
     mixture: Literal["coloured", "plain"] | None = None
+    composition: Literal["drawn", "fixed"] = "drawn"
     repeats: Literal["cut", "drawn"] = "cut"
 
 
@@ -159,12 +162,18 @@ class Mixture(Plan):
 
     An epoch is one pass over the labelled list `repeats` times and the unlabelled list once, without a short last
     batch. A batch has `labeled_batch` + `unlabeled_batch` images; the shuffle decides how many are of which kind.
+    With `Needs.composition` "fixed" there are two lists, as soon as there are unlabelled images: an epoch is one pass
+    over these, and labelled ones come pass after pass.
     """
 
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse batches that the list cannot fill."""
+        """Refuse batches that the lists cannot fill."""
+        if self._is_fixed:
+            batch, listed = self.unlabeled_batch, len(self.unlabeled)
+            refuse_batch(batch, listed, self.devices, self.steps_per_epoch, "unlabeled_batch")
+            return
         refuse_batch(self.batch, self.length, self.devices, self.steps_per_epoch, "labeled_batch + unlabeled_batch")
 
     @property
@@ -180,20 +189,30 @@ class Mixture(Plan):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
+        if self._is_fixed:
+            return count_steps(len(self.unlabeled), self.unlabeled_batch, self.devices)
         return count_steps(self.length, self.batch, self.devices)
+
+    @property
+    def _is_fixed(self) -> bool:
+        return self.needs.composition == "fixed" and bool(self.unlabeled)
 
     def mixture_at(self, step: int) -> list[tuple[str, int, bool]]:
         """(id, repetition, whether it is labelled) of the step's images, in the order of the shuffle."""
+        if self._is_fixed:
+            known = self._read_endless("labeled", self.labeled, step)
+            unknown = self._read_paired("unlabeled", self.unlabeled, step)
+            return [(*reading, True) for reading in known] + [(*reading, False) for reading in unknown]
         epoch, at = divmod(step, self.steps_per_epoch)
-        order, known = shuffled(self.seed, epoch, "mixture", self.length), len(self.labeled)
+        order, listed = shuffled(self.seed, epoch, "mixture", self.length), len(self.labeled)
         readings = []
         for k in range(at * self.batch, (at + 1) * self.batch):
             wraps, place = divmod(k, self.length)  # as in `Plan`, what comes again is a repetition of its own
-            repetition, which = divmod(int(order[place]), known)
+            repetition, which = divmod(int(order[place]), listed)
             if repetition < self.repeats:
                 readings.append((self.labeled[which], repetition + wraps * self.repeats, True))
             else:
-                readings.append((self.unlabeled[int(order[place]) - known * self.repeats], wraps, False))
+                readings.append((self.unlabeled[int(order[place]) - listed * self.repeats], wraps, False))
         return readings
 
     def labeled_at(self, step: int) -> list[Reading]:

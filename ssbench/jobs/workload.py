@@ -34,6 +34,7 @@ from ssbench.recipe.recipe import Recipe
 from ssbench.splits.manifest import Partition
 from ssbench.train.evaluate import windows
 from ssbench.views.sample import Maps
+from ssbench.views.weak import short_side_size
 
 SIDES = {"voc": (375, 500), "cityscapes": (1024, 2048), "coco": (480, 640), "camvid": (360, 480), "toy": (96, 96)}
 """Height and width of a usual image, for the cost of scoring; of other datasets the crop stands for it."""
@@ -75,6 +76,8 @@ class WorkCounter:
         fit = _fit(recipe, dataset, _plan(recipe, counted.needs, labeled, unlabeled))
         steps = sum(fit.trainings)
         whole = prod(SIDES.get(dataset.name, (crop, crop))) / crop**2
+        if recipe.eval.protocol == "short":  # networks label images between trainings as they are scored
+            whole = seen_share(recipe, dataset)
         score_flops = self._scored(recipe, dataset, fit) * net.flops(counted.score, seen_share(recipe, dataset))
         kept = counted.nets + (counted.nets + counted.students * SLOTS[recipe.optim.name])
         return Work(
@@ -130,7 +133,7 @@ class WorkCounter:
         """Images scored: of the choosing subset as often as asked, of the reported one twice (best, last)."""
         cfg = recipe.eval
         chosen, reported = (self._images(dataset, subset, cfg.few) for subset in (cfg.select, cfg.report))
-        return len(fit.trainings) * -(-fit.epochs // cfg.every) * chosen + 2 * reported
+        return sum(-(-epochs // cfg.every) for epochs in fit.lengths) * chosen + 2 * reported
 
     def _images(self, dataset: Dataset, subset: str, few: int | None) -> int:
         """Images (slices) of a subset: as published, else as imported; none where neither is known."""
@@ -149,6 +152,9 @@ def seen_share(recipe: Recipe, dataset: Dataset) -> float:
     height, width = SIDES.get(dataset.name, (side, side))
     if cfg.protocol == "whole":
         seen = height * width
+    elif cfg.protocol == "short":
+        wide, high = short_side_size((width, height), side, 4 * side)
+        seen = wide * high
     elif cfg.protocol == "sliding":
         seen = sum(w.area for w in windows(height, width, side, cfg.border, cfg.stride))
     else:
@@ -181,13 +187,15 @@ def _fit(recipe: Recipe, dataset: Dataset, plan: Plan) -> _DryFit:
 class _DryFit:
     """Stands in for the trainer (`methods.base.Loop` and `StagedTraining`) and trains nothing.
 
-    trainings: steps of each. between: passes outside of trainings, for whole images.
+    trainings, lengths: steps and epochs of each. between: passes outside of trainings, for whole images.
     """
 
     def __init__(self, plan: Plan, epochs: int, channels: int, method: Method | None) -> None:
         self.plan, self.epochs, self.channels, self.method = plan, epochs, channels, method
         self.labeled, self.unlabeled, self.folder = plan.labeled, plan.unlabeled, Path()
+        self.batch = plan.labeled_batch + plan.unlabeled_batch
         self.trainings: list[int] = []
+        self.lengths: list[int] = []
         self.between: Passes = defaultdict(float)
 
     @property
@@ -196,17 +204,23 @@ class _DryFit:
 
     def train(
         self, name: str = "", unlabeled: Sequence[str] = (), repeats: int = 1, maps: Maps | None = None,
-        keep: Collection[int] = (), last: bool = False,
+        keep: Collection[int] = (), last: bool = False, steps: int | None = None,
     ) -> None:  # fmt: skip
         plan = self.plan
         if name:
             assert isinstance(plan, Mixture)  # noqa: S101  as train.stages demands
             plan = replace(plan, unlabeled=tuple(unlabeled), repeats=repeats)
-        self.trainings.append(plan.steps_per_epoch * self.epochs)
+        epochs = self.epochs if steps is None else max(1, round(steps / plan.steps_per_epoch))
+        self.trainings.append(plan.steps_per_epoch * epochs)
+        self.lengths.append(epochs)
 
     def network(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
         assert self.method is not None  # noqa: S101  only its `fit` calls this
         return torch.no_grad()(self.method.predict)
+
+    def scorer(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
+        net = self.network(stage, epoch)
+        return lambda x: net(x).exp()
 
     def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
         self._note(ids, value)

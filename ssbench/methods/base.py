@@ -113,12 +113,13 @@ class StagedTraining(Protocol):
 
     labeled: tuple[str, ...]
     unlabeled: tuple[str, ...]
+    batch: int
     epochs: int
     folder: Path
 
     def train(
         self, name: str, unlabeled: Sequence[str] = (), repeats: int = 1, maps: Maps | None = None,
-        keep: Collection[int] = (), last: bool = False,
+        keep: Collection[int] = (), last: bool = False, steps: int | None = None,
     ) -> None:  # fmt: skip
         """Train all epochs from the run's first weights, with a new optimiser, on a mixture (`data.plan.Mixture`).
 
@@ -127,10 +128,14 @@ class StagedTraining(Protocol):
             maps: the stored maps of the unlabelled ones; {} for a labelled one. Pickles to loader workers.
             keep: epochs (from 1) whose networks `network` will load.
             last: this training's score is the run's. `fit` ends with one such call.
+            steps: train the nearest number of whole epochs to so many steps; None: as many epochs as the schedule says.
         """
 
     def network(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
         """B C H W images -> logits of an earlier training: of its best epoch on val, or of an epoch in `keep`."""
+
+    def scorer(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
+        """One image 1 C H W -> 1 K H W scores of that network under the recipe's protocol, larger is likelier."""
 
     def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
         """`value` of every image (1 3 H W, native size, normalised), by id, in the order of `ids`."""
@@ -162,6 +167,8 @@ class Method(nn.Module):
     one_mean: ClassVar[bool] = False
     network: ClassVar[str] = ""
     """The one network it can train, by name; empty: any."""
+    without: ClassVar[Mapping[str, str]] = {}
+    """Why its step does not call a hook, for the refusal of plug-ins that need it."""
     behaviour: ClassVar[int] = 1
     """Version of the computation. Raise it when the computation changes: above 1 it enters the run key."""
 

@@ -80,6 +80,16 @@ def unhosted(
     return None
 
 
+def net_refused(host: str, method: type[Any], name: str, net: type[Any]) -> Refusal | None:
+    """Why `method` (called `host`) cannot train the network `name`: one of the two goes with another only."""
+    if method.network not in ("", name):
+        what = f"{host} trains the network '{method.network}' alone, not '{name}'"
+        return Refusal(what, f"net: {{name: {method.network}}}")
+    if net.own_method not in ("", host):
+        return Refusal(f"{name} is trained by {net.own_method}, not by {host}", f"method: {{name: {net.own_method}}}")
+    return None
+
+
 def fit(method: type[Any], plugin: type[Any]) -> Fit:
     """Whether a method and a plug-in fit, and the single change of settings that makes them fit if they do not."""
     if plugin.one_student and method.two_students:
@@ -99,7 +109,8 @@ def fit(method: type[Any], plugin: type[Any]) -> Fit:
         return Fit(method=of_method, never=never)
     if of_plugin:
         return Fit(plugin=of_plugin, never=never)
-    return Fit(reason=f"its step does not call {', '.join(sorted(missing))}")
+    why = dict.fromkeys(method.without[hook] for hook in sorted(missing) if hook in method.without)
+    return Fit(reason="; ".join(why) or f"its step does not call {', '.join(sorted(missing))}")
 
 
 def choices(config: Any, with_defaults: bool = False) -> Iterator[tuple[str, Any]]:
@@ -152,6 +163,8 @@ def _missing(host: str, method: type[Any], cfg: Any, part: Part) -> Refusal | No
     if not (missing := part.cls.uses(part.cfg) - offers):
         return None
     what = f"{part.name} needs {', '.join(sorted(missing))}, which {host} does not offer"
+    if reasons := list(dict.fromkeys(method.without[hook] for hook in sorted(missing) if hook in method.without)):
+        what += f": {'; '.join(reasons)}"
     for change in _fitting(part.cfg, lambda c: not part.cls.uses(c) - offers):
         return Refusal(what, "set " + ", ".join(f"plugin.{yaml(name, value)}" for name, value in change.items()))
     return Refusal(what, f"another host or plug-in; {host} offers {', '.join(sorted(offers))}")

@@ -17,13 +17,10 @@ copies are coloured afterwards (card: upc 3) and weigh 1/K each.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -32,7 +29,8 @@ from torch import Tensor
 
 from ssbench.data.batch import Batch
 from ssbench.data.plan import Needs, Plan
-from ssbench.errors import DataError, RecipeError
+from ssbench.data.stored import Stored, entropy_picture
+from ssbench.errors import RecipeError
 from ssbench.methods.base import (
     Loop,
     LossConfig,
@@ -160,9 +158,8 @@ class STPlusPlus(Method):
         label = Image.fromarray(probs[0].argmax(0).byte().cpu().numpy()).convert("P")
         if "entropy" not in self._map_names:
             return {"pseudo": label}
-        share = entropy(probs / (len(self.cfg.scales) * (1 + self.cfg.flip)))[0] / math.log(self.net.classes)
-        as_bytes = share.mul(255).round().clamp(0, 255).byte().cpu().numpy()
-        return {"entropy": Image.fromarray(as_bytes), "pseudo": label}
+        unsure = entropy(probs / (len(self.cfg.scales) * (1 + self.cfg.flip)))[0]
+        return {"entropy": entropy_picture(unsure, self.net.classes), "pseudo": label}
 
     def step(self, batch: Batch, t: Progress) -> Step:
         """One loss over labelled and pseudo-labelled pixels (card: stpp 2)."""
@@ -197,37 +194,6 @@ class STPlusPlus(Method):
         copies = self.plugin.mix(lambda: [MixedView(here.weak, stored, here.weak)], with_donor, stored, t)
         coloured = [(m, *here.colour(m.images, k)) for k, m in enumerate(copies)]
         return [replace(m, images=x, pseudo=_without(m.pseudo, erased)) for m, x, erased in coloured]
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The stored maps of some images: "pseudo" (L, labels) and perhaps "entropy" (F, nats); {} for any other image."""
-
-    folder: Path
-    ids: frozenset[str]
-    classes: int
-    names: tuple[str, ...]
-
-    def __call__(self, id: str) -> Mapping[str, Image.Image]:
-        """The maps of an image by name.
-
-        Raises:
-            DataError: a file is missing or damaged.
-        """
-        if id not in self.ids:
-            return {}
-        return {name: self._layer(name, self.folder / name / f"{id}.png") for name in self.names}
-
-    def _layer(self, name: str, path: Path) -> Image.Image:
-        try:
-            with Image.open(path, formats=("PNG",)) as image:  # no other reader is tried
-                values = np.array(image)
-        except (OSError, SyntaxError) as error:
-            fix = f"rm -r '{self.folder}', then run it again"
-            raise DataError(f"the stored map {path.name} cannot be read: {error}", str(path), fix) from error
-        if name == "pseudo":
-            return Image.fromarray(values)
-        return Image.fromarray(values.astype(np.float32) * np.float32(math.log(self.classes) / 255))
 
 
 def reliability(labels: Sequence[Tensor], classes: int) -> float:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssbench.nets.precision import FormattedModule
+from ssbench.ops.set_loss import QueryOutput
 
 Interpolation = Literal["bilinear", "nearest"]
 
@@ -28,6 +29,7 @@ class Out:
                the final convolution, before any dropout in front of it; "logits", the scores before they are resized.
     aux        [B, C, H, W] at input size, from the auxiliary head, where the net has one.
     rep        [B, 256, h, w] from the representation head (raw, not L2-normalised), where the net has one.
+    sets       of a net that predicts sets of masks: the final output, then the auxiliary ones from the first.
 
     With `precision: fast` the passes run in bf16. All fields but `feats` are fp32 nevertheless; who computes with a map
     of `feats` outside a network takes `nets.precision.full` of it.
@@ -38,6 +40,7 @@ class Out:
     feats: dict[str, Tensor] = field(default_factory=dict)
     aux: Tensor | None = None
     rep: Tensor | None = None
+    sets: tuple[QueryOutput, ...] = ()
 
 
 class SegNet(FormattedModule):
@@ -49,7 +52,8 @@ class SegNet(FormattedModule):
     """
 
     behaviour: ClassVar[int] = 1
-
+    own_method: ClassVar[str] = ""
+    """The one method that can train it; empty: any."""
     quick: ClassVar[Mapping[str, Any]] = {"encoder": "test_resnet", "weights": "random"}
     """Settings for a run of seconds (`--quick`, tests, the cost model), those that its `Config` has: here timm's
     ResNet of 0.4 M parameters."""

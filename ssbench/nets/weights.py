@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ssbench.errors import DataError
-from ssbench.nets import pretrained
+from ssbench.nets import mask2former_names, pretrained
 
 OTHER_FILE = "give a file that the baseline's authors released, or one that `ssbench run` wrote"
 OTHER_NET = "use a recipe whose net (layout, encoder, classes, aux, rep) is the one of that file"
@@ -51,8 +51,8 @@ RENAMES = {
 }
 
 
-def load_encoder(net: nn.Module, weights: str, encoder: str) -> None:
-    """Load `net.backbone` in place.
+def load_encoder(net: nn.Module, weights: str, encoder: str, at: str = "backbone") -> None:
+    """Load the encoder of `net`, its submodule `at`, in place.
 
     Of a file with a whole network (timm's and torchvision's classifiers, a released segmentation network) the encoder
     is taken. For a network of one channel the first convolution of a three-channel file is summed over its inputs,
@@ -66,7 +66,7 @@ def load_encoder(net: nn.Module, weights: str, encoder: str) -> None:
     """
     if weights == "random":
         return
-    backbone = net.get_submodule("backbone")
+    backbone = net.get_submodule(at)
     state = _named_as(backbone, _encoder_state(weights, encoder), encoder)
     first, kernel = next((name, p) for name, p in backbone.named_parameters())
     if first in state and kernel.shape[1] == 1 and state[first].shape[1] == 3:
@@ -75,7 +75,9 @@ def load_encoder(net: nn.Module, weights: str, encoder: str) -> None:
 
 
 def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dict[str, Any]:
-    """Load a released checkpoint (.pth, .safetensors) of UniMatch, ST++, U2PL, AEL, AugSeg or CPS into `net` in place.
+    """Load a released checkpoint (.pth, .pkl, .safetensors) into `net` in place.
+
+    Of UniMatch, ST++, U2PL, AEL, AugSeg, CPS or Mask2Former (detectron2's names).
 
     Args:
         entry: the dictionary entry to take; by default the first of `ENTRIES` that the file has, or the file itself.
@@ -89,7 +91,9 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
     entry, state = _unwrap(content, entry, path)
     naming = "cps" if any(k.startswith("branch1.") for k in state) else "unimatch"
     naming = "u2pl" if any(k.startswith("decoder.low_conv.") for k in state) else naming
-    _fit(net, _rename(state, naming), f"checkpoint {path}")
+    naming = "mask2former" if mask2former_names.is_released(state) else naming
+    renamed = mask2former_names.to_ours(state) if naming == "mask2former" else _rename(state, naming)
+    _fit(net, renamed, f"checkpoint {path}")
     try:
         score = next((float(content[k]) for k in ("previous_best", "best_miou") if k in content), None)
         epoch = int(content["epoch"]) if "epoch" in content else None

@@ -172,7 +172,9 @@ def _plugins(section: Any, marked: Marked) -> Iterator[tuple[Keys, type[Any], An
 
 
 def _hooks_fit(recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, type[Any]]], marked: Marked) -> None:
-    """Refuse plug-ins that the method cannot host, alone or together, at the line that names them."""
+    """Refuse a network the method cannot train, and plug-ins it cannot host, at the line that names them."""
+    if refusal := hosting.net_refused(recipe.method.name, method, recipe.net.name, recipe.classes[1]):
+        raise RecipeError(refusal.what, str(marked.at(("net", "name"))), refusal.fix)
     parts = [hosting.Part(cfg.name, cls, cfg) for (_, cls), cfg in zip(plugins, recipe.plugins, strict=True)]
     if refusal := hosting.refused(recipe.method.name, method, recipe.method, parts):
         raise RecipeError(refusal.what, str(marked.at(plugins[refusal.which][0])), refusal.fix)
@@ -183,9 +185,6 @@ def _settings_fit(
 ) -> None:
     """Refuse settings of the method and the plug-ins that do not fit the losses, the batches or the classes."""
     schedule, classes = recipe.schedule, getattr(_dataset_class(recipe, data_root), "classes", None)
-    if method.network and recipe.net.name != method.network:
-        what = f"{recipe.method.name} trains the network '{method.network}' alone, not '{recipe.net.name}'"
-        raise RecipeError(what, str(recipe.marked.at(("net",))), f"net: {{name: {method.network}}}")
     try:
         method.check(recipe.method, recipe.loss, None if classes is None else len(classes))
         method.check_batches(recipe.method, schedule.labeled_batch, schedule.unlabeled_batch)

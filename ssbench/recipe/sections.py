@@ -69,7 +69,9 @@ class DataConfig(Section):
 class OptimConfig(Section):
     """Optimiser and learning-rate schedule; two parameter groups, the encoder at `lr`, the rest at `lr` x `head`.
 
-    decay: what weight decay applies to; "weights" spares biases and batch-norm's affine parameters.
+    decay: what weight decay applies to; "weights" spares biases and batch-norm's affine parameters, "modules" all
+    parameters of normalisations and embeddings, but no other bias.
+    clip: largest norm of all gradients together; null: they are not clipped.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"  # all baselines but SemiVL
@@ -77,13 +79,14 @@ class OptimConfig(Section):
     head: NotNegative = 1.0  # UniMatch on Cityscapes and ACDC; 10 on VOC
     momentum: Share = 0.9  # all baselines
     weight_decay: NotNegative = 1e-4  # all baselines
-    decay: Literal["all", "weights"] = "all"  # all baselines but CPS
+    decay: Literal["all", "weights", "modules"] = "all"  # all baselines but CPS and Mask2Former
+    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # Mask2Former only
     power: NotNegative = 0.9  # all baselines
     lag: Literal[0, 1] = 1  # UniMatch sets the rate after the step (1), U2PL before it (0)
 
     def facts(self) -> dict[str, Any]:
-        """`decay` counts where it is set."""
-        return _set(self.model_dump(mode="json"), decay="all")
+        """`decay` and `clip` count where they are set."""
+        return _set(self.model_dump(mode="json"), decay="all", clip=None)
 
 
 class ScheduleConfig(Section):
@@ -138,7 +141,8 @@ class ScheduleConfig(Section):
 class EvalConfig(Section):
     """The protocol of a score.
 
-    whole: one forward at native size. sliding: windows of `crop` at steps of two thirds of it. center: central crop.
+    whole: one forward at native size. short: of the image resized to a short side of `crop`, the scores resized back.
+    sliding: windows of `crop` at steps of two thirds of it. center: central crop.
     volume: 3-D Dice of stacks, resized to `crop` and back.
     select: subset that picks the best epoch; report: subset whose score is printed. absent: what a class that
     occurs nowhere contributes to the mean. every: epochs from one score to the next; the last is always scored.
@@ -149,7 +153,7 @@ class EvalConfig(Section):
     scored. class_0: it is scored as class 0 (center only).
     """
 
-    protocol: Literal["whole", "sliding", "center", "volume"] = "whole"  # UniMatch "original", on VOC
+    protocol: Literal["whole", "short", "sliding", "center", "volume"] = "whole"  # UniMatch "original", on VOC
     crop: Annotated[int, Field(ge=2)] | None = None  # whole images need none
     select: str = "val"  # every paper
     report: str = "val"  # every paper
@@ -202,6 +206,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "cityscapes/center-801": {"protocol": "center", "crop": 801},
     "acdc/val+test": {"protocol": "volume", "crop": 256, "select": "val+test", "report": "val+test"},
     "acdc/test": {"protocol": "volume", "crop": 256, "select": "val", "report": "test"},
+    "mask2former/voc": {"protocol": "short", "crop": 512},
     "camvid/test": {"protocol": "whole", "select": "val", "report": "test"},
     # The authors' own evaluations, where they differ from UniMatch's.
     "u2pl/voc": {"protocol": "center", "crop": 513, "padding": "class_0", "absent": "zero"},
@@ -218,7 +223,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 U2PL and AEL choose the best epoch by a central crop (`u2pl/cityscapes-training`), and on VOC report that score. Their
 Cityscapes numbers come from a script of their own (eval.py), run once on the chosen checkpoint. CPS scores by windows
 (furnace/engine/evaluator.py), which on VOC images, of at most 500 pixels, is one forward of the padded image.
-CutMix-Seg's score is `whole`.
+CutMix-Seg's score is `whole`. Mask2Former resizes images for the test (release ADE20K configuration).
 """
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssbench import find
 from ssbench.data.dataset import Dataset
@@ -18,6 +20,9 @@ from ssbench.methods.base import MakeNet, Method
 from ssbench.nets.segnet import SegNet
 from ssbench.plugins.base import Plugin, Stack
 from ssbench.recipe.recipe import OptimConfig, Recipe
+
+UNDECAYED = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
+"""Layers that `decay: modules` spares (Mask2Former release train_net.py; card: mask2former 6)."""
 
 
 def dataset_of(recipe: Recipe, data_root: Path) -> Dataset:
@@ -65,29 +70,45 @@ def method_of(recipe: Recipe, classes: int, channels: int, seed: int) -> Method:
 
 
 def optimizer_of(
-    cfg: OptimConfig, groups: tuple[Sequence[torch.nn.Parameter], Sequence[torch.nn.Parameter]], fused: bool = False
+    cfg: OptimConfig,
+    groups: tuple[Sequence[torch.nn.Parameter], Sequence[torch.nn.Parameter]],
+    fused: bool = False,
+    method: torch.nn.Module | None = None,
 ) -> Any:
     """The optimiser over (encoder, rest). Each group keeps its first rate as `base`, which the schedule multiplies.
 
-    With `decay: weights`, vectors (biases, batch norm) are in groups of their own without weight decay.
+    With `decay: weights`, vectors (biases, batch norm) are in groups of their own without weight decay. With `decay:
+    modules`, so are the parameters of normalisations and embeddings of `method`.
 
     Args:
         fused: one kernel updates all parameters, at another rounding.
+        method: whose parameters they are; only `decay: modules` reads it.
     """
+    spared = _spared(cfg, [p for group in groups for p in group], method)
     param_groups: list[dict[str, Any]] = []
     for params, rate in zip(groups, (cfg.lr, cfg.lr * cfg.head), strict=True):
         group = {"lr": rate, "base": rate}
         if cfg.decay == "all":
             param_groups.append({"params": list(params), **group})
         else:
-            param_groups.append({"params": [p for p in params if p.ndim > 1], **group})
-            param_groups.append({"params": [p for p in params if p.ndim <= 1], **group, "weight_decay": 0.0})
+            param_groups.append({"params": [p for p in params if id(p) not in spared], **group})
+            param_groups.append({"params": [p for p in params if id(p) in spared], **group, "weight_decay": 0.0})
     param_groups = [group for group in param_groups if group["params"]]
     options: dict[str, Any] = {"fused": True} if fused else {}
     if cfg.name == "sgd":
         return torch.optim.SGD(param_groups, momentum=cfg.momentum, weight_decay=cfg.weight_decay, **options)
     adam = torch.optim.Adam if cfg.name == "adam" else torch.optim.AdamW
     return adam(param_groups, weight_decay=cfg.weight_decay, **options)
+
+
+def _spared(cfg: OptimConfig, params: Sequence[torch.nn.Parameter], method: torch.nn.Module | None) -> set[int]:
+    """Identities of the parameters that are not decayed."""
+    if cfg.decay == "weights":
+        return {id(p) for p in params if p.ndim <= 1}
+    if cfg.decay == "all" or method is None:
+        return set()
+    layers = [module for module in method.modules() if isinstance(module, UNDECAYED)]
+    return {id(p) for layer in layers for p in layer.parameters(recurse=False)}
 
 
 def _plugin_class(cfg: Any) -> type[Plugin]:

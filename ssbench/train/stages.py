@@ -34,6 +34,7 @@ from ssbench.keyed import key
 from ssbench.methods.base import Method
 from ssbench.ops.confusion import confusion, mean_iou
 from ssbench.train.checkpoint import Checkpointer, Count, History, Percent, TrainingState, load_networks
+from ssbench.train.evaluate import image_scores
 from ssbench.train.machine import deterministic_operations
 from ssbench.train.precision import tf32_as_chosen
 from ssbench.train.trainer import Trainer
@@ -122,6 +123,7 @@ class StageRunner:
         self._trainer, self._plan, self._maps = trainer, trainer.plan, trainer.maps
         self._start = {name: value.detach().cpu().clone() for name, value in trainer.method.state_dict().items()}
         self.labeled, self.unlabeled = trainer.plan.labeled, trainer.plan.unlabeled
+        self.batch = trainer.plan.batch
         self.epochs, self.folder = trainer.epochs, trainer.folder / "stages"
         if trainer.team.leads:
             self._claim_folder()
@@ -129,7 +131,7 @@ class StageRunner:
 
     def train(
         self, name: str, unlabeled: Sequence[str] = (), repeats: int = 1, maps: Maps | None = None,
-        keep: Collection[int] = (), last: bool = False,
+        keep: Collection[int] = (), last: bool = False, steps: int | None = None,
     ) -> None:  # fmt: skip
         """See `methods.base.StagedTraining`."""
         trainer, folder = self._trainer, self._trainer.folder if last else self.folder / name
@@ -140,7 +142,8 @@ class StageRunner:
             plan = replace(self._plan, unlabeled=tuple(unlabeled), repeats=repeats, seed=seed)
             sources = [source for source in (self._maps, maps) if source is not None]
             trainer.method.load_state_dict(self._start)
-            trainer.begin_stage(name, plan, checkpointer, Together(sources) if sources else None)
+            epochs = self.epochs if steps is None else max(1, round(steps / plan.steps_per_epoch))
+            trainer.begin_stage(name, plan, checkpointer, Together(sources) if sources else None, epochs)
             trainer.train()
             if not last:
                 self._write(done, self._facts(name, plan))
@@ -153,6 +156,16 @@ class StageRunner:
         """See `methods.base.StagedTraining`."""
         name = "best.pt" if epoch is None else f"epoch{epoch}.pt"
         return _StoredNetwork(self._trainer.method, self.folder / stage / name, self._trainer.team.device)
+
+    def scorer(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
+        """See `methods.base.StagedTraining`."""
+        net, recipe = self.network(stage, epoch), self._trainer.recipe
+
+        @torch.no_grad()
+        def scores(x: Tensor) -> Tensor:
+            return image_scores(net, x, recipe.eval, recipe.views)
+
+        return scores
 
     def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
         """See `methods.base.StagedTraining`."""

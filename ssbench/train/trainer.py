@@ -154,9 +154,10 @@ class Trainer:
             if action == STOP:
                 raise self._stopped()
 
-    def begin_stage(self, stage: str, plan: Plan, checkpointer: Checkpointer, maps: Maps | None) -> None:
+    def begin_stage(self, stage: str, plan: Plan, checkpointer: Checkpointer, maps: Maps | None, epochs: int) -> None:
         """Turn to another training of this run: the networks stay as they are, the optimiser is new."""
         self.stage, self.plan, self.checkpointer, self.maps = stage, plan, checkpointer, maps
+        self.epochs = epochs
         self.steps = plan.steps_per_epoch * self.epochs
         self.optimizer = self._build_optimizer()
         self.state, self._saved_at = TrainingState(), (-1, -1)
@@ -199,7 +200,7 @@ class Trainer:
         return self.method.predict(x)
 
     def _build_optimizer(self) -> Any:
-        return optimizer_of(self.recipe.optim, self.method.parameter_groups(), self.computation.fused)
+        return optimizer_of(self.recipe.optim, self.method.parameter_groups(), self.computation.fused, self.method)
 
     def _batches(self) -> Iterator[Batch]:
         steps = make_steps(self.plan, self.dataset, self.recipe.views, self.maps, self.team.rank, self.team.world)
@@ -233,6 +234,8 @@ class Trainer:
         step = self.module(batch.to(self.team.device), t)
         self.optimizer.zero_grad(set_to_none=True)
         step.loss.backward()
+        if self.recipe.optim.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.method.parameters(), self.recipe.optim.clip)
         self.optimizer.step()
         self.method.after_step(t)
         self._add_terms({"loss": step.loss.detach(), **step.terms}, t.step)

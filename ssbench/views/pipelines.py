@@ -20,9 +20,10 @@ from ssbench.views.geometry import Step
 from ssbench.views.regions import BOXES, Region
 from ssbench.views.sample import Draw, Picture, Sample
 from ssbench.views.settings import Padded, ViewsConfig
+from ssbench.views.ssd import ssd_colour
 from ssbench.views.strong import STRONG
 from ssbench.views.warp import settle
-from ssbench.views.weak import WEAK
+from ssbench.views.weak import WEAK, Mask2FormerWeak
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,10 +101,11 @@ class UnlabeledView:
 
 
 def weaken(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Sample:
-    """The weak (geometric) pipeline of `cfg`, carried out on every layer."""
+    """The weak pipeline of `cfg`: geometry, carried out on every layer; of Mask2Former's mapper colours as well."""
     for piece in WEAK[cfg.weak][1]:
         sample = piece(sample, draw, cfg)
-    return settle(sample, mean=isinstance(cfg, Padded) and cfg.padding == "mean")
+    settled = settle(sample, mean=isinstance(cfg, Padded) and cfg.padding == "mean")
+    return ssd_colour(settled, draw, cfg) if isinstance(cfg, Mask2FormerWeak) else settled
 
 
 def strengthen(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Sample:

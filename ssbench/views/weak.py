@@ -72,6 +72,36 @@ def resize_choice(sample: Sample, draw: Draw, cfg: CpsWeak) -> Sample:
     return _scaled(sample, cfg.scales[draw("resize").integers(len(cfg.scales))], "point")
 
 
+def resize_short(sample: Sample, draw: Draw, cfg: Mask2FormerWeak) -> Sample:
+    """Short side `base` times one of `scales`, drawn evenly (card: mask2former 7)."""
+    factor = cfg.scales[draw("resize").integers(len(cfg.scales))]
+    return _resized(sample, short_side_size(sample.size, int(cfg.base * factor), 4 * cfg.base), "pil")
+
+
+def short_side_size(size: Size, short: int, longest: int) -> Size:
+    """Width and height with a short side of `short`, or less where the long side would pass `longest`; halves up.
+
+    detectron2's ResizeShortestEdge (card: mask2former 7).
+    """
+    scale = short / min(size)
+    sides = [float(short) if side == min(size) else scale * side for side in size]
+    if max(sides) > longest:
+        sides = [side * (longest / max(sides)) for side in sides]
+    return max(int(sides[0] + 0.5), 1), max(int(sides[1] + 0.5), 1)
+
+
+def crop_inside(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
+    """A uniform crop that never leaves the image: a side that is shorter stays as it is (card: mask2former 7)."""
+    rng, sides = draw("crop"), [min(side, cfg.crop) for side in sample.size]
+    x, y = (int(rng.integers(whole - side + 1)) for whole, side in zip(sample.size, sides, strict=True))
+    return sample.then(Crop(sample.size, x, y, (sides[0], sides[1])))
+
+
+def pad_corner(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
+    """Padded on the right and below up to the crop; nothing is drawn (card: mask2former 7)."""
+    return _cropped(sample, 0, 0, cfg.crop)
+
+
 def crop_corner(sample: Sample, draw: Draw, cfg: ViewsConfig) -> Sample:
     """Padded on the right and below up to the crop, then a uniform crop (card: views 2, 3, 4)."""
     rng = draw("crop")
@@ -211,6 +241,19 @@ class CutmixSegWeak(Flipped, Padded):
         return self
 
 
+class Mask2FormerWeak(Flipped):
+    """The authors' semantic mapper, colours and all (`views.ssd`). Card: mask2former 7."""
+
+    base: Annotated[int, Field(ge=1, le=2048)] = 512  # short side that `scales` multiplies; release ADE20K
+    scales: Factors = tuple(round(0.5 + 0.1 * k, 1) for k in range(16))  # release: 0.5 to 2.0
+    brightness: Annotated[float, Field(ge=0, le=255)] = 32  # detectron2 ColorAugSSDTransform: added, in bytes
+    contrast: Scale = (0.5, 1.5)  # detectron2
+    saturation: Scale = (0.5, 1.5)  # detectron2
+    hue: Annotated[int, Field(ge=0, le=90)] = 18  # detectron2: of 180
+    colour_share: Share = 0.5  # detectron2: of each of the four
+    grey: Annotated[int, Field(ge=0, le=255)] = 128  # release: of the padding, before normalising
+
+
 class AcdcWeak(ViewsConfig):
     """UniMatch's pipeline for ACDC: slices are zoomed, never cropped or padded. Card: views 9."""
 
@@ -232,5 +275,6 @@ WEAK: dict[str, tuple[type[ViewsConfig], tuple[Piece, ...]]] = {
     "cps": (CpsWeak, (flip, resize_choice, crop_overrun)),
     "cutmix_seg": (CutmixSegWeak, (crop_scaled, flip)),
     "acdc": (AcdcWeak, (turn_or_rotate, zoom)),
+    "mask2former": (Mask2FormerWeak, (resize_short, crop_inside, flip, pad_corner)),
 }
 """Settings and pieces of every weak pipeline, in the order of the releases."""

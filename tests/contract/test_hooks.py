@@ -46,7 +46,8 @@ def test_mix_is_called_once_for_each_student_and_before_the_weights(method: str)
     one_step(chosen)
     assert isinstance(watch, WatchMix)
     assert watch.called.count("mix") == len(chosen.students()) == 1 + type(chosen).two_students
-    assert watch.called.index("mix") < watch.called.index("weigh")
+    if "weigh" in HONOURS[method]:
+        assert watch.called.index("mix") < watch.called.index("weigh")
 
 
 @pytest.mark.parametrize("method", honouring("weigh"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from yaml import safe_load as yaml_load
 
 from ssbench import find
 from ssbench.certify.matrix import matrix, published
@@ -124,7 +125,9 @@ def recipe(folder: Path, method: str, plugins: Sequence[str]) -> str:
     path = folder / "mine.yaml"
     listed = "".join(f"\n  - {block}" for block in plugins)
     base = Path(__file__).resolve().parents[2] / "recipes" / "base" / "toy.yaml"
-    path.write_text(f"base: {base}\nmethod: {method}\nplugin:{listed}\n")
+    own = find.load("method", yaml_load(method)["name"]).network
+    net = f"net: {{name: {own}, weights: random}}\n" if own else ""
+    path.write_text(f"base: {base}\nmethod: {method}\nplugin:{listed}\n{net}")
     return str(path)
 
 

@@ -151,8 +151,8 @@ class Noting(Trainer):
 
     noted: list[Began]
 
-    def begin_stage(self, stage: str, plan: Plan, checkpointer: Checkpointer, maps: Maps | None) -> None:
-        super().begin_stage(stage, plan, checkpointer, maps)
+    def begin_stage(self, stage: str, plan: Plan, checkpointer: Checkpointer, maps: Maps | None, epochs: int) -> None:
+        super().begin_stage(stage, plan, checkpointer, maps, epochs)
         assert isinstance(plan, Mixture)
         weights = {name: value.clone() for name, value in self.method.state_dict().items()}
         self.noted.append(Began(stage, plan, weights, len(self.optimizer.state), maps))

@@ -21,10 +21,11 @@ from ssbench.inspect.networks import load_predictor
 from ssbench.ops.confusion import confusion, mean_iou
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.results.record import Record
+from ssbench.train.batched import Predict
 from ssbench.train.build import dataset_of
 from ssbench.train.checkpoint import read_key
 from ssbench.train.distributed import Team, join
-from ssbench.train.evaluate import Predict, label_image
+from ssbench.train.evaluate import label_image
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from ssbench.errors import UsageError
 from ssbench.methods.base import Method
 from ssbench.ops.patch_stats import agreement_bins, patch_iou, patch_labels
 from ssbench.recipe.recipe import EvalConfig
+from ssbench.train.batched import Predict
 from ssbench.train.distributed import Team
-from ssbench.train.evaluate import Predict, image_labels
+from ssbench.train.evaluate import image_labels
 
 BINS = 10
 Over = Literal["union", "all_classes"]

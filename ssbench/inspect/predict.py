@@ -17,9 +17,10 @@ from ssbench.files import read_model, sha256, write_json
 from ssbench.inspect.networks import BARE, load_predictor
 from ssbench.inspect.pictures import coloured, paletted, write_png
 from ssbench.recipe.recipe import Recipe, load
+from ssbench.train.batched import Predict
 from ssbench.train.build import dataset_of
 from ssbench.train.distributed import Team, join
-from ssbench.train.evaluate import Predict, label_image
+from ssbench.train.evaluate import label_image
 
 PLAIN = DecodeRules()
 """Pictures of 8 bits and three bands; others are refused."""

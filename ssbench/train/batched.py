@@ -80,7 +80,8 @@ class BatchedPredictor:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _parts(self, x: Tensor) -> Sequence[Tensor]:
-        return x.split(self.limit(*x.shape[-2:]))
+        parts: tuple[Tensor, ...] = torch.split(x, self.limit(*x.shape[-2:]))
+        return parts
 
     def _scores(self, x: Tensor) -> Tensor:
         if len(x) == 1 or not self.is_exact:
@@ -108,7 +109,7 @@ class BatchedPredictor:
         return labels
 
     def _one_by_one(self, x: Tensor) -> Tensor:
-        return torch.cat([self.predict(part) for part in x.split(1)])
+        return torch.cat([self.predict(part) for part in torch.split(x, 1)])
 
     def _compare(self, x: Tensor) -> Tensor:
         """The scores of single images, after comparing those of the batch with them."""

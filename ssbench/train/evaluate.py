@@ -166,7 +166,7 @@ def _window_scores(predict: Predict, x: Tensor, places: Sequence[SlidingWindow])
         if at not in ahead:
             group = next(groups)
             parts = torch.cat([x[..., places[k].rows, places[k].columns] for k in group])
-            ahead |= dict(zip(group, predict(parts).split(len(x)), strict=True))
+            ahead |= dict(zip(group, torch.split(predict(parts), len(x)), strict=True))
         yield ahead.pop(at)
 
 

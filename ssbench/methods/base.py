@@ -135,7 +135,7 @@ class StagedTraining(Protocol):
         """B C H W images -> logits of an earlier training: of its best epoch on val, or of an epoch in `keep`."""
 
     def scorer(self, stage: str, epoch: int | None = None) -> Callable[[Tensor], Tensor]:
-        """One image 1 C H W -> 1 K H W scores of that network under the recipe's protocol, larger is likelier."""
+        """One image 1 C H W -> 1 K H W scores of that network under the recipe's protocol, none negative."""
 
     def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
         """`value` of every image (1 3 H W, native size, normalised), by id, in the order of `ids`."""

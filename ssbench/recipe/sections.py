@@ -168,7 +168,7 @@ class EvalConfig(Section):
     added: ClassVar[dict[str, Any]] = {"border": "cut", "summed": "probabilities", "stride": "floor", "padding": "none"}
     """Fields younger than the first stored records. At these values neither key nor record has them."""
 
-    behaviours: ClassVar[dict[str, int]] = {"whole": 1, "sliding": 1, "center": 1, "volume": 1}
+    behaviours: ClassVar[dict[str, int]] = {"whole": 1, "short": 1, "sliding": 1, "center": 1, "volume": 1}
     """Version of what each protocol computes. Raise it when a score changes: above 1 it enters the run key."""
 
     @property

@@ -25,10 +25,9 @@ from ssbench.ops.confusion import confusion, dice_score, iou, mean_iou
 from ssbench.recipe.recipe import EvalConfig
 from ssbench.train.batched import BatchedPredictor, Predict, best_class, grouped
 from ssbench.train.distributed import Team
-from ssbench.views import tensors
+from ssbench.train.short_side import short_scores
 from ssbench.views.pipelines import eval_view
 from ssbench.views.settings import ViewsConfig
-from ssbench.views.weak import short_side_size
 
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """`console.Bars.watch`: items, label, total -> the items."""
@@ -104,32 +103,6 @@ def image_labels(predict: Predict, x: Tensor, cfg: EvalConfig, views: ViewsConfi
     if cfg.protocol == "sliding":
         return best_class(sliding(predict, x, cfg))
     return predict.labels(x) if isinstance(predict, BatchedPredictor) else best_class(predict(x))
-
-
-def image_scores(predict: Predict, x: Tensor, cfg: EvalConfig, views: ViewsConfig) -> Tensor:
-    """B K H W scores of images of one size under the protocol. Only their order within a pixel has a meaning."""
-    if cfg.protocol == "short":
-        return short_scores(predict, x, _crop(cfg), views)
-    return sliding(predict, x, cfg) if cfg.protocol == "sliding" else predict(x)
-
-
-def short_scores(predict: Predict, x: Tensor, short: int, views: ViewsConfig) -> Tensor:
-    """B K H W scores of images seen at a short side of `short`, resized back.
-
-    They are exponentials of what `predict` returns, which for Mask2Former are its semantic scores.
-    """
-    scores = predict(short_side(x, short, views)).exp()
-    return F.interpolate(scores, x.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def short_side(x: Tensor, short: int, views: ViewsConfig) -> Tensor:
-    """Images B C H W as PIL resizes them, as 8-bit pictures: short side `short`, long side 4 `short` at most.
-
-    Mask2Former's test resize (card: mask2former 7). A picture is the one that x was made of, bit for bit.
-    """
-    size = short_side_size((x.shape[-1], x.shape[-2]), short, 4 * short)
-    resized = (tensors.pixels(image, views).resize(size, Image.Resampling.BILINEAR) for image in x.cpu())
-    return torch.stack([tensors.picture(picture, views) for picture in resized]).to(x)
 
 
 def sliding(predict: Predict, x: Tensor, cfg: EvalConfig) -> Tensor:

@@ -34,9 +34,10 @@ from ssbench.keyed import key
 from ssbench.methods.base import Method
 from ssbench.ops.confusion import confusion, mean_iou
 from ssbench.train.checkpoint import Checkpointer, Count, History, Percent, TrainingState, load_networks
-from ssbench.train.evaluate import image_scores
+from ssbench.train.evaluate import sliding
 from ssbench.train.machine import deterministic_operations
 from ssbench.train.precision import tf32_as_chosen
+from ssbench.train.short_side import short_scores
 from ssbench.train.trainer import Trainer
 from ssbench.views.pipelines import eval_view
 from ssbench.views.sample import Maps, Together
@@ -163,7 +164,11 @@ class StageRunner:
 
         @torch.no_grad()
         def scores(x: Tensor) -> Tensor:
-            return image_scores(net, x, recipe.eval, recipe.views)
+            cfg = recipe.eval
+            if cfg.protocol == "short" and cfg.crop is not None:
+                return short_scores(net, x, cfg.crop, recipe.views)
+            found = sliding(net, x, cfg) if cfg.protocol == "sliding" else net(x)
+            return found if (cfg.protocol, cfg.summed) == ("sliding", "probabilities") else found.softmax(1)
 
         return scores
 

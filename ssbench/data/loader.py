@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+import traceback
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ssbench.data.batch import Batch, Labeled, Unlabeled, map_tensors
 from ssbench.data.dataset import Dataset
 from ssbench.data.plan import Mixture, Plan, Reading
-from ssbench.errors import RecipeError
+from ssbench.errors import DataError, RecipeError, SsbenchError
 from ssbench.keyed import rng
 from ssbench.views import tensors
 from ssbench.views.pipelines import LabeledView, labeled_view, strengthen, unlabeled_view
@@ -190,18 +192,94 @@ def make_steps(plan: Plan, dataset: Dataset, views: ViewsConfig, maps: Maps | No
     return kind(dataset, plan, views, maps, rank, world)
 
 
-def loader(steps: Steps, start: int, stop: int, workers: int, pin: bool = False) -> Iterator[Batch]:
-    """Batches of steps start..stop-1 in order; the number of workers changes nothing but the speed."""
-    batches: DataLoader[Batch] = DataLoader(
-        steps,
+def loader(steps: Steps, start: int, stop: int, workers: int, pin: bool = False) -> Generator[Batch]:
+    """Batches of steps start..stop-1 in order; the number of workers changes nothing but the speed. See `stream`."""
+    return stream(steps, range(start, stop), workers, pin)
+
+
+def stream(items: TorchDataset[T], order: Sequence[int], workers: int, pin: bool = False) -> Generator[T]:
+    """`items[i]` for each i of `order`, loaded ahead by worker processes. Close it, and they have ended.
+
+    Raises:
+        DataError: an item cannot be loaded, here or in a worker; or a worker died.
+    """
+    loaded: DataLoader[T] = DataLoader(
+        _Caught(items),
         batch_size=None,
-        sampler=range(start, stop),
+        sampler=order,
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=2 if workers else None,
         worker_init_fn=quiet_worker,
     )
-    return iter(batches)
+    with dead_workers_named():
+        iterator = iter(loaded)
+        try:
+            for item in iterator:
+                if isinstance(item, _LoadFailure):
+                    raise item.error
+                yield item
+        finally:
+            _end_workers(iterator)
+
+
+@contextmanager
+def dead_workers_named() -> Iterator[None]:
+    """Turn torch's notice of a dead worker, which it raises wherever this process stands, into a DataError."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [""])[0]
+        if not reason.startswith("DataLoader worker"):
+            raise
+        what = f"a process that loads images died: {reason[:160]}"
+        fix = "often memory ran out (free -h, df -h /dev/shm): --set data.workers=0, or fewer than now"
+        raise DataError(what, "data.workers", fix) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _LoadFailure:
+    """What stands in the place of an item that cannot be loaded. torch would hand on an error's text alone."""
+
+    error: SsbenchError
+
+
+class _Caught(TorchDataset[Any]):
+    """Items, or the errors that loading them raised."""
+
+    def __init__(self, items: TorchDataset[Any]) -> None:
+        self.items = items
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.items[index]
+        except Exception as error:  # a library's or a plug-in's: it must not end in a worker
+            return _LoadFailure(_as_load_error(error))
+
+
+def _as_load_error(error: Exception) -> SsbenchError:
+    if isinstance(error, SsbenchError):
+        return error
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    if isinstance(error, MemoryError):
+        return DataError("memory ran out while images were loaded", where, "--set data.workers=0, or a smaller batch")
+    text = (str(error).splitlines() or [""])[0][:200]
+    what = f"images cannot be loaded: {type(error).__name__}: {text}"
+    return DataError(what, where, "look at that line: a file, a map of a plug-in's `prepare`, or the package")
+
+
+def _end_workers(iterator: Iterator[Any]) -> None:
+    """End the worker processes now. An error keeps frames, and so the iterator, alive until the program ends; then
+    Python waits for ever for workers, which take a first SIGTERM for one to the trainer (see `quiet_worker`).
+    """
+    workers = getattr(iterator, "_workers", ())
+    if workers:
+        iterator._shutdown_workers()  # type: ignore[attr-defined]
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
 
 
 def useful_workers(workers: int) -> int:

@@ -6,7 +6,8 @@ The protocols are settings (`recipe.sections.EvalConfig`); those of the methods'
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,11 +16,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ssbench.data.dataset import IGNORE, Dataset
-from ssbench.data.loader import quiet_worker, useful_workers
+from ssbench.data.loader import stream, useful_workers
 from ssbench.errors import DataError, RecipeError
 from ssbench.ops.confusion import confusion, dice_score, iou, mean_iou
 from ssbench.recipe.recipe import EvalConfig
@@ -265,13 +265,14 @@ class _Evaluation:
         cfg, classes = self.cfg, len(self.dataset.classes)
         mine = ids[self.team.rank :: self.team.world]
         matrix = torch.zeros(classes, classes, dtype=torch.int64, device=self.team.device)
-        loaded = self._loaded(_Images(self.dataset, mine, self.views), len(mine), workers)
         limit = self.predict.limit if observe is None else lambda height, width: 1
-        for x, mask in _of_equal_size(self._cut(loaded), limit):
-            labels = image_labels(self.predict, x, cfg, self.views)
-            matrix += confusion(labels, mask, classes)
-            if observe is not None:
-                observe(x, mask, labels)
+        images = _Images(self.dataset, mine, self.views)
+        with closing(self._loaded(images, len(mine), len(mine), workers)) as loaded:
+            for x, mask in _of_equal_size(self._cut(loaded), limit):
+                labels = image_labels(self.predict, x, cfg, self.views)
+                matrix += confusion(labels, mask, classes)
+                if observe is not None:
+                    observe(x, mask, labels)
         matrix = self.team.sum(matrix).cpu()
         return Score(mean_iou(matrix, cfg.absent), _known((100 * iou(matrix)).tolist()), matrix.tolist())
 
@@ -284,26 +285,24 @@ class _Evaluation:
         mine = range(self.team.rank, len(names), self.team.world)
         dice = torch.zeros(len(names), classes - 1, dtype=torch.float64, device=self.team.device)
         stacks = _Volumes(_Images(self.dataset, (), self.views), [volumes[names[at]] for at in mine])
-        for at, (x, mask) in zip(mine, self._loaded(stacks, len(names), workers), strict=True):
-            dice[at] = dice_score(volume_labels(self.predict, x, _crop(self.cfg)), mask, classes)
+        with closing(self._loaded(stacks, len(mine), len(names), workers)) as loaded:
+            for at, (x, mask) in zip(mine, loaded, strict=True):
+                dice[at] = dice_score(volume_labels(self.predict, x, _crop(self.cfg)), mask, classes)
         dice = 100 * self.team.sum(dice).cpu()
         per_class = dice.nanmean(0)
         by_volume = {name: _known(row.tolist()) for name, row in zip(names, dice, strict=True)}
         return Score(float(per_class.nanmean()), _known(per_class.tolist()), volumes=by_volume)
 
-    def _loaded(self, images: TorchDataset[Any], total: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images, or volumes, and their masks on the device, under a bar; read ahead where there are workers."""
+    def _loaded(
+        self, images: TorchDataset[Any], count: int, total: int, workers: int
+    ) -> Generator[tuple[Tensor, Tensor]]:
+        """`count` images, or volumes, and their masks on the device, under a bar, read ahead by workers."""
         device = self.team.device
         # Few workers: each holds decoded images of full size.
-        loader = DataLoader(
-            images,
-            batch_size=None,
-            num_workers=useful_workers(min(workers, 4)),
-            pin_memory=device.type == "cuda",
-            worker_init_fn=quiet_worker,
-        )
-        for x, mask in self.watch(loader, "evaluate", total):
-            yield x.to(device, non_blocking=True), mask.to(device, non_blocking=True)
+        loaded = stream(images, range(count), useful_workers(min(workers, 4)), device.type == "cuda")
+        with closing(loaded):
+            for x, mask in self.watch(loaded, "evaluate", total):
+                yield x.to(device, non_blocking=True), mask.to(device, non_blocking=True)
 
     def _cut(self, loaded: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Single images (1 C H W) and masks (1 H W), cut as the protocol says."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 from ssbench.console import Bar, Bars
 from ssbench.data.batch import Batch
 from ssbench.data.dataset import Dataset
-from ssbench.data.loader import loader, make_steps, useful_workers
+from ssbench.data.loader import Steps, dead_workers_named, loader, make_steps, useful_workers
 from ssbench.data.plan import Plan, plan_partition
 from ssbench.errors import DataError, RunsFailed, Stopped
 from ssbench.keyed import key
@@ -141,18 +142,19 @@ class Trainer:
         if self.state.step == self.plan.steps_per_epoch * (len(self.state.history) + 1):
             self._end_epoch(bar)  # the request to stop came while this epoch was scored
         saved = time.monotonic()
-        for batch in self._timed(self._batches()):
-            self._step(batch)
-            bar.move_to(self.state.step)
-            if self.state.step % self.plan.steps_per_epoch == 0:
-                self._end_epoch(bar)
-                saved = time.monotonic()
-            action = self._agreed_action(time.monotonic() - saved > 60 * self.recipe.schedule.checkpoint_minutes)
-            if action:
-                self._save()
-                saved = time.monotonic()
-            if action == STOP:
-                raise self._stopped()
+        with dead_workers_named(), closing(self._batches()) as batches:
+            for batch in self._timed(batches):
+                self._step(batch)
+                bar.move_to(self.state.step)
+                if self.state.step % self.plan.steps_per_epoch == 0:
+                    self._end_epoch(bar)
+                    saved = time.monotonic()
+                action = self._agreed_action(time.monotonic() - saved > 60 * self.recipe.schedule.checkpoint_minutes)
+                if action:
+                    self._save()
+                    saved = time.monotonic()
+                if action == STOP:
+                    raise self._stopped()
 
     def begin_stage(self, stage: str, plan: Plan, checkpointer: Checkpointer, maps: Maps | None, epochs: int) -> None:
         """Turn to another training of this run: the networks stay as they are, the optimiser is new."""
@@ -202,10 +204,14 @@ class Trainer:
     def _build_optimizer(self) -> Any:
         return optimizer_of(self.recipe.optim, self.method.parameter_groups(), self.computation.fused, self.method)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch]:
         steps = make_steps(self.plan, self.dataset, self.recipe.views, self.maps, self.team.rank, self.team.world)
         pin = self.team.device.type == "cuda"
         batches = loader(steps, self.state.step, self.steps, useful_workers(self.recipe.data.workers), pin)
+        with closing(batches):
+            yield from self._with_partners(batches, steps)
+
+    def _with_partners(self, batches: Iterator[Batch], steps: Steps) -> Iterator[Batch]:
         for batch in batches:
             # The method chooses partners by what it has learned so far, so they cannot be loaded ahead with the batch.
             wants = self.method.wants(batch, self.progress(self.state.step))

@@ -211,6 +211,21 @@ def test_a_gpu_that_is_not_there_is_code_7(ssbench: Ssbench, toy_data: Path) -> 
     assert "--device cpu" in ran.err
 
 
+@pytest.mark.parametrize("device", ["mps", "0", "gpu", "cuda:99", "cuda:x"])
+def test_what_is_no_device_is_refused_before_anything_is_read(ssbench: Ssbench, tmp_path: Path, device: str) -> None:
+    (tmp_path / "best.pt").write_text("")
+    for words in (
+        ("run", "toy/none_supervised", "--split", "toy/ours/1_16", "--data-root", "nowhere"),
+        ("eval", "best.pt", "--recipe", "toy/none_supervised"),
+        ("predict", "best.pt", ".", "--recipe", "toy/none_supervised", "-o", "out"),
+    ):
+        ran = ssbench(*words, "--device", device)
+        assert ran.code == 7, ran.err
+        assert f"error: no device '{device}': there are cpu" in ran.err
+        assert "  fix:   --device c" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_internal_error_is_code_1_with_its_traceback(ssbench: Ssbench, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> str:
         raise LookupError("a fault of ours")

@@ -52,12 +52,14 @@ def evaluate(
     from ssbench.jobs.job import Places
     from ssbench.results.analysis import AnalysisKind
     from ssbench.splits.manifest import Partition
+    from ssbench.train.distributed import refuse_device
 
     if baseline and not (patches or pixels):
         raise UsageError("--baseline is for --patches and --pixels alone", "--baseline", "add --patches")
     _refuse_unfit(patches, boxes, pixels, store, split)
     if baseline_recipe and not baseline:
         raise UsageError("--baseline-recipe without a checkpoint", "--baseline-recipe", "add --baseline best.pt")
+    refuse_device(device)
     root = paths.data_root(data_root)
     trained = None if split is None else Partition.read(split, root)
     options = PatchOptions(over, baseline, baseline_recipe) if patches else None

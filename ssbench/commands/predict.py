@@ -38,7 +38,9 @@ def predict(
     """Colour masks (palette PNGs of label values) and overlays for a folder of pictures."""
     from ssbench.data.decode import DecodeRules
     from ssbench.inspect.predict import predict_folder
+    from ssbench.train.distributed import refuse_device
 
+    refuse_device(device)
     require_paths(checkpoint, images)
     rules = DecodeRules(bands=read_bands(bands), depth16=depth16)
     root = paths.data_root(data_root)

@@ -62,8 +62,9 @@ def run(
     from ssbench.jobs.plan_file import analyses_of, jobs_of
     from ssbench.jobs.queue import default_workers, work
     from ssbench.recipe.compose import with_plugins
-    from ssbench.train.distributed import is_first_process
+    from ssbench.train.distributed import is_first_process, refuse_device
 
+    refuse_device(device, here=launcher == "local")
     places = Places(paths.data_root(data_root), paths.runs_root(runs), paths.results_root(results))
     targets = with_plugins(targets or [], plugin or [])
     overrides = [*(overrides or []), *(["data.allow_leak=true"] if allow_leak else [])]

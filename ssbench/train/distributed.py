@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,25 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def refuse_device(name: str | None, here: bool = True) -> None:
+    """Refuse what is no device that a run can compute on.
+
+    Args:
+        here: whether the run is for this machine. Of another one (Slurm) only the kind of device is checked.
+    Raises:
+        HardwareError: as said; it names the devices there are.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    known = re.fullmatch(r"cpu|cuda(?::([0-9]{1,3}))?", name or "cpu")
+    is_absent = here and known is not None and (name or "").startswith("cuda") and int(known[1] or 0) >= gpus
+    if known is not None and not is_absent:
+        return
+    there = ["cpu", *(f"cuda:{number}" for number in range(gpus))] if here else ["cpu", "cuda", "cuda:N"]
+    what = f"no device '{name}': " + ("there are " if here else "it is one of ") + ", ".join(there)
+    index = f"--device cuda:{name}" if (name or "").isdecimal() and int(name or 0) < gpus else "--device cpu"
+    raise HardwareError(what + ("" if gpus or not here else " (torch finds no GPU)"), "--device", index)
+
+
 def join(device: str | None = None) -> Team:
     """This process's place. Starts the process group where torchrun started several processes.
 
@@ -84,6 +104,7 @@ def join(device: str | None = None) -> Team:
         HardwareError: a GPU is requested and there is none, or fewer GPUs than processes.
     """
     keep_freed_memory()
+    refuse_device(device)
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

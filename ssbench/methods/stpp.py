@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,7 @@ from ssbench.ops.confusion import confusion, iou
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import global_sum
-from ssbench.plugins.base import MixedView, StepOutputs, StudentView
+from ssbench.plugins.base import Count, MixedView, StepOutputs, StudentView
 
 Scale = Annotated[float, Field(gt=0)]
 
@@ -65,7 +65,9 @@ class STPlusPlus(Method):
         variant: Literal["st", "st++"] = "st++"  # Sec. 3.2; Sec. 3.3
         label_with: Literal["best", "last"] = "best"  # release (card: stpp 1); the author advises last (thread #30)
         double_below: Annotated[int, Field(ge=0)] = 200  # release main.py: shorter lists count twice (card: stpp 2)
+        added: ClassVar[Mapping[str, Any]] = {"first_steps": None}
         epoch_of: Literal["labeled", "unlabeled"] = "labeled"  # release; of the first training
+        first_steps: Count | None = None  # release: as many epochs as the others; steps for UPC Table 4 alone
         scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.5, 0.75, 1.0, 1.5, 2.0)  # release base.py
         flip: bool = True  # release base.py
 
@@ -98,7 +100,7 @@ class STPlusPlus(Method):
         """Three or six stages (card: stpp 1)."""
         run, whole = loop.stages, loop.stages.unlabeled
         keep = self._ranking_epochs(run) if self.cfg.variant == "st++" else self._labelling_epochs(run)
-        run.train("supervised", repeats=self._first_repeats(run), keep=keep)
+        run.train("supervised", repeats=self._first_repeats(run), keep=keep, steps=self.cfg.first_steps)
         if self.cfg.variant == "st":
             self._label(run, "label", whole, by="supervised")
             self._retrain(run, "all", whole, last=True)

@@ -195,6 +195,8 @@ def _library_model(cfg: Mask2FormerNet.Config, classes: int) -> Any:
 
 def _in_full(forward: Callable[..., Any], features: Sequence[Tensor], **options: Any) -> Any:
     """The pixel decoder's `forward` outside of autocast."""
+    if features[0].device.type == "meta":  # where plans count operations; autocast does not know it
+        return forward(features, **options)
     with torch.autocast(features[0].device.type, enabled=False):
         return forward([full(feature) for feature in features], **options)
 

@@ -80,7 +80,8 @@ def _tasks(dataset: str, data_root: Path) -> Iterator[_ListTask]:
             labeled = where / "labeled.txt"
             yield _ListTask(labeled, split.labeled, split.origin, split.format)
             minus = labeled if split.unlabeled.complement else None
-            yield _ListTask(where / "unlabeled.txt", split.unlabeled, split.origin, split.format, minus)
+            if split.unlabeled.has_file or split.origin == OURS:
+                yield _ListTask(where / "unlabeled.txt", split.unlabeled, split.origin, split.format, minus)
 
 
 @dataclass(frozen=True)

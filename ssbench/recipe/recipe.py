@@ -210,6 +210,10 @@ def _protocol_fits(recipe: Recipe, data_root: Path | None) -> None:
     from ssbench.data.dataset import Dataset
 
     cls = _dataset_class(recipe, data_root)
+    if recipe.data.unlabeled is not None:
+        from ssbench.data.open import class_of
+
+        class_of(recipe.data.unlabeled, paths.data_root(data_root), str(recipe.marked.at(("data", "unlabeled"))))
     stacks = cls.volumes is not Dataset.volumes or recipe.data.form == "grey_stacks"
     if stacks != (recipe.eval.protocol == "volume"):
         what = f"protocol '{recipe.eval.protocol}' does not fit {recipe.data.dataset}"

@@ -45,6 +45,7 @@ class DataConfig(Section):
     """What is read: the dataset, and how many loader workers prepare it on each process.
 
     few: only the first so many images of each training list (`--quick` sets it; null: all).
+    unlabeled: the prepared dataset of the unlabelled images, where it is another ("coco" beside voc; null: the same).
     form: "grey_stacks" shows the toy data as one-channel stacks, so that recipes for volumes have a quick run.
     allow_leak: run although the split trains on images of val or test (`ssbench run --allow-leak` sets it).
     """
@@ -53,6 +54,7 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0)] = 4  # ours: changes the speed alone
     few: Count | None = None  # ours
     form: Literal["own", "grey_stacks"] = "own"  # ours
+    unlabeled: str | None = None  # UPC Table 4 only
     allow_leak: bool = False  # ours
 
     @model_validator(mode="after")
@@ -63,7 +65,9 @@ class DataConfig(Section):
 
     def facts(self) -> dict[str, Any]:
         """Workers change nothing; the other settings count where they are set."""
-        return _set(self.model_dump(mode="json", exclude={"workers"}), few=None, form="own", allow_leak=False)
+        return _set(
+            self.model_dump(mode="json", exclude={"workers"}), few=None, form="own", unlabeled=None, allow_leak=False
+        )
 
 
 class OptimConfig(Section):

@@ -34,7 +34,8 @@ class ListEntry(_ManifestEntry):
 
     An upstream file nobody could read has no fingerprint; it has the `git_blob` SHA-1 of its bytes, and is rebuilt as
     the pool `complement` minus the labelled list. A labelled list that upstream does not sort has the `order` digest
-    of its ids as they stand in the file: which images are repeated once more than others depends on it.
+    of its ids as they stand in the file: which images are repeated once more than others depends on it. An unlabelled
+    list without a file has no ids, or it is a whole subset of another prepared dataset (`pool`: "coco/train").
     """
 
     count: Annotated[int, Field(ge=0)]
@@ -44,6 +45,12 @@ class ListEntry(_ManifestEntry):
     sha256: str | None = None
     git_blob: str | None = None
     complement: str | None = None
+    pool: str | None = None
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the ids stand in a list of their own."""
+        return self.pool is None and (self.count > 0 or self.path is not None)
 
 
 class PoolEntry(ListEntry):
@@ -125,6 +132,8 @@ class Partition:
     unlabeled: tuple[str, ...]
     sha256: str
     custom: bool
+    other: str = ""
+    """The dataset of the unlabelled images, where it is not `dataset`."""
 
     @classmethod
     def read(cls, name: str, data_root: Path) -> Partition:
@@ -209,9 +218,23 @@ def _published(name: str, entry: SplitEntry, data_root: Path) -> Partition:
     dataset, fix = name.split("/")[0], restore_command(name.split("/")[0], entry.origin, data_root)
     where = folder(name, data_root)
     labeled = read_list(where / "labeled.txt", entry.labeled, dataset, fix)
+    if entry.unlabeled.pool is not None:
+        other, subset = entry.unlabeled.pool.split("/")
+        unlabeled = _whole_subset(other, subset, entry.unlabeled, data_root)
+        return Partition(name, dataset, labeled, unlabeled, digest(labeled, unlabeled), custom=False, other=other)
+    if not entry.unlabeled.has_file and entry.origin != OURS:
+        return Partition(name, dataset, labeled, (), digest(labeled, ()), custom=False)
     unlabeled = tuple(sorted(read_list(where / "unlabeled.txt", entry.unlabeled, dataset, fix)))
     _disjoint(labeled, unlabeled, where, fix)
     return Partition(name, dataset, labeled, unlabeled, digest(labeled, unlabeled), custom=False)
+
+
+def _whole_subset(dataset: str, subset: str, entry: ListEntry, data_root: Path) -> tuple[str, ...]:
+    """The ids of a subset of a prepared dataset, as many as `entry` counts."""
+    path, fix = data_root / dataset / f"{subset}.txt", f"ssbench prepare {dataset} --data-root {data_root}"
+    ids = tuple(sorted(lists.parse(_text(path, fix), "bare", dataset, path)))
+    verify(ids, entry, path, fix)
+    return ids
 
 
 def own_splits(data_root: Path, dataset: str = "*") -> list[str]:

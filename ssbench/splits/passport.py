@@ -40,8 +40,13 @@ def catalogue(data_root: Path | None = None) -> list[dict[str, Any]]:
         row |= {"labeled": entry.labeled.count, "unlabeled": entry.unlabeled.count}
         row |= {key: _origin(name).get(key) for key in ("repository", "commit")} | {"note": entry.note}
         if data_root is not None:
-            where = folder(name, data_root)
-            row["here"] = all((where / f"{role}.txt").is_file() for role in ("labeled", "unlabeled"))
+            where, rest = folder(name, data_root), entry.unlabeled
+            files = [where / "labeled.txt"]
+            if rest.pool is not None:
+                files.append(data_root / f"{rest.pool}.txt")
+            elif rest.has_file or entry.origin == OURS:
+                files.append(where / "unlabeled.txt")
+            row["here"] = all(file.is_file() for file in files)
         rows.append(row)
     return rows
 

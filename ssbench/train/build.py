@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssbench import find
 from ssbench.data.dataset import Dataset
 from ssbench.data.open import open_dataset
+from ssbench.data.other import WithOtherImages
 from ssbench.data.toy_stacks import ToyStacks
 from ssbench.keyed import key
 from ssbench.methods.base import MakeNet, Method
@@ -28,6 +29,8 @@ UNDECAYED = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
 def dataset_of(recipe: Recipe, data_root: Path) -> Dataset:
     """The recipe's dataset, prepared below `data_root`; its errors are those of `open_dataset`."""
     dataset = open_dataset(recipe.data.dataset, data_root)
+    if recipe.data.unlabeled is not None:
+        return WithOtherImages(dataset, open_dataset(recipe.data.unlabeled, data_root))
     return ToyStacks(dataset.root) if recipe.data.form == "grey_stacks" else dataset
 
 

@@ -108,7 +108,7 @@ def test_one_run_is_never_printed_as_two_numbers() -> None:
     for name in paper_tables():
         for cell in empty(name).cells.values():
             if cell.printed is not None and cell.stored and cell.split:
-                place = (cell.stored, cell.split, cell.metric, cell.class_name)
+                place = (cell.stored, cell.split, cell.metric, cell.class_name, cell.entry, cell.quantity)
                 same.setdefault(place, set()).add(round(cell.printed, 1))
     assert {k: v for k, v in same.items() if len(v) > 1} == {}
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ssbench.errors import DataError
-from ssbench.nets import mask2former_names, pretrained
+from ssbench.nets import mask2former_names, pretrained, semivl_names
 
 OTHER_FILE = "give a file that the baseline's authors released, or one that `ssbench run` wrote"
 OTHER_NET = "use a recipe whose net (layout, encoder, classes, aux, rep) is the one of that file"
@@ -48,6 +48,8 @@ RENAMES = {
         (r"^branch1\.", ""),
     ),
     "unimatch": (),  # UniMatch, ST++: our own names
+    "mask2former": (),  # `mask2former_names` renames them
+    "semivl": (),  # `semivl_names` renames them
 }
 
 
@@ -77,7 +79,7 @@ def load_encoder(net: nn.Module, weights: str, encoder: str, at: str = "backbone
 def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dict[str, Any]:
     """Load a released checkpoint (.pth, .pkl, .safetensors) into `net` in place.
 
-    Of UniMatch, ST++, U2PL, AEL, AugSeg, CPS or Mask2Former (detectron2's names).
+    Of UniMatch, ST++, U2PL, AEL, AugSeg, CPS, Mask2Former (detectron2's names) or SemiVL.
 
     Args:
         entry: the dictionary entry to take; by default the first of `ENTRIES` that the file has, or the file itself.
@@ -91,9 +93,11 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
     entry, state = _unwrap(content, entry, path)
     naming = "cps" if any(k.startswith("branch1.") for k in state) else "unimatch"
     naming = "u2pl" if any(k.startswith("decoder.low_conv.") for k in state) else naming
-    naming = "mask2former" if mask2former_names.is_released(state) else naming
-    renamed = mask2former_names.to_ours(state) if naming == "mask2former" else _rename(state, naming)
-    _fit(net, renamed, f"checkpoint {path}")
+    if mask2former_names.is_released(state):
+        naming, state = "mask2former", mask2former_names.to_ours(state)
+    elif semivl_names.is_released(state):
+        naming, state = "semivl", semivl_names.from_released(state)
+    _fit(net, _rename(state, naming), f"checkpoint {path}")
     try:
         score = next((float(content[k]) for k in ("previous_best", "best_miou") if k in content), None)
         epoch = int(content["epoch"]) if "epoch" in content else None
@@ -101,6 +105,16 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
         what = f"epoch or score of the weights file is no number ({error})"
         raise DataError(what, str(path), OTHER_FILE) from None
     return {"path": str(path), "entry": entry, "naming": naming, "epoch": epoch, "score": score}
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state in a file as it names it. DataError where it is missing, damaged, or carries code."""
+    return _unwrap(_read(path), None, path)[1]
+
+
+def fit_state(module: nn.Module, state: dict[str, Tensor], what: str, fix: str) -> None:
+    """Load all of `state` into all of `module`, or raise a DataError with the names that differ."""
+    _fit(module, state, what, fix)
 
 
 def _encoder_state(weights: str, encoder: str) -> dict[str, Tensor]:

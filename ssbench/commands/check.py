@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from ssbench.recipe.recipe import Recipe
 
 KINDS: tuple[Kind, ...] = ("method", "net", "plugin")
-ENCODERS = ("resnet101s", "resnet50s", "resnet101", "resnet50", "resnet18", "test_resnet", "xception65", *PACKAGED)
+ENCODERS = (
+    "resnet101s",
+    "resnet50s",
+    "resnet101",
+    "resnet50",
+    "resnet18",
+    "test_resnet",
+    "xception65",
+    "vit_b16",
+    "vit_tiny",
+    *PACKAGED,
+)
 """Encoders of the shipped recipes, and of packages with weights. Other names only timm knows, which imports torch."""
 
 

@@ -32,7 +32,8 @@ from ssbench.prepare.prepare import known, source_spec
 from ssbench.recipe.quick import CROP
 from ssbench.recipe.recipe import Recipe
 from ssbench.splits.manifest import Partition
-from ssbench.train.evaluate import windows
+from ssbench.train.evaluate import window_step, windows
+from ssbench.views.pipelines import scaled_size
 from ssbench.views.sample import Maps
 from ssbench.views.weak import short_side_size
 
@@ -111,7 +112,8 @@ class WorkCounter:
         cfg, crop, dataset = recipe.net, recipe.views.crop, self.dataset(recipe)
         key = repr((cfg, crop, len(dataset.classes), dataset.channels))
         if key not in self._nets:
-            change = {"weights": "random"} if "weights" in type(cfg).model_fields else {}
+            bare = find.load("net", cfg.name).no_files
+            change = {name: value for name, value in bare.items() if name in type(cfg).model_fields}
             with torch.device("meta"), torch.no_grad():
                 net = find.load("net", cfg.name)(cfg.model_copy(update=change), len(dataset.classes), dataset.channels)
                 x = torch.empty(2, dataset.channels, crop, crop)  # batch norm wants two
@@ -133,7 +135,8 @@ class WorkCounter:
         """Images scored: of the choosing subset as often as asked, of the reported one twice (best, last)."""
         cfg = recipe.eval
         chosen, reported = (self._images(dataset, subset, cfg.few) for subset in (cfg.select, cfg.report))
-        return sum(-(-epochs // cfg.every) for epochs in fit.lengths) * chosen + 2 * reported
+        scored = sum(cfg.is_scored(epoch, epochs) for epochs in fit.lengths for epoch in range(epochs))
+        return scored * chosen + 2 * reported
 
     def _images(self, dataset: Dataset, subset: str, few: int | None) -> int:
         """Images (slices) of a subset: as published, else as imported; none where neither is known."""
@@ -150,13 +153,15 @@ def seen_share(recipe: Recipe, dataset: Dataset) -> float:
     cfg, crop = recipe.eval, recipe.views.crop
     side = cfg.crop or crop
     height, width = SIDES.get(dataset.name, (side, side))
+    if cfg.resize is not None:
+        width, height = scaled_size((width, height), cfg.resize)
     if cfg.protocol == "whole":
         seen = height * width
     elif cfg.protocol == "short":
         wide, high = short_side_size((width, height), side, 4 * side)
         seen = wide * high
     elif cfg.protocol == "sliding":
-        seen = sum(w.area for w in windows(height, width, side, cfg.border, cfg.stride))
+        seen = sum(w.area for w in windows(height, width, side, cfg.border, window_step(cfg)))
     else:
         seen = min(side, height) * min(side, width) if cfg.protocol == "center" else side * side
     return float(seen / crop**2)

@@ -59,10 +59,10 @@ GUIDANCE: dict[Words, Form] = {"voc": "concept", "cityscapes": "concept", "coco"
 SINGLE: dict[Words, tuple[str, ...]] = {"voc": Voc.classes, "cityscapes": Cityscapes.classes, "coco": Coco.classes}
 CONCEPTS: dict[str, tuple[str, ...]] = {
     "voc": (
-        "background, bed, building, cabinet, ceiling, curtain, door, fence, floor, grass, ground, mountain, road, rock, "
-        "shelves, sidewalk, sky, snow, tree, wall, water, window, hang glider, helicopter, jet ski, go-cart, tractor, "
-        "emergency vehicle, lorry, truck, lion, stool, bench, wheelchair, coffee table, desk, side table, picnic bench, "
-        "wolve, flowers in a vase, goat, tram, laptop, advertising display, vehicle interior",
+        "background, bed, building, cabinet, ceiling, curtain, door, fence, floor, grass, ground, mountain, road, "
+        "rock, shelves, sidewalk, sky, snow, tree, wall, water, window, hang glider, helicopter, jet ski, go-cart, "
+        "tractor, emergency vehicle, lorry, truck, lion, stool, bench, wheelchair, coffee table, desk, side table, "
+        "picnic bench, wolve, flowers in a vase, goat, tram, laptop, advertising display, vehicle interior",
         "aeroplane, airplane, glider", "bicycle, tricycle, unicycle", "bird", "boat, ship, rowing boat, pedalo",
         "bottle, plastic bottle, glass bottle, feeding bottle", "bus, minibus",
         "car, van, large family car, realistic toy car", "cat, domestic cat", "chair, armchair, deckchair", "cow",
@@ -117,7 +117,8 @@ def published(words: Words, form: Form, folder: Path | None = None) -> Tensor:
     values = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     if values.shape != (array.rows, 512):
         raise DataError(f"{array.file} has the shape {values.shape}", str(path), "delete it and try again")
-    return torch.from_numpy(values.astype(np.float32))
+    rows: Tensor = torch.from_numpy(values.astype(np.float32))
+    return rows
 
 
 def computed(words: Words, form: Form, model: str = MODEL) -> Tensor:
@@ -137,7 +138,8 @@ def computed(words: Words, form: Form, model: str = MODEL) -> Tensor:
         raise DataError("text embeddings are computed with transformers, which is not installed", "", fix) from None
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(model)
-        tower: Any = CLIPTextModelWithProjection.from_pretrained(model, use_safetensors=True).eval()
+        library: Any = CLIPTextModelWithProjection
+        tower: Any = library.from_pretrained(model, use_safetensors=True).eval()
     except Exception as error:  # the library raises its own, the hub's and the file system's
         what = f"no CLIP text model '{model}' ({type(error).__name__}: {str(error).splitlines()[0][:150]})"
         raise DataError(what, model, "net.text_source: release, or a folder with the model") from None
@@ -181,5 +183,7 @@ def _download(array: TextArray, path: Path) -> None:
         what = f"SemiVL's text embeddings could not be downloaded ({getattr(error, 'reason', error)})"
         raise DataError(what, url, f"bring the file to {path}, or net.text_source: computed") from None
     if not hashlib.sha256(content).hexdigest().startswith(array.digest):
-        raise DataError(f"{array.file}: what was downloaded is not the pinned file", url, "try again, or another network")
+        raise DataError(
+            f"{array.file}: what was downloaded is not the pinned file", url, "try again, or another network"
+        )
     write_bytes(path, content)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 EPS = 1e-6  # release mcvit16.py; CLIP was trained with 1e-5
@@ -49,6 +49,9 @@ class ClipVit(VisionTransformer):
     grid: cells a side of the positions it holds. h and w are those of the image, padded with zeros to whole patches.
     """
 
+    cls_token: nn.Parameter
+    pos_embed: nn.Parameter
+
     def __init__(self, size: VitSize, grid: int) -> None:
         norm: Any = partial(nn.LayerNorm, eps=EPS)
         super().__init__(
@@ -71,7 +74,7 @@ class ClipVit(VisionTransformer):
         for i, block in enumerate(self.blocks):
             is_last = i == len(self.blocks) - 1
             if i in blocks or is_last:
-                values = _value_path(block, tokens)  # type: ignore[arg-type]
+                values = _value_path(block, tokens)
                 if i in blocks:
                     maps.append(_as_map(values[:, 1:], grid))
             if not is_last:
@@ -91,10 +94,9 @@ def resized_positions(stored: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.interpolate(cells, grid, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
 
 
-def _value_path(block: Block, tokens: Tensor) -> Tensor:
+def _value_path(block: Any, tokens: Tensor) -> Tensor:
     """The block with each token attending to itself alone, so that patches keep their place (MaskCLIP)."""
     width, qkv = tokens.shape[-1], block.attn.qkv
-    assert qkv.bias is not None  # noqa: S101  CLIP's projections have one
     values = F.linear(block.norm1(tokens), qkv.weight[2 * width :], qkv.bias[2 * width :])
     values = tokens + block.attn.proj(values)
     out: Tensor = values + block.mlp(block.norm2(values))

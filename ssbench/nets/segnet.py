@@ -57,6 +57,8 @@ class SegNet(FormattedModule):
     quick: ClassVar[Mapping[str, Any]] = {"encoder": "test_resnet", "weights": "random"}
     """Settings for a run of seconds (`--quick`, tests, the cost model), those that its `Config` has: here timm's
     ResNet of 0.4 M parameters."""
+    no_files: ClassVar[Mapping[str, Any]] = {"weights": "random"}
+    """Settings under which it is built without any file, those that its `Config` has."""
     classes: int
     perturb_channels: tuple[int, ...]
 

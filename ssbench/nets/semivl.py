@@ -33,8 +33,8 @@ GUIDANCE_CROP = 512
 """Crop whose positions the frozen encoder holds, on every dataset (release mcvit16.py)."""
 SHARPNESS = 100.0  # release vlm.py: factor on likenesses before softmax
 GET_CLIP = (
-    "download timm/vit_base_patch16_clip_224.openai (model.safetensors) or OpenAI's ViT-B-16 as a plain state dict, and "
-    "set net.weights to the file; or train from nothing (--set net.weights=random --division open)"
+    "download timm/vit_base_patch16_clip_224.openai (model.safetensors) or OpenAI's ViT-B-16 as a plain state dict, "
+    "and set net.weights to the file; or train from nothing (--set net.weights=random --division open)"
 )
 
 
@@ -45,6 +45,7 @@ class SemiVL(SegNet):
     "penultimate", the trained encoder's embedding before it is normalised.
     """
 
+    no_files: ClassVar = {"weights": "random", "text": "drawn"}
     quick: ClassVar = {
         **{"encoder": "vit_tiny", "weights": "random", "conv_weights": "random"},
         **{"text": "drawn", "crop": 48},
@@ -60,7 +61,7 @@ class SemiVL(SegNet):
         weights: Annotated[str, Field(min_length=1)] = "clip"  # "clip" (OpenAI's, by timm), "random", or a file
         crop: Annotated[int, Field(ge=16, le=4096)] = 512  # side of training crops: decides positions and output size
         conv_encoder: bool = False  # release: a ResNet's first stage beside CLIP, on Cityscapes
-        conv_weights: Annotated[str, Field(min_length=1)] = "imagenet"  # "imagenet", "random", or a file
+        conv_weights: Annotated[str, Field(min_length=1)] = "imagenet"  # or a file, or "random" (as where `weights` is)
         clip_normalise: bool = False  # release renorm_clip_img: CLIP's own mean and deviation, on Cityscapes
         text: Literal["voc", "cityscapes", "coco", "drawn"] = "voc"  # whose class names; drawn: rows without a meaning
         decoder_text: Form | None = None  # None: as the authors have it for these classes
@@ -96,6 +97,9 @@ class SemiVL(SegNet):
         self.conv_encoder = ConvEncoder() if conv else None
         self._add_texts(cfg, classes, size.embedding)
         self._load(cfg)
+        if cfg.encoder == "vit_tiny":  # ours: from random values the classes' scores hardly differ; here some are sure
+            with torch.no_grad():
+                self.decode_head.head.weight.mul_(20)
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad_(any(part in name for part in TRAINED))
         self.clip_encoder.requires_grad_(False)
@@ -186,7 +190,7 @@ class SemiVL(SegNet):
             state = clip_state(cfg.weights)
             for vit in (self.backbone, self.clip_encoder):
                 fit_state(vit, _with_grid(state, vit.cells), f"weights '{cfg.weights}' for CLIP ViT-B/16", GET_CLIP)
-        if self.conv_encoder is not None and cfg.conv_weights != "random":
+        if self.conv_encoder is not None and "random" not in (cfg.weights, cfg.conv_weights):
             what = f"weights '{cfg.conv_weights}' for the first stage of ResNet-101 v1c"
             fit_state(self.conv_encoder, _conv_state(cfg.conv_weights), what, "net.conv_weights: imagenet, or a file")
 

@@ -1,7 +1,7 @@
-"""SemiVL's language-guided decoder: one map a class, of how alike image and text are, refined in space and over classes.
+"""SemiVL's language-guided decoder: a map for each class, of how alike image and text are, refined in several layers.
 
 Source: SemiVL 13ee65d6, model/decode_heads/vlg_head.py; names of parameters are the released ones (card: semivl 4).
-Every class's map is an image of its own: the classes of an image are folded into the batch, B N of them, image by image.
+Every class's map is an image of its own: the classes of an image are folded into the batch, B N of them.
 Letters as in `ssbench.ops`; N classes.
 """
 
@@ -113,13 +113,14 @@ class _SemanticLayer(nn.Module):
 
     def __init__(self, channels: int, heads: int, pool: int) -> None:
         super().__init__()
-        self.pool = nn.AvgPool2d(pool)
+        self.pool = pool
         self.transformer = _Transformer(2 * channels, 4 * channels, heads)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
         """x [B N, D, h, w], text [N, D] -> x's shape."""
         classes, channels = text.shape
-        pooled = self.pool(x)
+        # A window at the border of an image may have fewer cells than the pool.
+        pooled = F.avg_pool2d(x, (min(self.pool, x.shape[-2]), min(self.pool, x.shape[-1])))
         height, width = pooled.shape[-2:]
         # B N D h w -> (B h w) N D
         tokens = pooled.unflatten(0, (-1, classes)).permute(0, 3, 4, 1, 2).flatten(0, 2)

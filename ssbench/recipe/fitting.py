@@ -10,6 +10,14 @@ from ssbench.recipe.marks import Marked
 from ssbench.views.settings import ViewsConfig
 
 
+def refuse_unfit_crop(net: Any, views: ViewsConfig, marked: Marked) -> None:
+    """Refuse a network made for crops of another size (`net.crop`, where it has one) than the views'. RecipeError."""
+    crop = getattr(net, "crop", None)
+    if isinstance(crop, int) and crop != views.crop:
+        what = f"the network is made for crops of {crop} pixels, views.crop is {views.crop}"
+        raise RecipeError(what, str(marked.at(("net", "crop"))), f"crop: {views.crop} in both")
+
+
 def refuse_unfit_weights(net: Any, views: ViewsConfig, marked: Marked) -> None:
     """Refuse images normalised otherwise than those that the encoder's weights were trained on.
 

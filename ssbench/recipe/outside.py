@@ -25,7 +25,7 @@ from ssbench.errors import SsbenchError
 from ssbench.files import sha256
 from ssbench.paths import PACKAGE
 
-NO_FILE = {"random", "imagenet"}
+NO_FILE = {"random", "imagenet", "clip"}
 """Values of a `weights` setting that name no file."""
 
 

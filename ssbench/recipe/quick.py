@@ -71,7 +71,9 @@ def _plugins(section: Any) -> Any:
 
 
 def _eval_crop(raw: Mapping[str, Any]) -> dict[str, Any]:
-    return {"crop": EVAL_CROP} if _field(raw, "eval", "protocol") not in (None, "whole") else {}
+    small: dict[str, Any] = {"crop": EVAL_CROP} if _field(raw, "eval", "protocol") not in (None, "whole") else {}
+    windows = {"step": EVAL_CROP * 5 // 6, "resize": [4 * EVAL_CROP, EVAL_CROP + 36]}
+    return small | {name: value for name, value in windows.items() if _field(raw, "eval", name)}
 
 
 def _field(raw: Mapping[str, Any], section: str, field: str) -> Any:

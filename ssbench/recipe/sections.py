@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -109,7 +109,8 @@ class ScheduleConfig(Section):
     """
 
     epochs: Count
-    steps: Count | None = None  # CPS only
+    steps: Count | None = None  # CPS, and SemiVL on Cityscapes
+    epochs_for: Literal["nearest", "up"] = "nearest"  # CPS; SemiVL rounds up
     labeled_batch: Count
     unlabeled_batch: Annotated[int, Field(ge=0)] = 0  # supervised recipes read none
     devices: Count = 1  # ours
@@ -119,7 +120,13 @@ class ScheduleConfig(Section):
     deterministic: bool = False  # IPixMatch sets it, Sec. IV-B
     checkpoint_minutes: NotNegative = 10.0  # ours: changes no number
 
-    added: ClassVar[dict[str, Any]] = {"steps": None, "last": "drop", "deterministic": False, "compile": "auto"}
+    added: ClassVar[dict[str, Any]] = {
+        "steps": None,
+        "epochs_for": "nearest",
+        "last": "drop",
+        "deterministic": False,
+        "compile": "auto",
+    }
     """Fields younger than the first stored records. At these values neither key nor record has them."""
 
     @model_validator(mode="after")
@@ -139,7 +146,10 @@ class ScheduleConfig(Section):
 
     def epochs_of(self, steps_per_epoch: int) -> int:
         """Epochs of a run whose epoch has so many steps."""
-        return self.epochs if self.steps is None else max(1, round(self.steps / steps_per_epoch))
+        if self.steps is None:
+            return self.epochs
+        whole = -(-self.steps // steps_per_epoch) if self.epochs_for == "up" else round(self.steps / steps_per_epoch)
+        return max(1, whole)
 
 
 class EvalConfig(Section):
@@ -153,6 +163,9 @@ class EvalConfig(Section):
     few: only the first so many images or volumes (`--quick` sets it; null: all).
     Of windows: border: cut those at the border, or shift the last one back so that it is whole. summed: what is summed
     where windows overlap. stride: how two thirds of `crop` are rounded.
+    step: pixels from one window to the next, in place of two thirds of `crop`. resize: the longest and the shortest
+    side that an image is scaled to before it is scored (whole and sliding alone); scores are brought back to the size
+    of its labels, corners aligned. scored: which of every `every` epochs.
     padding: of an image smaller than `crop`, which stands in the middle of the mean colour. ignored: the padding is not
     scored. class_0: it is scored as class 0 (center only).
     """
@@ -168,8 +181,19 @@ class EvalConfig(Section):
     summed: Literal["probabilities", "logits"] = "probabilities"  # UniMatch, AugSeg, AEL; U2PL and CPS sum logits
     stride: Literal["floor", "ceil"] = "floor"  # UniMatch, AugSeg; U2PL, AEL and CPS round up
     padding: Literal["none", "ignored", "class_0"] = "none"  # UniMatch, AugSeg; CPS ignored, U2PL and AEL class_0
+    step: Count | None = None  # SemiVL: 426 of 512; null: two thirds of `crop`
+    resize: Annotated[tuple[Count, Count], Strict(False)] | None = None  # SemiVL on VOC: [2048, 512]
+    scored: Literal["last", "first"] = "last"  # of every so many epochs; SemiVL on Cityscapes scores the first
 
-    added: ClassVar[dict[str, Any]] = {"border": "cut", "summed": "probabilities", "stride": "floor", "padding": "none"}
+    added: ClassVar[dict[str, Any]] = {
+        "border": "cut",
+        "summed": "probabilities",
+        "stride": "floor",
+        "padding": "none",
+        "step": None,
+        "resize": None,
+        "scored": "last",
+    }
     """Fields younger than the first stored records. At these values neither key nor record has them."""
 
     behaviours: ClassVar[dict[str, int]] = {"whole": 1, "short": 1, "sliding": 1, "center": 1, "volume": 1}
@@ -184,9 +208,11 @@ class EvalConfig(Section):
     def _fits_protocol(self) -> EvalConfig:
         if self.protocol != "whole" and self.crop is None:
             raise ValueError(f"protocol '{self.protocol}' needs a crop")
-        for name in ("border", "summed", "stride"):
+        for name in ("border", "summed", "stride", "step"):
             if self.protocol != "sliding" and getattr(self, name) != self.added[name]:
                 raise ValueError(f"'{name}' is a setting of windows; protocol '{self.protocol}' has none")
+        if self.resize is not None and self.protocol not in ("whole", "sliding"):
+            raise ValueError(f"protocol '{self.protocol}' scores images at their own size: leave `resize` out")
         if self.padding != "none" and self.protocol not in ("sliding", "center"):
             raise ValueError(f"protocol '{self.protocol}' pads nothing; padding is for sliding and center")
         if self.padding == "class_0" and self.protocol != "center":
@@ -196,6 +222,11 @@ class EvalConfig(Section):
     def facts(self) -> dict[str, Any]:
         """`few` and the fields of `added` count where they are set."""
         return _set(self.model_dump(mode="json"), few=None, **self.added)
+
+    def is_scored(self, epoch: int, epochs: int) -> bool:
+        """Whether an epoch (from 0) of so many is scored; the last one always is."""
+        place = epoch + 1 if self.scored == "last" else epoch
+        return epoch + 1 == epochs or place % self.every == 0
 
     def stated(self) -> dict[str, Any]:
         """The protocol as a record states it: `facts`, and `few` in any case."""
@@ -219,6 +250,23 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "ael/voc": {"protocol": "center", "crop": 513, "padding": "class_0", "absent": "zero"},
     "ael/cityscapes": {**_SHIFTED, "crop": 769, "summed": "probabilities", "absent": "zero"},
     "augseg/cityscapes": {"protocol": "sliding", "crop": 800, "absent": "zero"},
+    "semivl/voc": {
+        "protocol": "sliding",
+        "crop": 512,
+        "step": 426,
+        "border": "shift",
+        "summed": "logits",
+        "resize": [2048, 512],
+        "absent": "zero",
+    },
+    "semivl/coco": {
+        "protocol": "sliding",
+        "crop": 512,
+        "step": 426,
+        "border": "shift",
+        "summed": "logits",
+        "absent": "zero",
+    },
     "cps/voc": {**_SHIFTED, "crop": 512, "summed": "logits", "padding": "ignored", "absent": "left_out"},
     "cps/cityscapes": {**_SHIFTED, "crop": 800, "summed": "logits", "padding": "ignored", "absent": "left_out"},
 }

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ssbench.data.dataset import IGNORE, Dataset
 from ssbench.data.loader import stream, useful_workers
 from ssbench.errors import DataError, RecipeError
+from ssbench.nets.segnet import resize
 from ssbench.ops.confusion import confusion, dice_score, iou, mean_iou
 from ssbench.recipe.recipe import EvalConfig
 from ssbench.train.batched import BatchedPredictor, Predict, best_class, grouped
@@ -91,15 +92,20 @@ def evaluate(
     return score
 
 
-def image_labels(predict: Predict, x: Tensor, cfg: EvalConfig, views: ViewsConfig | None = None) -> Tensor:
+def image_labels(
+    predict: Predict, x: Tensor, cfg: EvalConfig, views: ViewsConfig | None = None, size: Sequence[int] = ()
+) -> Tensor:
     """B H W labels of images B C H W of one size: whole, resized, or by windows.
 
     Args:
         views: how x was normalised; only protocol "short" has to know.
+        size: height and width of the labels, where the images were scaled before (`cfg.resize`).
     """
     if cfg.protocol == "short":
         assert views is not None  # noqa: S101  whoever scores by this protocol has them
         return best_class(short_scores(predict, x, _crop(cfg), views))
+    if cfg.resize is not None:
+        return best_class(resize(sliding(predict, x, cfg) if cfg.protocol == "sliding" else predict(x), size))
     if cfg.protocol == "sliding":
         return best_class(sliding(predict, x, cfg))
     return predict.labels(x) if isinstance(predict, BatchedPredictor) else best_class(predict(x))
@@ -108,22 +114,27 @@ def image_labels(predict: Predict, x: Tensor, cfg: EvalConfig, views: ViewsConfi
 def sliding(predict: Predict, x: Tensor, cfg: EvalConfig) -> Tensor:
     """B K H W sums over windows of logits or probabilities. Only their order within a pixel has a meaning.
 
-    Most releases divide by the number of windows over each pixel. That changes no argmax, so it is left out here.
+    Most releases divide by the number of windows over each pixel. That changes no argmax, so it is left out, except
+    where scores are resized afterwards, which mixes pixels.
     Windows of equal size are predicted together, and summed in their own order, which decides the last bits.
     """
     height, width = x.shape[-2:]
     top, left = 0, 0
     if cfg.padding != "none":
         x, (top, left) = pad_around(x, _crop(cfg), 0)
-    places = list(windows(x.shape[-2], x.shape[-1], _crop(cfg), cfg.border, cfg.stride))
+    places = list(windows(x.shape[-2], x.shape[-1], _crop(cfg), cfg.border, window_step(cfg)))
     total: Tensor | None = None
+    count = x.new_zeros(1, 1, *x.shape[-2:])
     for window, part in zip(places, _window_scores(predict, x, places), strict=True):
         if cfg.summed == "probabilities":
             part = part.softmax(1)
         if total is None:
             total = part.new_zeros(len(x), part.shape[1], *x.shape[-2:])
         total[..., window.rows, window.columns] += part
+        count[..., window.rows, window.columns] += 1
     assert total is not None  # noqa: S101  an image has a pixel
+    if cfg.resize is not None:
+        total = total / count
     return total[..., top : top + height, left : left + width]
 
 
@@ -161,21 +172,22 @@ class SlidingWindow:
         return self.size[0] * self.size[1]
 
 
+def window_step(cfg: EvalConfig) -> int:
+    """Pixels from one window to the next: `step`, or two thirds of `crop`, rounded as `stride` says."""
+    return cfg.step or (2 * _crop(cfg) // 3 if cfg.stride == "floor" else -(-2 * _crop(cfg) // 3))
+
+
 def windows(
-    height: int,
-    width: int,
-    crop: int,
-    border: Literal["cut", "shift"] = "cut",
-    stride: Literal["floor", "ceil"] = "floor",
+    height: int, width: int, crop: int, border: Literal["cut", "shift"] = "cut", step: int | None = None
 ) -> Iterator[SlidingWindow]:
-    """The windows of `sliding`, row by row, at steps of two thirds of `crop`.
+    """The windows of `sliding`, row by row.
 
     Args:
         border: "cut": a window starts at every step inside the image and ends at its border (card: unimatch 7; card:
             augseg 10). "shift": the last one is moved back to be whole (card: u2pl 11; card: ael 11; card: cps 6).
-        stride: how a step of a fraction of a pixel is rounded.
+        step: pixels from one window to the next; None: two thirds of `crop`, rounded down.
     """
-    step = 2 * crop // 3 if stride == "floor" else -(-2 * crop // 3)
+    step = step or 2 * crop // 3
     for rows in _intervals(height, crop, step, border):
         for columns in _intervals(width, crop, step, border):
             yield SlidingWindow(rows, columns)
@@ -221,8 +233,10 @@ def pad_around(values: Tensor, crop: int, fill: int) -> tuple[Tensor, tuple[int,
 class _Images(TorchDataset[tuple[Tensor, Tensor]]):
     """Normalised image (C H W) and mask (H W) by position."""
 
-    def __init__(self, dataset: Dataset, ids: Sequence[str], views: ViewsConfig) -> None:
-        self.dataset, self.ids, self.views = dataset, ids, views
+    def __init__(
+        self, dataset: Dataset, ids: Sequence[str], views: ViewsConfig, resize: tuple[int, int] | None = None
+    ) -> None:
+        self.dataset, self.ids, self.views, self.resize = dataset, ids, views, resize
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -232,7 +246,8 @@ class _Images(TorchDataset[tuple[Tensor, Tensor]]):
 
     def read(self, id: str) -> tuple[Tensor, Tensor]:
         """The normalised image and the mask of an id."""
-        return eval_view(self.dataset.image(id), self.views), torch.from_numpy(np.array(self.dataset.mask(id)))
+        x = eval_view(self.dataset.image(id), self.views, self.resize)
+        return x, torch.from_numpy(np.array(self.dataset.mask(id)))
 
 
 class _Volumes(TorchDataset[tuple[Tensor, Tensor]]):
@@ -265,11 +280,13 @@ class _Evaluation:
         cfg, classes = self.cfg, len(self.dataset.classes)
         mine = ids[self.team.rank :: self.team.world]
         matrix = torch.zeros(classes, classes, dtype=torch.int64, device=self.team.device)
-        limit = self.predict.limit if observe is None else lambda height, width: 1
-        images = _Images(self.dataset, mine, self.views)
+        # Images that were scaled to one size may have labels of several.
+        one_by_one = observe is not None or cfg.resize is not None
+        limit = (lambda height, width: 1) if one_by_one else self.predict.limit
+        images = _Images(self.dataset, mine, self.views, cfg.resize)
         with closing(self._loaded(images, len(mine), len(mine), workers)) as loaded:
             for x, mask in _of_equal_size(self._cut(loaded), limit):
-                labels = image_labels(self.predict, x, cfg, self.views)
+                labels = image_labels(self.predict, x, cfg, self.views, mask.shape[-2:])
                 matrix += confusion(labels, mask, classes)
                 if observe is not None:
                     observe(x, mask, labels)
@@ -354,10 +371,11 @@ def mean_dice(volumes: dict[str, list[float | None]], names: Iterable[str]) -> f
 
 def label_image(predict: Predict, image: Image.Image, cfg: EvalConfig, views: ViewsConfig, team: Team) -> np.ndarray:
     """H W uint8 labels of one picture under the protocol. `center` counts as `whole`: every pixel gets a label."""
-    x = eval_view(image, views)[None].to(team.device)
+    x = eval_view(image, views, cfg.resize)[None].to(team.device)
     with torch.no_grad():
         is_volume = cfg.protocol == "volume"
-        labels = volume_labels(predict, x, _crop(cfg)) if is_volume else image_labels(predict, x, cfg, views)
+        size = (image.height, image.width)
+        labels = volume_labels(predict, x, _crop(cfg)) if is_volume else image_labels(predict, x, cfg, views, size)
     return labels[0].to(torch.uint8).cpu().numpy()
 
 

@@ -277,7 +277,7 @@ class Trainer:
         if self.stage:
             entry["stage"] = self.stage
         is_best = False
-        if epoch + 1 == self.epochs or (epoch + 1) % self.recipe.eval.every == 0:
+        if self.recipe.eval.is_scored(epoch, self.epochs):
             score = self._score_or_save()
             entry |= {"select": score.value} | ({"volumes": score.volumes} if score.volumes else {})
             is_best = self.state.best is None or score.value > self.state.best.select

@@ -16,13 +16,13 @@ from PIL import Image
 from pydantic import ConfigDict
 
 from ssbench.views import tensors
-from ssbench.views.geometry import Step
+from ssbench.views.geometry import Resize, Size, Step
 from ssbench.views.regions import BOXES, Region
 from ssbench.views.sample import Draw, Picture, Sample
 from ssbench.views.settings import Padded, ViewsConfig
 from ssbench.views.ssd import ssd_colour
 from ssbench.views.strong import STRONG
-from ssbench.views.warp import settle
+from ssbench.views.warp import eight_bit, move_picture, settle
 from ssbench.views.weak import WEAK, Mask2FormerWeak
 
 if TYPE_CHECKING:
@@ -164,9 +164,19 @@ def region(cfg: ViewsConfig, draw: Draw, shape: tuple[int, int]) -> Region:
     return BOXES[cfg.box][1](draw("box"), shape, cfg)
 
 
-def eval_view(image: Picture, cfg: ViewsConfig) -> Tensor:
-    """An evaluation image, only normalised, at native size: float32 [C,H,W]."""
+def eval_view(image: Picture, cfg: ViewsConfig, resize: tuple[int, int] | None = None) -> Tensor:
+    """An evaluation image, normalised: float32 [C,H,W], at native size or scaled to fit `resize` (long, short side)."""
+    if resize is not None:
+        size = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
+        step = Resize((size[0], size[1]), scaled_size((size[0], size[1]), resize), "point")
+        image = eight_bit(move_picture(image, [step]))
     return tensors.picture(image, cfg)
+
+
+def scaled_size(size: Size, resize: tuple[int, int]) -> Size:
+    """(width, height) with the ratio kept, as large as a long and a short side allow; halves up (mmcv's imrescale)."""
+    factor = min(max(resize) / max(size), min(resize) / min(size))
+    return max(int(size[0] * factor + 0.5), 1), max(int(size[1] * factor + 0.5), 1)
 
 
 def _as_unlabeled(sample: Sample) -> Sample:

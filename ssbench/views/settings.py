@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
-WeakName = Literal["none", "unimatch", "augseg", "u2pl", "cps", "stpp", "cutmix_seg", "acdc", "mask2former"]
+WeakName = Literal["none", "unimatch", "augseg", "u2pl", "cps", "stpp", "cutmix_seg", "acdc", "mask2former", "semivl"]
 StrongName = Literal["none", "unimatch", "augseg", "stpp", "cutmix_seg", "acdc"]
 BoxName = Literal["none", "unimatch", "cutmix_seg", "cps", "half", "ael"]
 

@@ -18,6 +18,7 @@ from ssbench.views.sample import Draw, Sample
 from ssbench.views.settings import ASCENDING, LARGEST, LOOSE, Factors, Padded, Scale, Share, ViewsConfig
 
 Piece: TypeAlias = Callable[[Sample, Draw, Any], Sample]
+Side: TypeAlias = Annotated[int, Field(ge=1, le=8192)]
 Degrees: TypeAlias = Annotated[int, Field(ge=-180, le=180)]
 
 
@@ -65,6 +66,18 @@ def resize_halves(sample: Sample, draw: Draw, cfg: U2plWeak) -> Sample:
     rng = draw("resize")
     low, high = (cfg.scale[0], 1.0) if rng.random() < 0.5 else (1.0, cfg.scale[1])
     return _scaled(sample, rng.uniform(low, high), "float")
+
+
+def resize_fitted(sample: Sample, draw: Draw, cfg: SemivlWeak) -> Sample:
+    """`target` (long, short side) times a factor, sides cut to whole pixels; the image fits in it, ratio kept.
+
+    Card: semivl 9.
+    """
+    factor = draw("resize").uniform(*cfg.scale)
+    long, short = (max(int(side * factor), 1) for side in cfg.target)
+    w, h = sample.size
+    ratio = min(long / max(w, h), short / min(w, h))
+    return _resized(sample, (int(w * ratio + 0.5), int(h * ratio + 0.5)), "point")
 
 
 def resize_choice(sample: Sample, draw: Draw, cfg: CpsWeak) -> Sample:
@@ -207,6 +220,19 @@ class AugSegWeak(LongSide, Flipped, Padded):
         return self
 
 
+class SemivlWeak(Flipped, Padded):
+    """SemiVL on VOC and ADE20K, where mmsegmentation resizes. Card: semivl 9."""
+
+    scale: Scale = (0.5, 2.0)  # card: semivl 9
+    target: Annotated[tuple[Side, Side], LOOSE] = (2048, 512)  # longest and shortest side (card: semivl 9)
+
+    @model_validator(mode="after")
+    def _refuse_huge(self) -> Self:
+        if max(self.target) * self.scale[1] > LARGEST:
+            raise ValueError(f"`target` {list(self.target)} times `scale` {self.scale[1]} is above {LARGEST} pixels")
+        return self
+
+
 class U2plWeak(Flipped, Padded):
     """The geometry of U2PL and AEL, who normalise before they pad. Card: views 5."""
 
@@ -271,6 +297,7 @@ WEAK: dict[str, tuple[type[ViewsConfig], tuple[Piece, ...]]] = {
     "unimatch": (UniMatchWeak, (resize_long_side, crop_corner, flip)),
     "stpp": (StppWeak, (resize_long_side, crop_corner, flip)),
     "augseg": (AugSegWeak, (resize_augseg, flip, crop_corner)),
+    "semivl": (SemivlWeak, (resize_fitted, crop_corner, flip)),
     "u2pl": (U2plWeak, (resize_halves, flip, crop_centred)),
     "cps": (CpsWeak, (flip, resize_choice, crop_overrun)),
     "cutmix_seg": (CutmixSegWeak, (crop_scaled, flip)),

@@ -30,6 +30,7 @@ from ssbench.train.evaluate import (
     mean_dice,
     sliding,
     volume_labels,
+    window_step,
     windows,
 )
 from ssbench.views.pipelines import read_views
@@ -221,7 +222,9 @@ def test_windows_of_cityscapes(name: str, rows: Any, columns: Any) -> None:
     """Eight windows in every release; only UniMatch's and AugSeg's are cut at the border."""
     cfg = EvalConfig(**PROTOCOLS[name])
     assert cfg.crop is not None
-    assert edges(windows(1024, 2048, cfg.crop, cfg.border, cfg.stride)) == [(*r, *c) for r in rows for c in columns]
+    assert edges(windows(1024, 2048, cfg.crop, cfg.border, window_step(cfg))) == [
+        (*r, *c) for r in rows for c in columns
+    ]
 
 
 @pytest.mark.parametrize("border", ["cut", "shift"])
@@ -229,7 +232,8 @@ def test_windows_of_cityscapes(name: str, rows: Any, columns: Any) -> None:
 @pytest.mark.parametrize(("height", "width", "crop"), [(10, 10, 4), (3, 17, 5), (8, 8, 8), (9, 4, 2), (5, 5, 20)])
 def test_windows_cover_every_pixel(border: Any, stride: Any, height: int, width: int, crop: int) -> None:
     seen = torch.zeros(height, width, dtype=torch.int64)
-    for top, bottom, left, right in edges(windows(height, width, crop, border, stride)):
+    step = window_step(EvalConfig(protocol="sliding", crop=crop, stride=stride))
+    for top, bottom, left, right in edges(windows(height, width, crop, border, step)):
         assert 0 < bottom - top <= crop
         assert 0 < right - left <= crop
         if border == "shift":

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssbench.data.cityscapes import Cityscapes
@@ -148,14 +149,14 @@ def computed(words: Words, form: Form, model: str = MODEL) -> Tensor:
     if form == "average":
         parts = torch.split(rows, [len(group) for group in groups])
         rows = torch.stack([part.mean(0) for part in parts])
-    return rows / rows.norm(dim=-1, keepdim=True)
+    return F.normalize(rows, dim=-1)
 
 
 def drawn(rows: int, width: int) -> Tensor:
     """Normalised rows without a meaning, always the same: for small nets of random weights."""
     generator = torch.Generator().manual_seed(rows * 1000 + width)
     values = torch.randn(rows, width, generator=generator)
-    return values / values.norm(dim=-1, keepdim=True)
+    return F.normalize(values, dim=-1)
 
 
 @torch.no_grad()

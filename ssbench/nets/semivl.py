@@ -152,17 +152,18 @@ class SemiVL(SegNet):
     def _decode(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         embedding = maps[len(self.blocks)]
         deep_first = list(maps[: len(self.blocks)])[::-1] + list(maps[len(self.blocks) + 1 :])
-        scores = self.decode_head(embedding, deep_first, self.words.to(embedding.dtype))
+        scores: Tensor = self.decode_head(embedding, deep_first, self.words.to(embedding.dtype))
         for side in ((self.cfg.crop, self.cfg.crop), tuple(size)):
             scores = F.interpolate(scores, side, mode="bilinear", align_corners=False)
-        return scores  # type: ignore[no-any-return]
+        return scores
 
     def _for_clip(self, x: Tensor) -> Tensor:
         """The image under CLIP's mean and deviation, where the recipe says so; padding moves along, as released."""
         if not self.cfg.clip_normalise:
             return x
         mean, std, own_mean, own_std = self.statistics
-        return (x * std + mean - own_mean) / own_std
+        own: Tensor = (x * std + mean - own_mean) / own_std
+        return own
 
     def _add_texts(self, cfg: Config, classes: int, width: int) -> None:
         """Rows of text, and for each class the range of its rows in the guidance's; no part of the saved state."""

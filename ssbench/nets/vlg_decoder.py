@@ -123,9 +123,9 @@ class _SemanticLayer(nn.Module):
         pooled = F.avg_pool2d(x, (min(self.pool, x.shape[-2]), min(self.pool, x.shape[-1])))
         height, width = pooled.shape[-2:]
         # B N D h w -> (B h w) N D
-        tokens = pooled.unflatten(0, (-1, classes)).permute(0, 3, 4, 1, 2).flatten(0, 2)
+        tokens = pooled.reshape(-1, classes, channels, height, width).permute(0, 3, 4, 1, 2).flatten(0, 2)
         tokens = self.transformer(torch.cat([tokens, text.expand(len(tokens), -1, -1)], -1))[..., :channels]
-        refined = tokens.unflatten(0, (-1, height, width)).permute(0, 3, 4, 1, 2).flatten(0, 1)
+        refined = tokens.reshape(-1, height, width, classes, channels).permute(0, 3, 4, 1, 2).flatten(0, 1)
         return x + F.interpolate(refined, x.shape[-2:], mode="bilinear", align_corners=True)
 
 
@@ -175,7 +175,8 @@ class VlgDecoder(nn.Module):
             x = layer(x, words)
         first, second = (project(skip) for project, skip in zip(self.skip_proj, skips, strict=True))
         x = self.up2(self.up1(x, first), second)
-        return self.head(x)[:, 0].unflatten(0, (len(embedding), -1))  # type: ignore[no-any-return]
+        scores: Tensor = self.head(x)
+        return scores.reshape(len(embedding), -1, *scores.shape[-2:])
 
 
 class ConvEncoder(nn.Module):

@@ -305,7 +305,8 @@ def test_younger_settings_stay_out_of_keys_and_records() -> None:
     assert not set(EvalConfig.added) & (set(EvalConfig().facts()) | set(EvalConfig().stated()))
     cfg = EvalConfig(**PROTOCOLS["u2pl/cityscapes"])
     assert {name: cfg.facts().get(name) for name in EvalConfig.added} == {
-        "border": "shift", "summed": "logits", "stride": "ceil", "padding": None, "step": None, "resize": None, "scored": None,
+        "border": "shift", "summed": "logits", "stride": "ceil", "padding": None,
+        "step": None, "resize": None, "scored": None,
     }  # fmt: skip
 
 

@@ -19,6 +19,9 @@ K = TypeVar("K", bound=Hashable)
 COLOURS = 12
 """Unknown colours that are reported one by one."""
 PEAK = 0.02  # ours: share of all pixels above which a value is meant, and no soft edge
+LEVELS = 1 / 3  # ours: share of all pixels that the labels of masks with soft edges have at least
+NOISE = 12  # ours: how far JPEG throws most values beyond those of a mask
+LOST = 0.2  # ours: share of the pixels above which ignoring them is no advice to paste
 FEW = 6  # unknown values that are proposed to be ignored one by one
 SHOWN = 8  # values of a histogram
 
@@ -73,57 +76,68 @@ def _collected(counts: Iterable[tuple[ImageMaskPair, dict[K, int]]]) -> tuple[Co
 def _values(samples: Sequence[SampleStats], rules: ConvertRules) -> Iterator[Finding]:
     """One finding for all values without a meaning, with a histogram and what it looks like."""
     pixels, masks = _collected((sample.pair, sample.values) for sample in samples)
-    unknown = [value for value in pixels if not is_settled(value, rules)]
-    total = sum(pixels.values()) or 1
-    if rules.nearest and not unknown:
-        known = set(rules.classes.anchors())
-        unknown = [v for v, n in pixels.items() if v not in known and n / total >= PEAK and not isinstance(v, str)]
-        unknown = unknown if rules.classes.is_named else []
+    unknown = [value for value in pixels if not is_settled(value, rules)] or _levels_between(pixels, rules)
     if not unknown:
         return
+    total, classes = sum(pixels.values()), rules.classes
     files = {str(path) for value in unknown for path in masks[value]}
-    first = next(path for path in masks[max(unknown, key=lambda v: pixels[v])])
+    first = masks[max(unknown, key=lambda v: pixels[v])][0]
     looks, option = _guess(pixels, unknown, rules)
-    if len(unknown) == 1:
-        detail = f"value {unknown[0]} is no class: {pixels[unknown[0]]} pixels in {len(files)} masks"
-    else:
-        detail = f"{len(unknown)} values are no class: {sum(pixels[v] for v in unknown)} pixels in {len(files)} masks"
+    which = f"value {unknown[0]} is" if len(unknown) == 1 else f"{len(unknown)} values are"
+    detail = f"{which} no class: {sum(pixels[v] for v in unknown)} pixels in {len(files)} masks"
     if rules.nearest:
         detail += ", too many for soft edges between values that are classes"
     histogram = ", ".join(f"{value} {100 * n / total:.3g} %" for value, n in pixels.most_common(SHOWN))
     rest = f" and {len(pixels) - SHOWN} more" if len(pixels) > SHOWN else ""
-    classes = (
-        f"classes are 0..{len(rules.classes.names) - 1} and 255" if rules.classes.is_named else "labels are 0..255"
-    )
+    labels = f"classes are 0..{len(classes.names) - 1} and 255" if classes.is_named else "labels are 0..255"
     kind = "number" if all(isinstance(v, float) for v in unknown) else "value"
-    yield Finding.at(first, kind, f"{detail}; all values: {histogram}{rest}; {classes}{looks}", option, len(files))
+    yield Finding.at(first, kind, f"{detail}; all values: {histogram}{rest}; {labels}{looks}", option, len(files))
+
+
+def _levels_between(pixels: Counter[Value], rules: ConvertRules) -> list[Value]:
+    """Values that --nearest would change although they look like labels of their own: frequent, and few of them."""
+    if not rules.nearest or not rules.classes.is_named:
+        return []
+    total, known = sum(pixels.values()), set(rules.classes.anchors())
+    peaks = [v for v, n in pixels.items() if v not in known and v != NAN and n >= total * PEAK]
+    return peaks if len(peaks) <= len(rules.classes.names) + 1 else []
 
 
 def _guess(pixels: Counter[Value], unknown: Sequence[Value], rules: ConvertRules) -> tuple[str, str]:
-    """What the values look like, and the options that would read them so."""
-    total, names = sum(pixels.values()), rules.classes.names
+    """What the values look like, and the options that would read them so; no option where classes would be lost."""
+    total, names, anchors = sum(pixels.values()), rules.classes.names, set(rules.classes.anchors())
     whole = sorted(v for v in pixels if isinstance(v, int) and not (v < 0 or v in rules.classes.values))
-    odd = [v for v in pixels if not isinstance(v, int) or v < 0]
-    peaks = [v for v in whole if pixels[v] / total >= PEAK]
-    outside = " ".join(f"--map {v}=255" for v in odd if isinstance(v, str) or v < 0)
-    for values, nearest in ((whole, False), (peaks, True)):
+    odd = sorted((v for v in pixels if not isinstance(v, int) or v < 0), key=str)
+    peaks = [v for v in whole if pixels[v] >= total * PEAK]
+    outside = [f"--map {v}=255" for v in odd if isinstance(v, str) or v < 0]
+    edges = "soft edges between the labels (anti-aliased masks), or --map other=255 instead of --nearest ignores them"
+    for values, looks, more in (
+        (whole, "gaps in the labels", []),
+        (peaks, edges, ["--nearest"]),
+        (_levels(pixels, whole, len(names)), edges, ["--nearest"]),
+    ):
         plain = [v for v in values if v != IGNORE]
-        matching = plain if len(plain) == len(names) else values
-        if len(matching) == len(names) > 1 and max(matching) >= len(names) and len(matching) == len(set(matching)):
-            maps = " ".join(f"--map {v}={k}" for k, v in enumerate(matching) if v != k)
-            looks = "gaps in the labels" if not nearest else "soft edges between the labels (anti-aliased masks)"
-            extra = " --nearest" if nearest else ""
-            ignore = ", or --map other=255 instead of --nearest ignores the edges" if nearest else ""
-            return f"; looks like {looks}{ignore}", " ".join(filter(None, (maps + extra, outside)))
-    fractions = [v for v in odd if isinstance(v, float) and v >= 0]
-    if len(unknown) <= FEW and not fractions:
-        maps = " ".join(f"--map {v}=255" for v in sorted(unknown, key=str))
-        return f" ({maps} ignores {'it' if len(unknown) == 1 else 'them'})", maps
-    if fractions and set(peaks) <= set(rules.classes.anchors()):
-        return "; looks like soft edges, or shares instead of labels", " ".join(filter(None, ("--nearest", outside)))
-    if rules.classes.is_named and peaks and set(peaks) <= set(rules.classes.anchors()):
-        return "; looks like soft edges between the labels (anti-aliased masks)", "--nearest"
-    return "; --map other=255 ignores them all", "--map other=255"
+        levels = plain if len(plain) == len(names) else values
+        if len(levels) == len(names) > 1 and max(levels) >= len(names):
+            maps = [f"--map {v}={k}" for k, v in enumerate(levels) if v != k]
+            return f"; looks like {looks}", " ".join([*maps, *more, *outside])
+    fractions = any(isinstance(v, float) and v >= 0 for v in odd)
+    if peaks and set(peaks) <= anchors and (fractions or len(unknown) > FEW):
+        return f"; looks like {edges}", " ".join(["--nearest", *outside])
+    maps = [f"--map {v}=255" for v in sorted(unknown, key=str)] if len(unknown) <= FEW else ["--map other=255"]
+    if sum(pixels[v] for v in unknown) > total * LOST:
+        return "; give each its label with --map VALUE=LABEL", ""
+    return f" ({' '.join(maps)} ignores {'it' if len(unknown) == 1 else 'them'})", " ".join(maps)
+
+
+def _levels(pixels: Counter[Value], whole: Sequence[int], count: int) -> list[int]:
+    """The `count` most frequent values, where all others lie between them as soft edges do; else []."""
+    total = sum(pixels.values())
+    most = sorted(sorted(whole, key=lambda v: -pixels[v])[:count])
+    if len(most) < max(count, 1) or sum(pixels[v] for v in most) < total * LEVELS:
+        return []
+    beyond = sum(pixels[v] for v in whole if v < most[0] - NOISE or v > most[-1] + NOISE)
+    return most if beyond <= total * 0.01 and all(pixels[v] >= total * PEAK for v in most) else []
 
 
 def _colours(samples: Sequence[SampleStats], classes: ClassMap) -> Iterator[Finding]:
@@ -136,17 +150,17 @@ def _colours(samples: Sequence[SampleStats], classes: ClassMap) -> Iterator[Find
         detail += f"{'; '.join(lines)} are the most frequent of {len(pixels)}"
         yield Finding.at(next(iter(masks.values()))[0], "colour", detail)
         return
-    if len(pixels) > COLOURS:
-        total = sum(sum(sample.labels.values()) for sample in samples) or 1
-        if max(pixels.values()) / total < PEAK:
-            detail = f"{len(pixels)} colours are no class: {sum(pixels.values())} pixels, none frequent: soft edges "
-            detail += "(anti-aliased masks)? --nearest takes the nearest colour, --map other=255 ignores them"
-            yield Finding.at(next(iter(masks.values()))[0], "colour", detail, "--nearest")
-            return
+    total = sum(sum(sample.labels.values()) for sample in samples)
+    if len(pixels) > COLOURS and max(pixels.values()) / total < PEAK:
+        detail = f"{len(pixels)} colours are no class: {sum(pixels.values())} pixels, none frequent: soft edges "
+        detail += "(anti-aliased masks)? --nearest takes the nearest colour, --map other=255 ignores them"
+        yield Finding.at(next(iter(masks.values()))[0], "colour", detail, "--nearest")
+        return
+    option = "--map other=255" if sum(pixels.values()) <= LOST * total else ""
     for colour, count in pixels.most_common(COLOURS):
         detail = f"colour {' '.join(map(str, colour))} is no class: {count} pixels in {len(masks[colour])} masks"
         detail += " (`ignore R G B` in classes.txt ignores it)"
-        yield Finding.at(masks[colour][0], "colour", detail, "--map other=255")
+        yield Finding.at(masks[colour][0], "colour", detail, option)
 
 
 def _palettes(samples: Sequence[SampleStats], rules: ConvertRules) -> Iterator[Finding]:

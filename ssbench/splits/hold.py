@@ -28,7 +28,7 @@ def hold(split: Partition, dataset: LabelSource, folder: Path | None, allow_leak
         return ()
     where = str(folder or split.name)
     _refuse_unknown(split, dataset, where)
-    notes = list(_leaks(split, dataset, folder, allow_leak))
+    notes = [*split.notes, *_leaks(split, dataset, folder, allow_leak)]
     notes += _torn_groups(split, dataset, where, allow_leak)
     _refuse_unmasked(split, dataset, where)
     return (*notes, *_missing_classes(split, dataset, where))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
@@ -134,6 +134,8 @@ class Partition:
     custom: bool
     other: str = ""
     """The dataset of the unlabelled images, where it is not `dataset`."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """How the lines of a user's own lists were understood, where they are not plain ids."""
 
     @classmethod
     def read(cls, name: str, data_root: Path) -> Partition:
@@ -268,9 +270,10 @@ def _custom(where: Path, data_root: Path) -> Partition:
     dataset = stated.dataset or _guessed(where, fix)
     subsets = known_ids(data_root / dataset)
     known = frozenset[str]().union(*subsets.values())
-    both = []
+    both, notes = [], list[str]()
     for role, entry in (("labeled", stated.labeled), ("unlabeled", stated.unlabeled)):
-        ids = _own_list(where / f"{role}.txt", dataset, known, fix)
+        ids, remarks = _own_list(where / f"{role}.txt", dataset, known, fix)
+        notes += [f"{role}.txt: {note}" for note in remarks]
         if entry is not None:
             change = "restore the list, or delete split.yaml if the change is meant"
             verify(ids, entry, where / f"{role}.txt", change, "split.yaml")
@@ -280,11 +283,11 @@ def _custom(where: Path, data_root: Path) -> Partition:
         raise DataError("labeled.txt is empty", str(where / "labeled.txt"), fix)
     _disjoint(labeled, unlabeled, where, "remove them from one of the lists")
     name = f"{dataset}/custom/{where.resolve().name}"
-    return Partition(name, dataset, labeled, unlabeled, digest(labeled, unlabeled), custom=True)
+    return Partition(name, dataset, labeled, unlabeled, digest(labeled, unlabeled), custom=True, notes=tuple(notes))
 
 
-def _own_list(path: Path, dataset: str, known: frozenset[str], fix: str) -> tuple[str, ...]:
-    """The ids of a user's own list: one a line, or what `resolve` understands, held against the dataset's ids.
+def _own_list(path: Path, dataset: str, known: frozenset[str], fix: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The ids of a user's own list, and notes: one a line, or what `resolve` understands, held against the dataset's.
 
     Without those (the dataset is not prepared) a list must have one id a line, or name images as paths do.
     """
@@ -296,12 +299,12 @@ def _own_list(path: Path, dataset: str, known: frozenset[str], fix: str) -> tupl
             raise
         ids = ()
     if ids and (not known or known.issuperset(ids)):
-        return ids
+        return ids, ()
     resolved = resolve(text, known, dataset)
     if resolved.unknown:
         raise unknown_error(resolved, known, dataset, path)
     resolved.refuse_twice(path)
-    return resolved.ids
+    return resolved.ids, resolved.notes
 
 
 def read_custom(where: Path) -> CustomSplit:

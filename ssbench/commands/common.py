@@ -31,7 +31,15 @@ Plugins = Annotated[
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one).")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes (default: one a core).")]
 Checkpoint = Annotated[Path, typer.Argument(help="Our best.pt / checkpoint.pt, or the authors' released file.")]
-NetworkRecipe = Annotated[str, typer.Option("--recipe", help="The recipe that says what the network is.")]
+NetworkRecipe = Annotated[
+    str | None, typer.Option("--recipe", help="The recipe of the network (default: what a best.pt of ours says).")
+]
+Entry = Annotated[
+    str | None, typer.Option("--entry", help="Which network of several: student, teacher, ema, or the file's name.")
+]
+ClassesAsSaved = Annotated[
+    bool, typer.Option("--classes-as-saved", help="Label values mean what the checkpoint's classes say.")
+]
 AllowLeak = Annotated[
     bool, typer.Option("--allow-leak", help="Run a split of your own that trains on images of val or test.")
 ]

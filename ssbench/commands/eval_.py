@@ -9,17 +9,30 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import Checkpoint, DataRoot, Device, Json, NetworkRecipe, Overrides, Results, print_json
+from ssbench.commands.common import (
+    Checkpoint,
+    ClassesAsSaved,
+    DataRoot,
+    Device,
+    Entry,
+    Json,
+    NetworkRecipe,
+    Overrides,
+    Results,
+    print_json,
+)
 from ssbench.errors import UsageError
 
 
 def evaluate(
     checkpoint: Checkpoint,
-    recipe: NetworkRecipe,
+    recipe: NetworkRecipe = None,
     split: Annotated[str | None, typer.Option("--split", help="The split it was trained on, for the record.")] = None,
     protocol: Annotated[str | None, typer.Option("--protocol", help="A named protocol, not the recipe's.")] = None,
     subset: Annotated[str | None, typer.Option("--on", help="Subset (default: the protocol's reported one).")] = None,
     overrides: Overrides = None,
+    entry: Entry = None,
+    classes_as_saved: ClassesAsSaved = False,
     patches: Annotated[bool, typer.Option("--patches", help="Also count by patches: MPMC's Table 4.")] = False,
     over: Annotated[
         Literal["union", "all_classes"], typer.Option("--over", help="Classes that patches' agreement is of.")
@@ -63,13 +76,16 @@ def evaluate(
     root = paths.data_root(data_root)
     trained = None if split is None else Partition.read(split, root)
     options = PatchOptions(over, baseline, baseline_recipe) if patches else None
-    scores = score_checkpoint(checkpoint, recipe, protocol, subset, root, device, options, overrides or ())
+    scores = score_checkpoint(
+        checkpoint, recipe, protocol, subset, root, device, options, overrides or (), entry, classes_as_saved
+    )
     scores["split"] = None if trained is None else trained.name
     chosen: dict[AnalysisKind, bool] = {"patches": patches and store, "boxes": boxes, "pixels": pixels}
     kinds = [kind for kind, is_wanted in chosen.items() if is_wanted]
     if kinds and trained is not None:
         places = Places(root, paths.runs_root(None), paths.results_root(results))
-        asked = CheckpointAnalyses(checkpoint, recipe, tuple(overrides or ()), baseline, baseline_recipe, store)
+        name, settings = recipe or scores["recipe"], (*_own_settings(checkpoint, recipe), *(overrides or ()))
+        asked = CheckpointAnalyses(checkpoint, name, settings, baseline, baseline_recipe, store)
         scores["analyses"] = asked.make(kinds, trained.name, places, device, scores)
     if json:
         print_json(scores)
@@ -82,6 +98,14 @@ def evaluate(
     for kind, values in scores.get("analyses", {}).items():
         if kind != "patches":
             _print_by_class(kind, values)
+
+
+def _own_settings(checkpoint: Path, recipe: str | None) -> tuple[str, ...]:
+    """The `--set` arguments of the run that wrote a checkpoint, where its own recipe is used."""
+    from ssbench.train.checkpoint import read_facts
+
+    facts = read_facts(checkpoint) if recipe is None else None
+    return facts.run.overrides if facts else ()
 
 
 def _refuse_unfit(patches: bool, boxes: bool, pixels: bool, store: bool, split: str | None) -> None:

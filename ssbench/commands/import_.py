@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -12,8 +12,10 @@ from ssbench import paths
 from ssbench.commands import import_options as opt
 from ssbench.commands.common import (
     Bands,
+    ClassesAsSaved,
     DataRoot,
     Depth16,
+    Entry,
     Json,
     Results,
     Workers,
@@ -60,6 +62,8 @@ def import_(
     workers: Workers = None,
     split: opt.TrainedOn = None,
     recipe: opt.ItsRecipe = None,
+    entry: Entry = None,
+    classes_as_saved: ClassesAsSaved = False,
     data_root: DataRoot = None,
     results: Results = None,
     json: Json = False,
@@ -73,7 +77,8 @@ def import_(
 
     root = paths.data_root(data_root)
     if path.is_file() and not is_archive(path):
-        _import_released(path, split, recipe, root, paths.results_root(results), json)
+        use = _CheckpointOptions(recipe, entry, classes_as_saved)
+        _import_released(path, split, use, root, paths.results_root(results), json)
         return
     _import_folder(opt.import_options(path, ctx.params), root, workers, check, json)
 
@@ -90,20 +95,31 @@ def _import_folder(options: ImportOptions, root: Path, workers: int | None, chec
     _show_report(report, root, json)
 
 
-def _import_released(path: Path, split: str | None, recipe: str | None, data: Path, results: Path, json: bool) -> None:
+class _CheckpointOptions(NamedTuple):
+    """The options that are about a checkpoint."""
+
+    recipe: str | None
+    entry: str | None
+    as_saved: bool
+
+
+def _import_released(
+    path: Path, split: str | None, use: _CheckpointOptions, data: Path, results: Path, json: bool
+) -> None:
     """Keep what a released log or checkpoint says as a claim, and print the claim and its file."""
     from ssbench.tables.claims import write_claim
     from ssbench.tables.logs import claim_of, read_log
 
-    if recipe is None and path.suffix in (".pth", ".pt", ".pkl"):
+    is_checkpoint = path.suffix in (".pth", ".pt", ".pkl", ".safetensors") or use.recipe is not None
+    if use.recipe is None and is_checkpoint and not _knows_its_recipe(path):
         fix = f"ssbench import {path} --recipe unimatch/unimatch_cityscapes_r50 --split cityscapes/cps/1_16"
         raise UsageError(f"'{path.name}' looks like a checkpoint: which network is it?", "--recipe", fix)
-    if recipe is None:
+    if not is_checkpoint:
         claim = claim_of(read_log(path), path.name, split)
     else:
         from ssbench.inspect.score import scored_claim
 
-        claim = scored_claim(path, recipe, split, data)
+        claim = scored_claim(path, use.recipe, split, data, use.entry, use.as_saved)
     file = write_claim(results, claim)
     if json:
         print_json({**vars(claim), "value": str(claim.value), "file": str(file)})
@@ -111,6 +127,13 @@ def _import_released(path: Path, split: str | None, recipe: str | None, data: Pa
     print(f"{claim.method} on {claim.split}, {claim.backbone}, crop {claim.crop}: {claim.metric} {claim.value}")
     print(f"  {claim.kind}: {claim.source}; {claim.note}")
     print(f"  kept: {file}")
+
+
+def _knows_its_recipe(path: Path) -> bool:
+    """Whether it is a checkpoint of ours that says what it is."""
+    from ssbench.train.checkpoint import read_facts
+
+    return read_facts(path) is not None
 
 
 def _show_check(options: ImportOptions, check: FolderCheck, json: bool) -> None:

@@ -11,9 +11,11 @@ from ssbench import paths
 from ssbench.commands.common import (
     Bands,
     Checkpoint,
+    ClassesAsSaved,
     DataRoot,
     Depth16,
     Device,
+    Entry,
     Json,
     NetworkRecipe,
     Overrides,
@@ -26,25 +28,28 @@ from ssbench.commands.common import (
 def predict(
     checkpoint: Checkpoint,
     images: Annotated[Path, typer.Argument(help="A folder of pictures (folders in it too), or one picture.")],
-    recipe: NetworkRecipe,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks/ and overlays/.")],
+    recipe: NetworkRecipe = None,
     overrides: Overrides = None,
     bands: Bands = None,
     depth16: Depth16 = None,
+    entry: Entry = None,
+    classes_as_saved: ClassesAsSaved = False,
     device: Device = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Colour masks (palette PNGs of label values) and overlays for a folder of pictures."""
     from ssbench.data.decode import DecodeRules
+    from ssbench.inspect.opened import CheckpointUse
     from ssbench.inspect.predict import predict_folder
     from ssbench.train.distributed import refuse_device
 
     refuse_device(device)
     require_paths(checkpoint, images)
     rules = DecodeRules(bands=read_bands(bands), depth16=depth16)
-    root = paths.data_root(data_root)
-    summary = predict_folder(checkpoint, recipe, images, out, root, device, overrides or [], rules)
+    use = CheckpointUse(recipe, tuple(overrides or ()), entry, classes_as_saved)
+    summary = predict_folder(checkpoint, use, images, out, paths.data_root(data_root), device, rules)
     if json:
         print_json(summary)
     else:

@@ -14,15 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ssbench.data.dataset import Dataset
-from ssbench.errors import HardwareError, SsbenchError, UsageError
+from ssbench.errors import HardwareError, SsbenchError
 from ssbench.files import sha256, write_bytes, write_json
-from ssbench.inspect.networks import BARE, load_method, load_released
+from ssbench.inspect.opened import CheckpointUse, open_checkpoint
 from ssbench.keyed import key
 from ssbench.nets.segnet import SegNet
-from ssbench.recipe.recipe import Recipe, load
-from ssbench.train.build import dataset_of
-from ssbench.views import tensors
+from ssbench.train.build import normalisation
 
 Form = Literal["onnx", "torchscript", "pt2"]
 BAND = 1e-3
@@ -47,7 +44,7 @@ class LogitsOnly(nn.Module):
 
 
 def export(
-    checkpoint: Path, recipe_name: str, form: Form, out: Path, size: tuple[int, int] | None, data_root: Path
+    checkpoint: Path, use: CheckpointUse, form: Form, out: Path, size: tuple[int, int] | None, data_root: Path
 ) -> dict[str, Any]:
     """Write `out` and `out.json`; `size` (H, W) defaults to the recipe's crop, and is fixed in the file.
 
@@ -58,50 +55,26 @@ def export(
         DataError: the checkpoint is missing or of another recipe. HardwareError: ONNX without its packages.
         ParityError: the exported network differs from the original by more than `BAND`.
     """
-    recipe = load(recipe_name, BARE, data_root=data_root)
-    dataset = dataset_of(recipe, data_root)
-    net = LogitsOnly(scored_network(recipe, checkpoint, dataset)).eval()
+    opened = open_checkpoint(checkpoint, use, data_root)
+    recipe, outputs = opened.recipe, opened.outputs
+    net = LogitsOnly(opened.network(torch.device("cpu"))).eval()
     height, width = size or (recipe.views.crop, recipe.views.crop)
-    x = torch.randn(1, dataset.channels, height, width, generator=torch.Generator().manual_seed(key(0, "export")))
+    x = torch.randn(1, outputs.channels, height, width, generator=torch.Generator().manual_seed(key(0, "export")))
     with torch.no_grad():
         expected = net(x)
-    mean, std = tensors.STATISTICS.get(recipe.views.normalise, ((0.0,), (1.0,)))
+    mean, std = normalisation(recipe)
     data, answer = _written_and_read(net, x, form)
     parity = _parity(expected, answer, out)
     write_bytes(out, data)
     about = {
         "file": out.name, "form": form, "recipe": recipe.name, "checkpoint": str(checkpoint),
-        "checkpoint_sha256": sha256(checkpoint), "input": [1, dataset.channels, height, width],
+        "checkpoint_sha256": sha256(checkpoint), "input": [1, outputs.channels, height, width],
         "range": [0, 1], "mean": list(mean), "std": list(std),
-        "output": list(expected.shape), "classes": list(dataset.classes), "palette": [list(c) for c in dataset.palette],
+        "output": list(expected.shape), "classes": list(outputs.classes), "palette": [list(c) for c in outputs.palette],
         "parity": parity,
     }  # fmt: skip
     write_json(out.with_name(out.name + ".json"), about)
     return {**about, "file": str(out), "bytes": len(data)}
-
-
-def scored_network(recipe: Recipe, path: Path, dataset: Dataset) -> SegNet:
-    """The one network that the scores of a checkpoint come from; of a released file, its network.
-
-    Raises:
-        DataError: the checkpoint is missing, damaged or of another recipe.
-        UsageError: the method's prediction takes several networks.
-    """
-    method = load_method(recipe, path, dataset, torch.device("cpu"))
-    if method is None:
-        return load_released(recipe, path, dataset)
-    # A method's `predict` says which of its networks is scored; running it shows which one that is.
-    ran: list[SegNet] = []
-    nets = [module for module in method.modules() if isinstance(module, SegNet)]
-    hooks = [net.register_forward_hook(lambda module, *_: ran.append(module)) for net in nets]
-    with torch.no_grad():
-        method.predict(torch.zeros(1, dataset.channels, 65, 65))
-    for hook in hooks:
-        hook.remove()
-    if len(ran) != 1:
-        what = f"{type(method).__name__} predicts with {len(ran)} networks"
-        raise UsageError(what, "--recipe", "only a method that predicts with one network can be exported")
-    return ran[0]
 
 
 def _written_and_read(net: nn.Module, x: Tensor, form: Form) -> tuple[bytes, Tensor]:

@@ -10,18 +10,18 @@ from PIL import Image
 from pydantic import BaseModel
 
 from ssbench.console import Bars
-from ssbench.data.dataset import Dataset
 from ssbench.data.decode import SUFFIXES, DecodeRules, PictureError, read_upright
 from ssbench.errors import DataError, UsageError
 from ssbench.files import read_model, sha256, write_json
-from ssbench.inspect.networks import BARE, load_predictor
+from ssbench.inspect.networks import Outputs
+from ssbench.inspect.opened import CheckpointUse, OpenedCheckpoint, open_checkpoint
 from ssbench.inspect.pictures import coloured, paletted, write_png
-from ssbench.recipe.recipe import Recipe, load
+from ssbench.recipe.recipe import Recipe
 from ssbench.train.batched import Predict
-from ssbench.train.build import dataset_of
 from ssbench.train.distributed import Team, join
 from ssbench.train.evaluate import label_image
 
+ORIGIN = "predict.json"
 PLAIN = DecodeRules()
 """Pictures of 8 bits and three bands; others are refused."""
 COLOUR_SHARE = 0.55  # ours: of the labels' colours in an overlay, the rest is the picture
@@ -38,6 +38,7 @@ class _Origin(BaseModel):
     resolved: dict[str, Any]
     bands: tuple[int, ...] = ()
     depth16: str | None = None
+    entry: str | None = None
 
     def allows(self, other: _Origin) -> bool:
         """Whether predictions of `other` may go into the same folder."""
@@ -62,19 +63,18 @@ class PredictionTask:
 
 def predict_folder(
     checkpoint: Path,
-    recipe_name: str,
+    use: CheckpointUse,
     source: Path,
     out: Path,
     data_root: Path,
     device: str | None,
-    overrides: list[str],
     rules: DecodeRules = PLAIN,
 ) -> dict[str, Any]:
     """Write `out/masks/<name>.png` (palette PNG of label values) and `out/overlays/<name>.png` for every picture.
 
     Pictures are turned as viewers show them. Those of several bands or 16 bits are read by `rules`, or as the import of
     the dataset read its own. Pictures that were predicted before, from the same checkpoint and recipe, are skipped: an
-    interrupted job resumes.
+    interrupted job resumes. Nothing is written before checkpoint, recipe and classes are known to fit.
 
     Returns:
         The documented object of `ssbench predict --json`.
@@ -83,18 +83,25 @@ def predict_folder(
         DataError: pictures that cannot be read (raised after all others are done), or a damaged `predict.json`.
         UsageError: no pictures, or a folder that holds predictions of another checkpoint or recipe.
     """
-    recipe = load(recipe_name, (*BARE, *overrides), data_root=data_root)
-    task = PredictionTask(recipe, source if source.is_dir() else source.parent, find_pictures(source, out), out, rules)
-    _claim_folder(task, checkpoint)
-    dataset, team = dataset_of(recipe, data_root), join(device)
-    predict = load_predictor(recipe, checkpoint, dataset, team.device)
+    opened, team = open_checkpoint(checkpoint, use, data_root), join(device)
+    recipe, outputs = opened.recipe, opened.outputs
+    names, rules = find_pictures(source, out), _rules_for(opened, rules)
+    task = PredictionTask(recipe, source if source.is_dir() else source.parent, names, out, rules)
+    origin = _origin(task, opened)
+    is_claimed = _is_claimed(task, origin)
+    predict = opened.predictor(team.device)
     todo = [name for name in task.names if not task.path("overlays", name).is_file()]  # overlays are written last
     unreadable: list[str] = []
     fixes: list[str] = []
     with Bars() as bars:
         for name in bars.watch(todo, "predict", len(todo)):
             try:
-                _predict_picture(task, name, dataset, predict, team)
+                maps = _predict_picture(task, name, outputs, predict, team)
+                if not is_claimed:  # not before there is a prediction: a refused call leaves nothing
+                    write_json(out / ORIGIN, origin.model_dump(exclude_defaults=True))
+                    is_claimed = True
+                for kind, image in maps.items():
+                    write_png(task.path(kind, name), image)
             except DataError as error:
                 unreadable.append(str(name))
                 fixes.append(error.option if isinstance(error, PictureError) else "")
@@ -105,7 +112,7 @@ def predict_folder(
         mend = f"add {options} to the command" if options else "mend these and run the same command again"
         raise DataError(what, str(source), f"the others are done; {mend}")
     return {"checkpoint": str(checkpoint), "recipe": recipe.name, "out": str(out), "pictures": len(task.names),
-            "classes": list(dataset.classes)}  # fmt: skip
+            "classes": list(outputs.classes)}  # fmt: skip
 
 
 def find_pictures(source: Path, out: Path | None = None) -> tuple[Path, ...]:
@@ -131,39 +138,44 @@ def find_pictures(source: Path, out: Path | None = None) -> tuple[Path, ...]:
     return names
 
 
-def _claim_folder(task: PredictionTask, checkpoint: Path) -> None:
-    """State in `predict.json` what the folder's predictions are made with; refuse a folder that holds others."""
-    path = task.out / "predict.json"
-    resolved, rules = task.recipe.resolved(), task.rules
-    origin = _Origin(
-        checkpoint=sha256(checkpoint),
+def _origin(task: PredictionTask, opened: OpenedCheckpoint) -> _Origin:
+    """What the predictions of this call are made with."""
+    return _Origin(
+        checkpoint=sha256(opened.path),
         recipe=task.recipe.name,
-        resolved=resolved,
-        bands=rules.bands,
-        depth16=rules.depth16,
+        resolved=task.recipe.resolved(),
+        bands=task.rules.bands,
+        depth16=task.rules.depth16,
+        entry=opened.entry,
     )
+
+
+def _is_claimed(task: PredictionTask, origin: _Origin) -> bool:
+    """Whether `predict.json` already says `origin`; refuses a folder that holds anything else."""
+    path = task.out / ORIGIN
     if path.is_file():
         before = read_model(path, _Origin, "list of predictions", "choose another -o, or remove that folder")
         if not before.allows(origin):
             what = f"'{task.out}' holds predictions of another checkpoint or recipe ({before.recipe})"
             raise UsageError(what, str(path), "choose another -o, or remove that folder")
-        if before == origin:
-            return
-    elif task.out.is_dir() and any(task.out.iterdir()):
+        return before == origin
+    if task.out.is_dir() and any(task.out.iterdir()):
         raise UsageError(f"'{task.out}' is not empty and holds no predictions", "-o", "choose another folder")
-    write_json(path, origin.model_dump(exclude_defaults=True))
+    return False
 
 
-def _rules_for(dataset: Dataset, rules: DecodeRules) -> DecodeRules:
-    """The rules for pictures of a dataset: what the command says, else what its import was told."""
-    own: DecodeRules = getattr(dataset, "rules", PLAIN)
+def _rules_for(opened: OpenedCheckpoint, rules: DecodeRules) -> DecodeRules:
+    """The rules for pictures of a dataset: what the command says, else what its import was told, if it is here."""
+    own: DecodeRules = getattr(opened.dataset, "rules", PLAIN)
     return DecodeRules(3, rules.bands or own.bands, rules.depth16 or own.depth16)
 
 
-def _predict_picture(task: PredictionTask, name: Path, dataset: Dataset, predict: Predict, team: Team) -> None:
-    image = read_upright(task.source / name, _rules_for(dataset, task.rules))
-    image = image.convert("L") if dataset.channels == 1 else image
+def _predict_picture(
+    task: PredictionTask, name: Path, outputs: Outputs, predict: Predict, team: Team
+) -> dict[str, Image.Image]:
+    """The two images to write of one picture, by their folder. The overlay comes last."""
+    image = read_upright(task.source / name, task.rules)
+    image = image.convert("L") if outputs.channels == 1 else image
     labels = label_image(predict, image, task.recipe.eval, task.recipe.views, team)
-    write_png(task.path("masks", name), paletted(labels, dataset.palette))
-    overlay = Image.blend(image.convert("RGB"), coloured(labels, dataset.palette), COLOUR_SHARE)
-    write_png(task.path("overlays", name), overlay)
+    overlay = Image.blend(image.convert("RGB"), coloured(labels, outputs.palette), COLOUR_SHARE)
+    return {"masks": paletted(labels, outputs.palette), "overlays": overlay}

@@ -16,9 +16,13 @@ from ssbench.console import Bars, say
 from ssbench.data.dataset import Dataset
 from ssbench.errors import RunsFailed, SsbenchError, Stopped, UsageError
 from ssbench.files import LOCK, open_lock, take_lock, write_json
+from ssbench.jobs.claim import claim_folder
 from ssbench.jobs.job import Busy, Job, Outcome, Places, run_folder
+from ssbench.jobs.kept import find_record, record_without_data
 from ssbench.jobs.progress import ProgressFile, RunProgress, read_progress
+from ssbench.recipe.identity import head_of
 from ssbench.recipe.recipe import Recipe
+from ssbench.recipe.stored import RunHead
 from ssbench.results.store import ResultStore
 from ssbench.splits.hold import hold
 from ssbench.splits.manifest import Partition, split_folder
@@ -69,20 +73,22 @@ class RunSpec:
     @cached_property
     def key(self) -> str:
         """Its run key."""
-        return self.recipe.key(self.partition.sha256, self.seed)
+        return self.head.key
 
     @property
     def store(self) -> ResultStore:
         """Where its record goes. A quick run's stays in its folder, so that no table shows it."""
         return ResultStore(self.folder / "result" if self.recipe.quick else self.places.results)
 
+    @cached_property
+    def head(self) -> RunHead:
+        """Which run it is."""
+        return head_of(self.recipe, self.partition.name, self.partition.sha256, self.seed)
+
     def find_record(self) -> dict[str, Any] | None:
         """The stored record of this run, None where it is not done, or damaged: then the run is done again."""
-        store = self.store
-        for record in store.runs(self.recipe.stored_name, self.partition.name):
-            if record.key == self.key and record.status == "done" and (whole := store.whole(record)) is not None:
-                return whole
-        return None
+        partition = self.partition
+        return find_record(self.store, self.recipe, partition.name, partition.sha256, self.seed)
 
 
 def run_job(job: Job, places: Places, team: Team, bars: Bars, since: float = math.inf) -> Outcome:
@@ -93,6 +99,9 @@ def run_job(job: Job, places: Places, team: Team, bars: Bars, since: float = mat
         wait for it in a collective, so the whole team has to end.
     """
     try:
+        if record := record_without_data(job, places):
+            say(f"{job}: its data are not here; recipe and code are those of its record")
+            return Outcome(job, record, repeated=True)
         with _exits_are_failures(job):
             record, repeated = run(job.load_recipe(places), job.split, job.seed, places, team, bars, since)
     except (Stopped, ProcessFailed):
@@ -133,6 +142,9 @@ def run(
         _raise_failure_since(spec, team, since)
         if recipe.quick and _agreed_record(spec, team):
             _empty_folder(spec.folder, team)
+        if team.leads and not recipe.quick:
+            claim_folder(spec.folder, spec.head, bars.write_line)
+        team.wait()
         with _progress_shown(spec, team, bars) as progress:
             with _exits_are_failures(spec.folder):  # a plug-in's constructor runs here
                 trainer = Trainer(recipe, spec.partition, dataset, seed, spec.folder, team, bars)

@@ -12,6 +12,7 @@ from ssbench.console import say
 from ssbench.data.open import open_dataset
 from ssbench.errors import UsageError
 from ssbench.jobs.job import Job, Places
+from ssbench.jobs.kept import record_without_data
 from ssbench.prepare.prepare import prepare
 from ssbench.recipe.recipe import Division, Recipe, find_recipe, is_table_name, load
 from ssbench.results.analysis import AnalysisKind
@@ -117,12 +118,16 @@ def target_jobs(
         if _is_table(target):
             names = list(target_runs([target], splits, places).cells)
         else:
+            names = [(target, (), split) for split in splits or [QUICK_SPLIT]]
+            asked = [Job(target, split, seed, tuple(overrides), quick, division) for split in splits for seed in seeds]
+            if asked and all(record_without_data(job, places) for job in asked):
+                jobs += asked  # done, and their data have gone
+                continue
             recipe = load(target, overrides, quick, division, places.data)
             if not splits and not quick:
                 raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
             for split in splits:
                 _hold(recipe, split, places)
-            names = [(target, (), split) for split in splits or [QUICK_SPLIT]]
         if quick and _is_table(target):
             names = [(recipe, own, QUICK_SPLIT) for recipe, own, _ in names]
         jobs += [Job(r, split, seed, (*own, *overrides), quick, division) for seed in seeds for r, own, split in names]

@@ -6,8 +6,9 @@ network is refused with the names that differ; it is never loaded in part. Missi
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,20 @@ ENCODER_PREFIXES = ("backbone.", "encoder.", "branch1.backbone.")
 """Of the encoder in whole networks: UniMatch and ST++; U2PL, AEL and AugSeg; CPS."""
 ENTRIES = ("teacher_state", "model_state", "model", "state_dict")
 """Where released files hold the state. The teacher comes first: U2PL and AugSeg report its scores."""
+ROLES: dict[str, tuple[str, ...]] = {
+    "student": ("student", "net", "model_state", "model", "state_dict", "student_state", "student_model"),
+    "teacher": (
+        *("teacher", "ema", "model_ema", "state_dict_ema", "ema_net", "teacher_state", "ema_state_dict", "ema_model"),
+        *("teacher_model", "teacher_state_dict"),
+    ),
+}
+"""What entries of checkpoints are called that hold the trained network, or its moving average."""
+TEACHERS = ("teacher", "ema", "model_ema", "state_dict_ema")
+"""Names that ask for the moving average whatever a file calls it."""
+WRAPPERS = frozenset({"module", "_orig_mod"})
+"""Parts of names that DataParallel, DDP, timm's EMA and torch.compile add."""
+RELEASED_PARTS = frozenset({"encoder", "decoder", "auxor", "branch1", "branch2"})
+"""First parts of names that `RENAMES` reads."""
 RENAMES = {
     "u2pl": (  # U2PL, AEL, AugSeg
         (r"^encoder\.", "backbone."),
@@ -69,7 +84,8 @@ def load_encoder(net: nn.Module, weights: str, encoder: str, at: str = "backbone
     if weights == "random":
         return
     backbone = net.get_submodule(at)
-    state = _named_as(backbone, _encoder_state(weights, encoder), encoder)
+    state = _without_wrappers(_encoder_state(weights, encoder), backbone.state_dict())
+    state = _named_as(backbone, state, encoder)
     first, kernel = next((name, p) for name, p in backbone.named_parameters())
     if first in state and kernel.shape[1] == 1 and state[first].shape[1] == 3:
         state[first] = state[first].sum(1, keepdim=True)
@@ -82,15 +98,20 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
     Of UniMatch, ST++, U2PL, AEL, AugSeg, CPS, Mask2Former (detectron2's names) or SemiVL.
 
     Args:
-        entry: the dictionary entry to take; by default the first of `ENTRIES` that the file has, or the file itself.
+        entry: the network to take, by the name of its dictionary entry or by what it is (`ROLES`); by default the
+            first of `ENTRIES` that the file has, or the file itself.
     Returns:
-        path, entry (None where the file itself is the state), naming, and epoch and score as the authors saved them
-        (percent or fraction; None where they are absent).
+        path, entry (None where the file itself is the state), others (entries that hold further networks), naming, and
+        epoch and score as the authors saved them (percent or fraction; None where they are absent or no number).
+        notes: a line for each thing that was left out.
     Raises:
         DataError: the file is missing, damaged, carries code, or does not fit.
     """
     content = _read(path)
+    states = _states(content)
     entry, state = _unwrap(content, entry, path)
+    own = net.state_dict()
+    state = _without_shared_parts(_without_wrappers(state, own), own)
     naming = "cps" if any(k.startswith("branch1.") for k in state) else "unimatch"
     naming = "u2pl" if any(k.startswith("decoder.low_conv.") for k in state) else naming
     if mask2former_names.is_released(state):
@@ -98,13 +119,27 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
     elif semivl_names.is_released(state):
         naming, state = "semivl", semivl_names.from_released(state)
     _fit(net, _rename(state, naming), f"checkpoint {path}")
-    try:
-        score = next((float(content[k]) for k in ("previous_best", "best_miou") if k in content), None)
-        epoch = int(content["epoch"]) if "epoch" in content else None
-    except (TypeError, ValueError) as error:
-        what = f"epoch or score of the weights file is no number ({error})"
-        raise DataError(what, str(path), OTHER_FILE) from None
-    return {"path": str(path), "entry": entry, "naming": naming, "epoch": epoch, "score": score}
+    numbers, notes = {name: _number(content.get(name)) for name in ("epoch", "previous_best", "best_miou")}, []
+    for name, number in numbers.items():
+        if name in content and number is None:
+            notes.append(f"{path.name} says {name} = {_shown(content[name])}, which is no number: left out")
+    epoch = None if numbers["epoch"] is None else int(numbers["epoch"])
+    score = next((numbers[k] for k in ("previous_best", "best_miou") if numbers[k] is not None), None)
+    others = [name for name in states if name != entry]
+    return {"path": str(path), "entry": entry, "others": others, "naming": naming, "epoch": epoch, "score": score,
+            "notes": notes}  # fmt: skip
+
+
+def _number(value: object) -> float | None:
+    """A finite number as it is, also one that NumPy or torch wrote; None for anything else."""
+    if isinstance(value, np.generic | Tensor):
+        value = value.item() if isinstance(value, np.generic) or value.numel() == 1 else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number and isinstance(value, int | float) else None
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:60]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -209,16 +244,80 @@ def _load(path: Path) -> Any:
 
 
 def _unwrap(content: dict[str, Any], entry: str | None, path: Path) -> tuple[str | None, dict[str, Tensor]]:
-    """The entry taken and its state, without the "module." of distributed wrappers."""
-    entries = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
-    if entry is not None and entry not in entries:
-        raise DataError(f"checkpoint has no entry '{entry}' (it has: {entries or 'none'})", str(path), OTHER_FILE)
-    entry = entry or next(iter(entries), None)
-    state = content if entry is None else content[entry]
-    wrong = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    """The entry taken and its state, as it stands in the file."""
+    states = _states(content)
+    if entry is not None:
+        name = entry_named(entry, states)
+        if name is None:
+            what = f"checkpoint has no entry '{entry}' (it has: {', '.join(states) or 'a bare state'})"
+            raise DataError(
+                what, str(path), f"--entry with one of these: {', '.join(states)}" if states else OTHER_FILE
+            )
+        return name, states[name]
+    if states:
+        name = next((known for known in ENTRIES if known in states), next(iter(states)))
+        return name, states[name]
+    # the first of the usual entries that is a dictionary at all, so that the error names what it holds
+    name = next((known for known in ENTRIES if isinstance(content.get(known), Mapping)), None)
+    state = content if name is None else content[name]
+    wrong = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if wrong or not state:
         raise DataError(f"weights file has no state we know ({', '.join(wrong[:6]) or 'empty'})", str(path), OTHER_FILE)
-    return entry, {name.removeprefix("module."): value for name, value in state.items()}
+    return name, dict(state)
+
+
+def _states(content: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """The networks in a file, by entry: dictionaries of tensors, or tensors of one file told apart by a prefix.
+
+    Empty where the file itself is the state of one network.
+    """
+    if entries := {name: dict(value) for name, value in content.items() if _is_state(value)}:
+        return entries
+    if not _is_state(content):
+        return {}
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, value in content.items():
+        parts = [part for part in name.split(".") if part not in WRAPPERS]
+        groups.setdefault(parts[0] if parts else "", {})[".".join(parts[1:])] = value
+    known = {name for names in ROLES.values() for name in names}
+    return groups if len(groups) > 1 and groups.keys() <= known else {}
+
+
+def _is_state(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 1  # the weights of a loss may stand there, too
+        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
+    )
+
+
+def entry_named(entry: str, states: Collection[str]) -> str | None:
+    """The entry called so, or the one that is what this name stands for."""
+    if entry in states:
+        return entry
+    role = ROLES["student"] if entry in ("student", "net") else ROLES["teacher"] if entry in TEACHERS else ()
+    return next((name for name in role if name in states), None)
+
+
+def _without_wrappers(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """The state without what DataParallel and torch.compile put into its names, wherever it stands in them.
+
+    A part that the network `own` has itself stays.
+    """
+    dropped = WRAPPERS - {part for name in own for part in name.split(".")}
+    bare = {".".join(part for part in name.split(".") if part not in dropped): v for name, v in state.items()}
+    return bare if len(bare) == len(state) else dict(state)  # where two names became one, these were no wrappers
+
+
+def _without_shared_parts(state: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """The state without each first part that all names share and the network does not have ("model." of Lightning)."""
+    tops = {name.partition(".")[0] for name in own} | RELEASED_PARTS
+    while len(firsts := {name.partition(".")[0] for name in state}) == 1 and not firsts & tops:
+        shorter = {name.partition(".")[2]: value for name, value in state.items()}
+        if "" in shorter or len(shorter) != len(state):
+            break
+        state = shorter
+    return state
 
 
 def _rename(state: dict[str, Tensor], naming: str) -> dict[str, Tensor]:

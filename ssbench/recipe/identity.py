@@ -10,7 +10,15 @@ from ssbench import paths
 from ssbench.errors import SsbenchError
 from ssbench.recipe.outside import changes
 from ssbench.recipe.recipe import Recipe, load, resolve
-from ssbench.recipe.stored import Identity, RunHead, differences, read_run_head, recipe_text_of
+from ssbench.recipe.stored import (
+    SET,
+    Identity,
+    RunHead,
+    differences,
+    read_run_head,
+    recipe_text_of,
+    without_own_plugins,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,38 @@ class RecordedRun:
     seed: int
     key: str
     differs: str
+
+
+def head_of(recipe: Recipe, split: str, split_sha256: str, seed: int) -> RunHead:
+    """Which run this is, as its folder, its checkpoints and its record hold it."""
+    return RunHead(
+        key=recipe.key(split_sha256, seed),
+        recipe=recipe.stored_name,
+        paper=recipe.paper,
+        split=split,
+        split_sha256=split_sha256,
+        seed=seed,
+        division=recipe.division,
+        quick=recipe.quick,
+        departures=[*recipe.departures, *(f"{SET}{text}" for text in recipe.overrides)],
+        identity=Identity.model_validate({**recipe.outside.as_record(), "versions": recipe.versions()}),
+        resolved=recipe.resolved(),
+    )
+
+
+def run_changes(before: RunHead, now: RunHead) -> Iterator[str]:
+    """What makes two runs of one recipe, split and seed different runs: settings, lists, data, code."""
+    yield from differences(before.resolved, now.resolved)
+    if before.split_sha256 != now.split_sha256:
+        yield f"the lists of {now.split} have changed"
+    old, new = before.identity or Identity(), now.identity or Identity()
+    if old.data != new.data:
+        yield f"the data of '{now.split.partition('/')[0]}' have changed"
+    digests = {file.role: file.sha256 for file in old.files}
+    for file in new.files:
+        if digests.get(file.role) != file.sha256:
+            yield f"{file.role}: {Path(file.path).name} has changed"
+    yield from version_changes(old.versions, new.versions)
 
 
 def read_recorded_run(path: Path, data_root: Path | None = None) -> RecordedRun:
@@ -60,11 +100,6 @@ def version_changes(before: dict[str, int], now: dict[str, int]) -> Iterator[str
             yield f"behaviour of {part}: version {version}, now {now[part]}"
 
 
-def recipe_changes(head: RunHead, recipe: Recipe) -> Iterator[str]:
-    """How the present recipe of a stored run's name differs from what the run was trained with."""
-    yield from differences(head.resolved, recipe.resolved())
-
-
 def _stale(head: RunHead, now: Recipe | None, data_root: Path | None) -> Iterator[str]:
     dataset = head.split.partition("/")[0]
     if head.identity is not None:
@@ -80,10 +115,7 @@ def _as_now(head: RunHead, path: Path, data_root: Path | None) -> Recipe | None:
 
     Plug-ins of the user's own are left out: their files are compared byte for byte, and need not be imported for that.
     """
-    text = recipe_text_of(head, path)
-    own = {file.role for file in (head.identity or Identity()).files}
-    plugins = [block for block in head.resolved.get("plugin") or [] if f"plugin {block.get('name')}" not in own]
-    text.data["plugin"] = plugins or None
+    text = without_own_plugins(recipe_text_of(head, path), head)
     try:
         return resolve(head.name, path, text, head.overrides, False, data_root, is_checked=False)
     except SsbenchError:

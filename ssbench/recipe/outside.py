@@ -24,8 +24,9 @@ from ssbench.data.ledger import NAME, Ledger
 from ssbench.errors import SsbenchError
 from ssbench.files import sha256
 from ssbench.paths import PACKAGE
+from ssbench.paths import data_root as data_root_of
 
-NO_FILE = {"random", "imagenet", "clip"}
+NO_FILE = {"random", "imagenet", "clip", "package"}
 """Values of a `weights` setting that name no file."""
 
 
@@ -147,6 +148,14 @@ def changes(before: Outside, data_root: Path, dataset: str) -> Iterator[str]:
         digest = digest_of(file.path)
         if digest and file.sha256 and digest != file.sha256:
             yield f"{file.role}: {file.path.name} has changed"
+
+
+def last_change(outside: Outside, dataset: str, data_root: Path | None) -> float:
+    """When the newest of these data and files was written, in seconds since 1970."""
+    paths = [file.path for file in outside.files]
+    if outside.data is not None:
+        paths.append(data_root_of(data_root) / dataset / NAME)
+    return max((path.stat().st_mtime for path in paths if path.is_file()), default=0.0)
 
 
 def _used_modules(module: ModuleType) -> Iterator[ModuleType]:

@@ -105,6 +105,14 @@ def recipe_text_of(head: RunHead, path: Path) -> Marked:
     return Marked(data, {keys: mark for section, block in data.items() for keys in _places((section,), block)})
 
 
+def without_own_plugins(text: Marked, head: RunHead) -> Marked:
+    """The text of `recipe_text_of` without plug-ins of the user's own, whose files may have gone or changed."""
+    own = {file.role for file in (head.identity or Identity()).files}
+    blocks = [block for block in head.resolved.get("plugin") or [] if f"plugin {block.get('name')}" not in own]
+    text.data["plugin"] = (blocks[0] if len(blocks) == 1 else blocks) or None
+    return text
+
+
 def _read_views(views: dict[str, Any]) -> dict[str, Any]:
     """Without the settings that no chosen pipeline reads: a record holds their usual values, for the run's key."""
     from ssbench.views.pipelines import views_class

@@ -21,6 +21,9 @@ from ssbench.methods.base import MakeNet, Method
 from ssbench.nets.segnet import SegNet
 from ssbench.plugins.base import Plugin, Stack
 from ssbench.recipe.recipe import OptimConfig, Recipe
+from ssbench.recipe.stored import RunHead
+from ssbench.train.checkpoint import CheckpointFacts
+from ssbench.views import tensors
 
 UNDECAYED = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
 """Layers that `decay: modules` spares (Mask2Former release train_net.py; card: mask2former 6)."""
@@ -70,6 +73,33 @@ def method_of(recipe: Recipe, classes: int, channels: int, seed: int) -> Method:
         torch.manual_seed(key(seed, "weights", "extras"))
         method: Method = cls(recipe.method, net_maker(recipe, classes, channels, seed), plugin, recipe.loss)
     return method
+
+
+def checkpoint_facts(head: RunHead, recipe: Recipe, dataset: Dataset, method: Method) -> CheckpointFacts:
+    """What the checkpoints of a run say of themselves."""
+    mean, std = normalisation(recipe)
+    return CheckpointFacts(
+        run=head,
+        dataset=recipe.data.dataset,
+        classes=list(dataset.classes),
+        palette=list(dataset.palette),
+        channels=dataset.channels,
+        ignore=dataset.ignore,
+        mean=list(mean),
+        std=list(std),
+        networks=list(networks_of(method)),
+    )
+
+
+def networks_of(method: Method) -> dict[str, SegNet]:
+    """The segmentation networks of a method by name, those of its plug-in left out; "net" is the student."""
+    own = ((name, module) for name, module in method.named_modules() if isinstance(module, SegNet))
+    return {name: net for name, net in own if not name.startswith(("plugin.", "extras."))}
+
+
+def normalisation(recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, standard deviation) that the values of an image in [0, 1] are normalised by."""
+    return tensors.STATISTICS.get(recipe.views.normalise, ((0.0,), (1.0,)))
 
 
 def optimizer_of(

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from ssbench.errors import DataError
 from ssbench.files import as_model, write_bytes
+from ssbench.recipe.stored import RunHead
 from ssbench.train.distributed import Team
 
 Count = Annotated[int, Field(ge=0, strict=True)]
 Percent = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Colour = Annotated[int, Field(ge=0, le=255)]
 FIX = "delete it and run again: the run resumes from what is left"
 
 
@@ -67,14 +69,39 @@ class TrainingState(BaseModel):
     best: BestEpoch | None = None
 
 
+class CheckpointFacts(BaseModel):
+    """What a checkpoint of ours says of itself, so that it can be used without recipe and data.
+
+    run: which run wrote it, with every setting. dataset, classes, palette, channels, ignore: what it was trained on;
+    an output's index is its label value. mean, std: what the values of an image in [0, 1] are normalised by. networks:
+    names of the networks in "method", the prefixes of their tensors.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    run: RunHead
+    dataset: str
+    classes: Annotated[list[str], Field(min_length=1, max_length=255)]
+    palette: list[tuple[Colour, Colour, Colour]]
+    channels: Annotated[int, Field(ge=1, le=4)]
+    ignore: Colour
+    mean: list[float]
+    std: list[float]
+    networks: list[str]
+
+
 class _Networks(BaseModel):
-    """The content of `best.pt` and `epoch<n>.pt`. key: of the run that wrote it; method: state of its modules."""
+    """The content of `best.pt` and `epoch<n>.pt`. key: of the run that wrote it; method: state of its modules.
+
+    about: None in a file of an older version.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     key: str
     epoch: Count
     method: dict[str, Any]
+    about: CheckpointFacts | None = None
 
 
 class Snapshot(BaseModel):
@@ -104,29 +131,37 @@ class Checkpointer:
 
     Args:
         key: the run's key. Files of another run in the same folder are ignored, and overwritten in time.
+        about: written into every file.
         kept_epochs: epochs (from 1) whose networks stay, in `epoch<n>.pt`.
     """
 
     def __init__(
-        self, folder: Path, key: str, team: Team, warn: Callable[[str], None], kept_epochs: Collection[int] = ()
+        self,
+        folder: Path,
+        key: str,
+        team: Team,
+        warn: Callable[[str], None],
+        kept_epochs: Collection[int] = (),
+        about: CheckpointFacts | None = None,
     ) -> None:
+        self._about = {} if about is None else {"about": about.model_dump(mode="json")}
         self.newest, self.best = folder / "checkpoint.pt", folder / "best.pt"
         self.folder, self.key, self.team, self.warn, self.kept_epochs = folder, key, team, warn, kept_epochs
 
     def save(self, snapshot: Snapshot) -> None:
         """Write the newest state."""
         if self.team.leads:
-            save(self.newest, {**dict(snapshot), "state": snapshot.state.model_dump()})
+            save(self.newest, {**dict(snapshot), "state": snapshot.state.model_dump(), **self._about})
 
     def save_best(self, epoch: int, method: dict[str, Any]) -> None:
         """Write the best epoch's networks. Call `save` first."""
         if self.team.leads:
-            save(self.best, {"key": self.key, "epoch": epoch, "method": method})
+            save(self.best, {"key": self.key, "epoch": epoch, "method": method, **self._about})
 
     def save_epoch(self, epoch: int, method: dict[str, Any]) -> None:
         """Write the networks of an epoch (from 0) if they are to stay. Call it before `save`, or a kill loses them."""
         if self.team.leads and epoch + 1 in self.kept_epochs:
-            content = {"key": self.key, "epoch": epoch, "method": method}
+            content = {"key": self.key, "epoch": epoch, "method": method, **self._about}
             save(self.folder / f"epoch{epoch + 1}.pt", content, keep_previous=False)
 
     def remove_states(self) -> None:
@@ -208,6 +243,28 @@ def load_networks(path: Path, device: torch.device | str = "cpu") -> dict[str, A
 def read_key(path: Path) -> str:
     """The key of the run that wrote a `best.pt` or `epoch<n>.pt`; errors as of `load_networks`."""
     return as_model(load(path), _Networks, str(path), "checkpoint", FIX).key
+
+
+def read_facts(path: Path) -> CheckpointFacts | None:
+    """What a checkpoint says of itself; None for a file of others, and for one of an older version.
+
+    Raises:
+        DataError: missing, or facts that are damaged.
+    """
+    try:
+        content = load(path)
+    except DataError:
+        if not path.is_file():
+            raise
+        return None  # whoever reads the networks says what is damaged
+    return facts_of(content, path)
+
+
+def facts_of(content: object, path: Path) -> CheckpointFacts | None:
+    """`read_facts` of the content of `path`."""
+    if not (isinstance(content, dict) and "key" in content and "about" in content):
+        return None
+    return as_model(content["about"], CheckpointFacts, str(path), "checkpoint", FIX)
 
 
 def save(path: Path, content: Any, keep_previous: bool = True) -> None:

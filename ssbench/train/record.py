@@ -115,7 +115,7 @@ def _facts(trainer: Trainer) -> dict[str, Any]:
         "quick": recipe.quick,
         "resolved": recipe.resolved(),
         "protocol": cfg.stated(),
-        "identity": {**recipe.outside.as_record(), "versions": recipe.versions()},
+        "identity": trainer.head.model_dump(mode="json")["identity"],
         "metric": "dice" if cfg.protocol == "volume" else "miou",
         "classes": list(trainer.dataset.classes),
         "departures": departures,

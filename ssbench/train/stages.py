@@ -136,7 +136,8 @@ class StageRunner:
     ) -> None:  # fmt: skip
         """See `methods.base.StagedTraining`."""
         trainer, folder = self._trainer, self._trainer.folder if last else self.folder / name
-        checkpointer = Checkpointer(folder, trainer.key, trainer.team, trainer.bars.write_line, frozenset(keep))
+        warn, kept = trainer.bars.write_line, frozenset(keep)
+        checkpointer = Checkpointer(folder, trainer.key, trainer.team, warn, kept, trainer.facts)
         done = folder / "done.json"
         if last or not self._is_finished(done):
             seed = key(trainer.seed, "stage", name)

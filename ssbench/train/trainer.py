@@ -27,10 +27,11 @@ from ssbench.methods.base import Method
 from ssbench.ops.progress import Progress
 from ssbench.ops.schedule import poly
 from ssbench.plugins.base import PrepareInputs
+from ssbench.recipe.identity import head_of
 from ssbench.recipe.recipe import Recipe
 from ssbench.splits.manifest import Partition
 from ssbench.train.batched import BatchedPredictor
-from ssbench.train.build import method_of, optimizer_of
+from ssbench.train.build import checkpoint_facts, method_of, optimizer_of
 from ssbench.train.checkpoint import BestEpoch, Checkpointer, Snapshot, TrainingState
 from ssbench.train.distributed import Team, in_parallel, share_batch_norm
 from ssbench.train.evaluate import Score, evaluate
@@ -82,10 +83,12 @@ class Trainer:
         self.recipe, self.partition, self.dataset, self.seed = recipe, partition, dataset, seed
         self.folder, self.team, self.bars = folder, team, bars
         self.list_notes: tuple[str, ...] = ()  # what is to be known of the split's lists, for the record
-        self.key = recipe.key(partition.sha256, seed)
-        self.checkpointer = Checkpointer(folder, self.key, team, bars.write_line)
+        self.head = head_of(recipe, partition.name, partition.sha256, seed)
+        self.key = self.head.key
         self.stop = StopRequest()
         self.method = self._build_method()
+        self.facts = checkpoint_facts(self.head, recipe, dataset, self.method)
+        self.checkpointer = Checkpointer(folder, self.key, team, bars.write_line, about=self.facts)
         schedule = recipe.schedule
         batches = (schedule.labeled_batch, schedule.unlabeled_batch)
         self.plan = plan_partition(partition, self.method.needs, *batches, schedule.devices, seed, schedule.last)
@@ -282,13 +285,8 @@ class Trainer:
             entry |= {"select": score.value} | ({"volumes": score.volumes} if score.volumes else {})
             is_best = self.state.best is None or score.value > self.state.best.select
             if is_best:
-                self.state.best = BestEpoch(
-                    epoch=epoch,
-                    step=self.state.step,
-                    select=score.value,
-                    per_class=score.per_class,
-                    matrix=score.matrix,
-                )
+                facts = {"select": score.value, "per_class": score.per_class, "matrix": score.matrix}
+                self.state.best = BestEpoch(epoch=epoch, step=self.state.step, **facts)
             bar.note(f"epoch {epoch + 1}/{self.epochs} {self.recipe.eval.select} {score.value:.2f}")
         self._sums = {}
         self.state.history.append(entry)

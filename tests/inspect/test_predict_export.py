@@ -18,8 +18,8 @@ from ssbench.data.dataset import Dataset, read_mask
 from ssbench.data.open import open_dataset
 from ssbench.errors import DataError, UsageError
 from ssbench.files import sha256
-from ssbench.inspect.export import scored_network
 from ssbench.inspect.networks import load_predictor
+from ssbench.inspect.opened import CheckpointUse, open_checkpoint
 from ssbench.inspect.predict import find_pictures
 from ssbench.inspect.score import score_checkpoint
 from ssbench.recipe.recipe import load
@@ -87,9 +87,9 @@ def answer(path: Path, form: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_network_that_is_scored_is_the_one_exported(trained: Path) -> None:
-    recipe = load(str(trained / "small.yaml"), ("net.weights=random",))
     state = torch.load(best(trained), weights_only=True)["method"]
-    exported_state = scored_network(recipe, best(trained), toy(trained)).state_dict()
+    opened = open_checkpoint(best(trained), CheckpointUse(), trained / "data")
+    exported_state = opened.network(torch.device("cpu")).state_dict()
     assert all(torch.equal(value, state[f"ema_net.{name}"]) for name, value in exported_state.items())
 
 
@@ -97,7 +97,9 @@ def test_a_released_bare_network_is_exported_too(trained: Path, tmp_path: Path) 
     recipe = load(str(trained / "small.yaml"), ("net.weights=random",))
     net = net_maker(recipe, 6, 3, 5)("student")
     torch.save({"model": {f"module.{name}": value for name, value in net.state_dict().items()}}, tmp_path / "best.pth")
-    exported_state = scored_network(recipe, tmp_path / "best.pth", toy(trained)).state_dict()
+    use = CheckpointUse(str(trained / "small.yaml"))
+    opened = open_checkpoint(tmp_path / "best.pth", use, trained / "data")
+    exported_state = opened.network(torch.device("cpu")).state_dict()
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in exported_state.items())
 
 

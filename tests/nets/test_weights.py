@@ -1,4 +1,5 @@
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +182,47 @@ def test_a_file_without_a_state_is_refused(make, tmp_path, content):
         load_checkpoint(make(), tmp_path / "net.pth")
 
 
-@pytest.mark.parametrize("fact", [{"epoch": "last"}, {"epoch": [3]}, {"previous_best": {}}, {"best_miou": "80 %"}])
-def test_facts_of_the_wrong_type_are_refused(make, tmp_path, fact):
+@pytest.mark.parametrize("fact", [{"epoch": "last"}, {"epoch": [3]}, {"previous_best": {}}, {"best_miou": None}])
+def test_facts_that_are_no_number_are_left_out_with_a_word(make, tmp_path, fact):
     torch.save({"model": make().state_dict(), **fact}, tmp_path / "net.pth")
-    with pytest.raises(DataError, match="epoch or score of the weights file is no number"):
-        load_checkpoint(make(), tmp_path / "net.pth")
+    info = load_checkpoint(make(), tmp_path / "net.pth")
+    assert (info["epoch"], info["score"]) == (None, None)
+    assert next(iter(fact)) in info["notes"][0]
+
+
+@pytest.mark.parametrize("prefixes", [
+    ("_orig_mod.",), ("module._orig_mod.",), ("_orig_mod.module.",), ("module.module.",), ("model.",),
+    ("model.net.",), ("module.model._orig_mod.",),
+])  # fmt: skip
+def test_wrappers_are_stripped_in_any_order_and_depth(make, tmp_path, x, prefixes):
+    source, target = make(seed=1), make(seed=2)
+    wrapped = {f"{prefixes[0]}{name}": value for name, value in source.state_dict().items()}
+    torch.save({"state_dict": wrapped}, tmp_path / "net.pth")
+    load_checkpoint(target, tmp_path / "net.pth")
+    assert torch.equal(scores(source, x), scores(target, x))
+    inside = {re.sub(r"^backbone\.", "backbone._orig_mod.", name): v for name, v in source.state_dict().items()}
+    torch.save(inside, tmp_path / "net.pth")
+    load_checkpoint(target, tmp_path / "net.pth")
+    assert torch.equal(scores(source, x), scores(target, x))
+
+
+@pytest.mark.parametrize("names", [("model", "model_ema"), ("student", "teacher"), ("state_dict", "state_dict_ema")])
+def test_an_entry_goes_by_its_name_or_by_what_it_is(make, tmp_path, x, names):
+    student, teacher, target = make(seed=1), make(seed=2), make(seed=3)
+    content = {names[0]: module(student.state_dict()), names[1]: teacher.state_dict(), "epoch": 3}
+    torch.save(content, tmp_path / "net.pth")
+    assert load_checkpoint(target, tmp_path / "net.pth")["others"] == [names[1]]
+    for entry in ("ema", "teacher", "model_ema", "state_dict_ema", names[1]):
+        assert load_checkpoint(target, tmp_path / "net.pth", entry)["entry"] == names[1]
+        assert torch.equal(scores(teacher, x), scores(target, x))
+    for entry in ("student", "net", names[0]):
+        assert load_checkpoint(target, tmp_path / "net.pth", entry)["entry"] == names[0]
+    assert torch.equal(scores(student, x), scores(target, x))
+    flat = {f"{name}.{k}": v for name, net in zip(names, (student, teacher), strict=True)
+            for k, v in net.state_dict().items()}  # fmt: skip
+    torch.save(flat, tmp_path / "net.pth")
+    assert load_checkpoint(target, tmp_path / "net.pth", "teacher")["entry"] == names[1]
+    assert torch.equal(scores(teacher, x), scores(target, x))
 
 
 def test_an_encoder_file_is_read_and_its_classifier_left_out(make, tmp_path):

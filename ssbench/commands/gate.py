@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import Json, Results, finite, print_json, print_rows
+from ssbench.commands.common import DataRoot, Json, Results, finite, print_json, print_rows
 from ssbench.errors import DataError, GateError, UsageError
 from ssbench.results.statistics import ALPHA, SLOWER, SPREAD
+from ssbench.without_torch import import_stand_ins
 
 if TYPE_CHECKING:
     from ssbench.results.baseline import BaselineRun, ScoredRun
@@ -51,6 +52,7 @@ def gate(
     slower: Slower = SLOWER,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Only write --results to this file.")] = None,
+    data_root: DataRoot = None,
     results: Results = None,
     json: Json = False,
 ) -> None:
@@ -58,16 +60,18 @@ def gate(
     from ssbench.results import baseline
     from ssbench.results.gate import compare_scores, compare_speeds
 
+    import_stand_ins()  # recipes are read to tell stale records; nothing is computed
+    data = paths.data_root(data_root)
     new_root, names = paths.results_root(results), targets or []
     if save is not None:
-        baseline.save(_stored(new_root, names, split or [])[0], save)
+        baseline.save(_stored(new_root, names, split or [], data)[0], save)
         return
     if against is None:
         raise UsageError("gate needs stored results", "--against", FIX)
     if against.resolve() == new_root.resolve():
         raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
-    stored, not_stored = _stored(against, names, split or [])
-    new = baseline.read_runs(new_root, {run.place for run in stored}) if new_root.exists() else []
+    stored, not_stored = _stored(against, names, split or [], data)
+    new = baseline.read_runs(new_root, {run.place for run in stored}, data) if new_root.exists() else []
     outcome: ScoreGate | SpeedGate
     if throughput:
         outcome = compare_speeds(stored, new, slower)
@@ -82,12 +86,14 @@ def gate(
         raise GateError(what, "; ".join(outcome.failures[:8]), "look at what changed; if it is right, store it")
 
 
-def _stored(source: Path, targets: list[str], splits: list[str]) -> tuple[list[BaselineRun], tuple[Place, ...]]:
+def _stored(
+    source: Path, targets: list[str], splits: list[str], data: Path
+) -> tuple[list[BaselineRun], tuple[Place, ...]]:
     """Results in `source` of these tables, recipes and splits; the cells of the tables it has nothing of."""
     from ssbench.results.baseline import read_runs
 
     places = _places(targets, source)
-    runs = [run for run in read_runs(source, places) if not splits or run.split in splits]
+    runs = [run for run in read_runs(source, places, data) if not splits or run.split in splits]
     if not runs:
         what = f"no stored result of {', '.join(targets) or 'anything'}" + (" on these splits" if splits else "")
         raise DataError(what, str(source), "run it there first: ssbench run TABLE --results FOLDER")

@@ -12,6 +12,7 @@ import typer
 from ssbench import find, paths
 from ssbench.commands.common import DataRoot, Json, Results, print_damaged, print_grid, print_json, print_rows
 from ssbench.errors import DataError, UsageError
+from ssbench.without_torch import import_stand_ins
 
 if TYPE_CHECKING:
     from ssbench.certify.matrix import PairState, PluginMatrix
@@ -26,6 +27,10 @@ def list_(
     ] = None,
     matrix: Annotated[bool, typer.Option("--matrix", help="With plugins: each method x plug-in, and why not.")] = False,
     also: Annotated[list[str] | None, typer.Option("--with", help="With plugins: your own file, too.")] = None,
+    stale: Annotated[
+        bool,
+        typer.Option("--stale", help="With runs: only those of other data or code than the present ones, and why."),
+    ] = False,
     data_root: DataRoot = None,
     results: Results = None,
     json: Json = False,
@@ -33,6 +38,8 @@ def list_(
     """The catalogue: datasets, splits, methods, plugins, recipes, tables, runs."""
     if (matrix or also) and what != "plugins":
         raise UsageError("--matrix and --with are about plug-ins", "arguments", "ssbench list plugins --matrix")
+    if stale and what != "runs":
+        raise UsageError("--stale is about runs", "arguments", "ssbench list runs --stale")
     if matrix:
         _show_matrix(also or (), json)
         return
@@ -40,6 +47,8 @@ def list_(
     damaged: dict[Path, DataError] = {}
     if what is None:
         rows = [{"kind": kind, "count": _count(kind, data, records)} for kind in get_args(CatalogueKind)]
+    elif stale:
+        rows = _stale_runs(data, records, damaged)
     else:
         rows = _rows(what, data, records, damaged)
     rows += [{"plugin": name, "about": find.summary("plugin", name)} for name in also or ()]
@@ -51,7 +60,7 @@ def list_(
     if rows:
         print_rows(title, list(rows[0]), [["" if v is None else v for v in row.values()] for row in rows])
     else:
-        print(f"no {title} yet", file=sys.stderr)
+        print(f"no stale {title}" if stale else f"no {title} yet", file=sys.stderr)
 
 
 def _rows(what: CatalogueKind, data: Path, results: Path, damaged: dict[Path, DataError]) -> list[dict[str, Any]]:
@@ -130,6 +139,22 @@ def _runs(results: Path, damaged: dict[Path, DataError]) -> list[dict[str, Any]]
         {"recipe": r.recipe, "split": r.split, "seed": r.seed, "status": r.status, "metric": r.metric,
          "best": r.best, "last": r.last, "finished": r.finished}
         for r in store.records()
+    ]  # fmt: skip
+    damaged |= store.damaged
+    return rows
+
+
+def _stale_runs(data: Path, results: Path, damaged: dict[Path, DataError]) -> list[dict[str, Any]]:
+    """Finished runs whose data or code are no longer the present ones: what changed, and the record's file."""
+    from ssbench.results.stale import StaleCheck, stale_records
+    from ssbench.results.store import ResultStore
+
+    import_stand_ins()  # recipes are read; nothing is computed
+    store = ResultStore(results)
+    rows = [
+        {"recipe": r.recipe, "split": r.split, "seed": r.seed, "best": r.best, "finished": r.finished,
+         "why": "; ".join(why), "file": str(r.path)}
+        for r, why in stale_records(store, StaleCheck(data))
     ]  # fmt: skip
     damaged |= store.damaged
     return rows

@@ -15,6 +15,7 @@ from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
     from ssbench.page.page import ReportContent
+    from ssbench.results.stale import WhyStale
     from ssbench.results.store import ResultStore
 
 
@@ -37,10 +38,12 @@ def report(
     from ssbench.console import Bars
     from ssbench.files import write_bytes, write_text
     from ssbench.page import drawing, page
+    from ssbench.results.stale import StaleCheck
     from ssbench.results.store import ResultStore
 
     store, folders = ResultStore(paths.results_root(results)), paths.runs_root(runs)
-    content = _collect(tables or [], store, folders)
+    why_stale = StaleCheck(paths.data_root(data_root))
+    content = _collect(tables or [], store, folders, why_stale)
     content = _with_gallery(content, paths.data_root(data_root), folders, store.root, pictures, look, device)
     charts = page.charts(content.tables, content.runs.comparisons)
     drawings, files = {}, list[str]()
@@ -57,7 +60,7 @@ def report(
     print(out / "report.html")
 
 
-def _collect(names: Sequence[str], store: ResultStore, runs: Path) -> ReportContent:
+def _collect(names: Sequence[str], store: ResultStore, runs: Path, why_stale: WhyStale) -> ReportContent:
     """What the report shows besides pictures; UsageError where there is nothing at all."""
     from ssbench.commands.table import filled_table
     from ssbench.page.page import ReportContent
@@ -65,7 +68,7 @@ def _collect(names: Sequence[str], store: ResultStore, runs: Path) -> ReportCont
     from ssbench.tables.claims import all_claims
     from ssbench.tables.spec import table_names
 
-    filled = [filled_table(name, store, runs) for name in names or table_names()]
+    filled = [filled_table(name, store, runs, why_stale) for name in names or table_names()]
     shown = [f for f in filled if names or any(c.state in ("measured", "failed") for c in f.cells.values())]
     reported = collect(store, filled, all_claims(store.root, store.damaged), everything=not names)
     print_damaged(store.damaged)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import Json, Results, Runs, print_damaged, print_json, print_table
+from ssbench.commands.common import DataRoot, Json, Results, Runs, print_damaged, print_json, print_table
 from ssbench.errors import UsageError
+from ssbench.without_torch import import_stand_ins
 
 if TYPE_CHECKING:
+    from ssbench.results.stale import WhyStale
     from ssbench.results.store import ResultStore
     from ssbench.tables.cell import Filled
     from ssbench.tables.claims import Claim
@@ -34,6 +36,7 @@ def table(
     ] = None,
     claims: Annotated[bool, typer.Option("--claims", help="Every published number, each with its source.")] = False,
     long: Annotated[bool, typer.Option("--long", help="CSV, one row a cell (with --claims: a claim).")] = False,
+    data_root: DataRoot = None,
     runs: Runs = None,
     results: Results = None,
     json: Json = False,
@@ -43,19 +46,22 @@ def table(
     A verdict for each measured cell: reproduced ✓, within noise ≈, short ▼ or better ▲, at 95 % by the spread between
     seeds. The rule in full: python -m pydoc ssbench.tables.verdict
     """
+    from ssbench.results.stale import StaleCheck
     from ssbench.results.store import ResultStore
     from ssbench.tables.claims import all_claims
 
     names, store = _names(name, every), ResultStore(paths.results_root(results))
+    import_stand_ins()  # recipes are read to tell stale records; nothing is computed
+    why_stale = StaleCheck(paths.data_root(data_root))
     if out is not None:
         if long or json or claims:
             raise UsageError("--out writes the tables alone", "--out", "leave out --long, --json and --claims")
-        _write(names, store, out, format)
+        _write(names, store, out, format, why_stale)
         return
     if claims and format in ("csv", "latex") and not (long or json):
         raise UsageError(f"--claims has no place in {format}", "--format", "rich, md or html; or --long, --json")
     published = all_claims(store.root, store.damaged) if claims else None
-    filled = [filled_table(n, store, paths.runs_root(runs)) for n in names]
+    filled = [filled_table(n, store, paths.runs_root(runs), why_stale) for n in names]
     damaged = print_damaged(store.damaged)
     if json:
         objects = [_object(f, published) for f in filled]
@@ -76,20 +82,20 @@ def _names(name: str | None, every: bool) -> Sequence[str]:
     return table_names() if name is None else [name]
 
 
-def filled_table(name: str, store: ResultStore, runs: Path) -> Filled:
+def filled_table(name: str, store: ResultStore, runs: Path, why_stale: WhyStale) -> Filled:
     """The table `name` from the records of `store`; runs that hold their folder under `runs` are at work."""
     from ssbench.tables.fill import fill
     from ssbench.tables.spec import PaperTable
 
     table = PaperTable.read(name)
-    return fill(table, store, running=_running(table, runs))
+    return fill(table, store, running=_running(table, runs), why_stale=why_stale)
 
 
-def _write(names: Sequence[str], store: ResultStore, out: Path, how: Format) -> None:
+def _write(names: Sequence[str], store: ResultStore, out: Path, how: Format, why_stale: WhyStale) -> None:
     """Files, and a line on stderr for each that is new or has changed."""
     from ssbench.tables.render import write_tables
 
-    written = [path for path, is_changed in write_tables(names, store, out, how) if is_changed]
+    written = [path for path, is_changed in write_tables(names, store, out, how, why_stale) if is_changed]
     print_damaged(store.damaged)
     for path in written:
         print(path, file=sys.stderr)

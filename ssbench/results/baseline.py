@@ -10,8 +10,10 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ssbench.errors import DataError
+from ssbench.errors import DataError, SsbenchError
 from ssbench.files import as_model, read_json, write_text
+from ssbench.recipe.identity import version_changes, why_stale
+from ssbench.recipe.recipe import load
 from ssbench.results.record import Count, Percent, Record, Text, is_main, read_whole
 from ssbench.results.store import Place, ResultStore, record_paths
 
@@ -24,6 +26,8 @@ class BaselineRun(BaseModel):
 
     score: of the best epoch, percent, None where the run failed. settings: fingerprint of the resolved recipe. machine:
     kind of hardware, with the threads of a CPU; packages: their versions; numbers: digest of all that was scored.
+    versions: behaviour version of each part, where the record states them. stale: why its data or code are not the
+    present ones, "" where they are.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -42,6 +46,8 @@ class BaselineRun(BaseModel):
     packages: Text
     numbers: Text
     images_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    versions: dict[Text, Count] = {}
+    stale: Annotated[str, Field(max_length=100_000)] = Field(default="", exclude=True)
 
     @property
     def place(self) -> Place:
@@ -76,7 +82,9 @@ def scored(run: BaselineRun | Record) -> ScoredRun:
     return ScoredRun((run.recipe, run.split), run.metric, run.settings, run.seed, best)
 
 
-def read_runs(source: Path, places: Collection[Place] | None = None) -> list[BaselineRun]:
+def read_runs(
+    source: Path, places: Collection[Place] | None = None, data_root: Path | None = None
+) -> list[BaselineRun]:
     """The runs in `source` as their recipes stand, one for each seed; of these places only, where some are given.
 
     An empty split stands for every split of the recipe. DataError when `source` is not there, is neither a folder nor
@@ -86,27 +94,43 @@ def read_runs(source: Path, places: Collection[Place] | None = None) -> list[Bas
         selected = ResultStore(source, strict=True).select(sorted(places or ()))
         try:
             paths = record_paths(source) if places is None else (record.path for record in selected)
-            return [_run_of(read_whole(path)) for path in paths if is_main(path)]
+            return [_run_in(path, data_root) for path in paths if is_main(path)]
         except DataError as error:
             raise DataError(f"a gate cannot pass over it: {error.what}", error.where, error.fix) from None
     if not source.is_file():
         raise DataError("no results to compare with", str(source), "give a results folder, or a file of gate --save")
-    runs = _of_file(source)
+    runs = _of_file(source, data_root)
     return runs if places is None else [r for r in runs if r.place in places or (r.recipe, "") in places]
 
 
 def save(runs: Iterable[BaselineRun], path: Path) -> None:
     """Write runs to one file, one a line, for `read_runs`."""
-    lines = ",\n".join("  " + json.dumps(run.model_dump(), ensure_ascii=False) for run in runs)
+    fields = (run.model_dump(exclude=None if run.versions else {"versions"}) for run in runs)
+    lines = ",\n".join("  " + json.dumps(values, ensure_ascii=False) for values in fields)
     write_text(path, f'{{\n "gate_baseline": 1,\n "entries": [\n{lines}\n ]\n}}\n')
 
 
-def _of_file(path: Path) -> list[BaselineRun]:
+def _of_file(path: Path, data_root: Path | None) -> list[BaselineRun]:
     kind, fix = "file of results", "ssbench gate --save FILE writes such a file from a results folder"
     value = read_json(path, kind, fix)
     if isinstance(value, dict) and "entries" not in value:  # a single record
-        return [_run_of(read_whole(path))]
-    return as_model(value, _BaselineFile, str(path), kind, fix).entries
+        return [_run_in(path, data_root)]
+    entries = as_model(value, _BaselineFile, str(path), kind, fix).entries
+    return [run.model_copy(update={"stale": _why_stale(run, data_root)}) for run in entries]
+
+
+def _run_in(path: Path, data_root: Path | None) -> BaselineRun:
+    """The run of the record in `path`."""
+    return _run_of(read_whole(path)).model_copy(update={"stale": "; ".join(why_stale(path, data_root))})
+
+
+def _why_stale(run: BaselineRun, data_root: Path | None) -> str:
+    """Which behaviour versions have been raised since a run of a saved file, by the recipe of its name."""
+    try:
+        now = load(run.recipe, data_root=data_root).versions() if run.versions else {}
+    except SsbenchError:  # its recipe is not here, or had settings that the name does not tell
+        return ""
+    return "; ".join(version_changes(run.versions, now))
 
 
 def _run_of(record: Mapping[str, Any]) -> BaselineRun:
@@ -128,6 +152,7 @@ def _run_of(record: Mapping[str, Any]) -> BaselineRun:
         packages=_digest(record.get("packages")),
         numbers=_digest([record.get(name) for name in COMPARED]),
         images_per_s=(record.get("throughput") or {}).get("images_per_s"),
+        versions=(record.get("identity") or {}).get("versions") or {},
     )
 
 

@@ -14,7 +14,8 @@ measures it. Beside the tolerance stands what a test would find: a true drop of 
 four times in five.
 
 New results of the same seeds, machine and code are the same numbers, so alarms are only ever asked for where something
-did change. A cell that has no new result, or lacks a seed that other cells have, fails.
+did change. A cell that has no new result, or lacks a seed that other cells have, fails. So does one
+whose stored or new result is stale: made from other data, or by another behaviour version, than the present ones.
 
 Speed (`--throughput`). A cell's images/s are compared with the median of what is stored for its recipe on a machine of
 the same name (and as many threads, on a CPU), on the same split where there is such, else on any: the number of
@@ -44,9 +45,9 @@ from ssbench.results.statistics import (
 from ssbench.results.store import Place
 
 POWER = 0.8
-ScoreVerdict = Literal["identical", "within", "better", "worse", "changed", "missing", "failed"]
+ScoreVerdict = Literal["identical", "within", "better", "worse", "changed", "missing", "failed", "stale"]
 SpeedVerdict = Literal["within", "faster", "slower", "missing", "no record for this machine"]
-FAILING: tuple[ScoreVerdict, ...] = ("worse", "changed", "missing", "failed")
+FAILING: tuple[ScoreVerdict, ...] = ("worse", "changed", "missing", "failed", "stale")
 TOO_SLOW: tuple[SpeedVerdict, ...] = ("slower", "missing")
 Pool = tuple[str, str]
 """(dataset, metric): cells whose seeds are taken to scatter alike."""
@@ -199,7 +200,7 @@ def compare_scores(
         pool: fitted_noise([scatter for (_, other), scatter in scatters.items() if other == pool], spread)
         for pool in dict.fromkeys(cell.pool for cell in cells)
     }
-    levels = _levels([cell for cell in cells if cell.stored and cell.new])
+    levels = _levels([cell for cell in cells if cell.stored and cell.new and cell.verdict != "stale"])
     tests = {
         level: [
             _drop_test(level, name, members, spreads, scatters, alpha / len(levels) / len(sets))
@@ -229,8 +230,17 @@ def _cell(stored: Sequence[BaselineRun], new: Sequence[BaselineRun], seeds: set[
     if lacking:
         verdict = "failed" if failed else "missing"
         note = failed or f"no new result of seed {', '.join(map(str, lacking))}"
+    if stale := _stale_note(stored, new):
+        verdict, note = "stale", stale
     scores = tuple(sorted(before.items())), tuple(sorted(now.items()))
     return CellComparison(first.recipe, first.split, first.metric, first.method, *scores, verdict, note)
+
+
+def _stale_note(stored: Sequence[BaselineRun], new: Sequence[BaselineRun]) -> str:
+    """Which results were made from other data or by other code than the present ones, and why."""
+    sides = {"stored": stored, "new": new}
+    reasons = {name: dict.fromkeys(run.stale for run in runs if run.stale) for name, runs in sides.items()}
+    return "; ".join(f"the {name} one is stale: {', '.join(why)}" for name, why in reasons.items() if why)
 
 
 def _scores(runs: Iterable[BaselineRun]) -> dict[int, float]:

@@ -30,6 +30,8 @@ ANALYSED: dict[str, tuple[AnalysisKind, str]] = {
 SHORT_NETS = {"resnet50": "r50", "resnet101": "r101", "xception65": "xc65", "vit_b16": "vitb16"}
 CUSTOM, OPEN = "own split list", "open division"
 MIXED, CHANGED = "seeds ran under different settings", "the recipe has changed since"
+STALE = "stale"
+"""How a remark begins that a number was made from other data, or by other code, than the present ones."""
 CellKey = tuple[str, str]
 """(row id, column id)."""
 

@@ -12,8 +12,21 @@ from ssbench.errors import DataError
 from ssbench.recipe.recipe import recipe_names
 from ssbench.results.analysis import Analysis, read_analysis
 from ssbench.results.record import Record
+from ssbench.results.stale import WhyStale, is_never_stale
 from ssbench.results.store import ResultStore
-from ssbench.tables.cell import CHANGED, CUSTOM, MIXED, OPEN, Cell, CellKey, CellState, Filled, cells_of, stored_name
+from ssbench.tables.cell import (
+    CHANGED,
+    CUSTOM,
+    MIXED,
+    OPEN,
+    STALE,
+    Cell,
+    CellKey,
+    CellState,
+    Filled,
+    cells_of,
+    stored_name,
+)
 from ssbench.tables.spec import PaperTable
 from ssbench.tables.verdict import judge
 
@@ -32,17 +45,20 @@ def fill(
     running: frozenset[tuple[str, str]] = frozenset(),
     division: Literal["closed", "open"] = "closed",
     settings: Mapping[str, str] | None = None,
+    why_stale: WhyStale = is_never_stale,
 ) -> Filled:
     """Look every cell up in the store.
 
     A result counts when it is done, is of the asked division, is no quick run and has the cell's metric; with
     `division="open"` open runs count, marked, where there is no closed one. A result on the user's own list of that
-    name counts, marked, only where there is none on the published list. One record a seed counts: the last finished,
-    or one with the settings of the recipe as it stands when these are given.
+    name counts, marked, only where there is none on the published list. One record a seed counts: one that is not
+    stale, else a stale one; of these the last finished, or one with the settings of the recipe as it stands when these
+    are given.
 
     Args:
         running: (stored name, split) of runs at work now.
         settings: stored name -> `store.settings_digest` of the recipe as it stands; results under others are marked.
+        why_stale: results of other data or code than the present ones are marked with what it says.
     """
     recipes = {*recipe_names()}
     runs: dict[tuple[str, str], list[Record]] = {}
@@ -51,12 +67,15 @@ def fill(
         place = (cell.stored or "", cell.split or "")
         if all(place) and place not in runs:
             runs[place] = store.runs(*place)
-        measured = _measured(cell, runs.get(place, []), division, (settings or {}).get(place[0]), store)
+        digest = (settings or {}).get(place[0])
+        measured = _measured(cell, runs.get(place, []), division, digest, store, why_stale)
         cells[cell.row, cell.column] = replace(measured, state=_state(measured, place in running, recipes))
     return Filled(table, cells, judge(cells))
 
 
-def _measured(cell: Cell, runs: list[Record], division: str, digest: str | None, store: ResultStore) -> Cell:
+def _measured(
+    cell: Cell, runs: list[Record], division: str, digest: str | None, store: ResultStore, why_stale: WhyStale
+) -> Cell:
     """The cell with the scores, marks and reasons that `runs` give it, or their analyses in `store`."""
     left_out: Counter[str] = Counter()
     done: list[Record] = []
@@ -74,7 +93,11 @@ def _measured(cell: Cell, runs: list[Record], division: str, digest: str | None,
     if cell.analysis:
         left_out["run without its analysis"] += sum(run.seed not in analyses for run in kept)
         kept = [run for run in kept if run.seed in analyses and analyses[run.seed].key == run.key]
-    seeds = {r.seed: r for r in sorted(kept, key=lambda r: (r.settings == digest, r.finished, r.main, r.path.name))}
+
+    def rank(run: Record) -> tuple[bool, bool, str, bool, str]:
+        return not why_stale(run), run.settings == digest, run.finished, run.main, run.path.name
+
+    seeds = {r.seed: r for r in sorted(kept, key=rank)}
     left_out["earlier run of the same seed"] += len(kept) - len(seeds)
     chosen = [seeds[seed] for seed in sorted(seeds)]
     failed = [r for r in runs if r.status != "done" and r.seed not in seeds and not _left_out(cell, r, division)]
@@ -82,7 +105,7 @@ def _measured(cell: Cell, runs: list[Record], division: str, digest: str | None,
         cell,
         scores=tuple((r.seed, value) for r in chosen if (value := _score(cell, r, "best", analyses)) is not None),
         lasts=tuple(value for r in chosen if (value := _score(cell, r, "last", analyses)) is not None),
-        marks=_marks(chosen, digest),
+        marks=(*_marks(chosen, digest), *_stale_marks(chosen, why_stale)),
         apart=_apart(cell, chosen),
         protocol=chosen[-1].protocol if chosen else "",
         why="; ".join(f"seed {r.seed}: {r.reason or r.status}" for r in failed),
@@ -114,6 +137,11 @@ def _marks(chosen: list[Record], digest: str | None) -> tuple[str, ...]:
         CHANGED: bool(digest) and any(r.settings != digest for r in chosen),
     }
     return tuple(mark for mark, is_true in holds.items() if is_true)
+
+
+def _stale_marks(chosen: list[Record], why_stale: WhyStale) -> tuple[str, ...]:
+    """What has changed since these runs, each once."""
+    return tuple(dict.fromkeys(f"{STALE}: {reason}" for run in chosen for reason in why_stale(run)))
 
 
 def _apart(cell: Cell, chosen: list[Record]) -> tuple[str, ...]:

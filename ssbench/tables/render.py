@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ssbench.errors import UsageError
 from ssbench.files import write_text
+from ssbench.results.stale import WhyStale, is_never_stale
 from ssbench.results.store import ResultStore
 from ssbench.tables import html, latex
 from ssbench.tables.cell import Cell, Filled, Verdict
@@ -50,7 +51,7 @@ def render(
 
 
 def write_tables(
-    names: Iterable[str], store: ResultStore, folder: Path, how: Format = "md"
+    names: Iterable[str], store: ResultStore, folder: Path, how: Format = "md", why_stale: WhyStale = is_never_stale
 ) -> Iterator[tuple[Path, bool]]:
     """Write each table into `folder`; (path, whether its file was new or has changed), one by one.
 
@@ -60,7 +61,7 @@ def write_tables(
     for name in names:
         table = PaperTable.read(name)
         path = folder / f"{table.name.replace('/', '-')}.{ENDINGS[how]}"
-        text = render(fill(table, store), how)
+        text = render(fill(table, store, why_stale=why_stale), how)
         changed = not path.is_file() or path.read_bytes() != text.encode()
         if changed:
             write_text(path, text)

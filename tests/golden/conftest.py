@@ -7,3 +7,5 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/losses.json anew")
+    help = "write the fingerprints of new parts, and of those whose behaviour version was raised"
+    parser.addoption("--update-fingerprints", action="store_true", help=help)

@@ -5,22 +5,30 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ssbench.views.device import RawViews
+    from ssbench.views.settings import ViewsConfig
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Labeled:
-    """x: B 3 H W (ACDC: B 1 H W), y: B H W int64 (255 = ignore), ids of the B images, maps cropped with them."""
+    """x: B 3 H W (ACDC: B 1 H W), y: B H W int64 (255 = ignore), ids of the B images, maps cropped with them.
+
+    raw: what x is computed from on the device; x is empty until `Batch.computed`.
+    """
 
     x: Tensor
     y: Tensor
     ids: tuple[str, ...]
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+    raw: RawViews | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class Unlabeled:
     """weak: B 3 H W; strong: views of the same crop; boxes: B H W bool, one a strong view; valid: false on padding.
 
     truth: the hidden labels, B H W int64, for analysis and oracle ablations only; no method trains on it.
+    raw: as in `Labeled`, of weak and strong.
     colour: where a method pastes before it colours (`data.loader.Colour`): (weak or pasted images, which copy) -> their
     strong view, and B H W bool, true where cutout put noise.
     """
@@ -40,6 +49,7 @@ class Unlabeled:
     ids: tuple[str, ...]
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     colour: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None = None
+    raw: RawViews | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +70,25 @@ class Batch:
         """The same on `device`, without waiting for the copy."""
         return map_tensors(self, lambda t: t.to(device, non_blocking=True))
 
+    def computed(self, views: ViewsConfig) -> Batch:
+        """The same with every picture that was handed over as bytes and draws."""
+        labeled, unlabeled, partner = self.labeled, self.unlabeled, self.partner
+        if labeled.raw is not None:
+            labeled = dataclasses.replace(labeled, x=labeled.raw.weak(views)[0], raw=None)
+        return dataclasses.replace(
+            self, labeled=labeled, unlabeled=_computed(unlabeled, views), partner=_computed(partner, views)
+        )
+
     def pin_memory(self) -> Batch:
         """The same in page-locked memory (the loader calls this)."""
         return map_tensors(self, lambda t: t.pin_memory())
+
+
+def _computed(images: Unlabeled | None, views: ViewsConfig) -> Unlabeled | None:
+    if images is None or images.raw is None:
+        return images
+    weak, strong = images.raw.views(views)
+    return dataclasses.replace(images, weak=weak, strong=strong, raw=None)
 
 
 def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import signal
 import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -21,9 +21,10 @@ from ssbench.data.plan import Mixture, Plan, Reading
 from ssbench.errors import DataError, RecipeError, SsbenchError
 from ssbench.keyed import rng
 from ssbench.views import tensors
-from ssbench.views.pipelines import LabeledView, labeled_view, strengthen, unlabeled_view
+from ssbench.views.device import RawPicture, RawViews, draw_colours, is_possible, raw_view
+from ssbench.views.pipelines import LabeledView, as_unlabeled, labeled_view, region, strengthen, unlabeled_view
 from ssbench.views.sample import Draw, Maps, Sample
-from ssbench.views.settings import ViewsConfig
+from ssbench.views.settings import Padded, ViewsConfig
 
 T = TypeVar("T")
 
@@ -162,6 +163,55 @@ class MixtureSteps(Steps):
         return Batch(labeled, images, donor=donor)
 
 
+class RawSteps(Steps):
+    """Batches whose pictures the device computes (`Batch.computed`). Labels, maps and regions are there already."""
+
+    def _load_labeled(self, readings: list[Reading], epoch: int) -> Labeled:
+        draws = [Draw(self.plan.seed, epoch, id, f"labeled{repetition}") for id, repetition in readings]
+        pictures, settled = self._raw(draws)
+        padding = self.views.label_padding if isinstance(self.views, Padded) else 255
+        raw = RawViews(pictures, _inside(settled))
+        return Labeled(
+            torch.empty(0),
+            torch.stack([tensors.labels(sample, padding) for sample in settled]),
+            tuple(id for id, _ in readings),
+            _maps_of(settled),
+            raw,
+        )
+
+    def _load_unlabeled(self, readings: list[Reading], epoch: int, stream: str) -> Unlabeled:
+        draws = [Draw(self.plan.seed, epoch, id, f"{stream}{repetition}") for id, repetition in readings]
+        pictures, settled = self._raw(draws, as_unlabeled)
+        parts = [[draw.of(f"strong{k}") for draw in draws] for k in range(self.plan.needs.strong)]
+        colours = tuple(tuple(draw_colours(self.views, part) for part in view) for view in parts)
+        shape = settled[0].size[::-1]
+        regions = ([torch.from_numpy(region(self.views, part, shape)) for part in view] for view in parts)
+        return Unlabeled(
+            weak=torch.empty(0),
+            strong=(),
+            valid=torch.stack([tensors.layer(sample.valid) for sample in settled]).bool(),
+            boxes=tuple(torch.stack(each) for each in regions),
+            truth=torch.stack([tensors.labels(sample, 255) for sample in settled]),
+            ids=tuple(id for id, _ in readings),
+            maps=_maps_of(settled),
+            raw=RawViews(pictures, _inside(settled), colours),
+        )
+
+    def _raw(
+        self, draws: Sequence[Draw], finish: Callable[[Sample], Sample] | None = None
+    ) -> tuple[tuple[RawPicture, ...], list[Sample]]:
+        pairs = [raw_view(self._sample(draw.id), self.views, draw, finish) for draw in draws]
+        return tuple(picture for picture, _ in pairs), [sample for _, sample in pairs]
+
+
+def _inside(samples: Sequence[Sample]) -> Tensor:
+    return torch.stack([tensors.layer(sample.alpha or sample.valid).float() for sample in samples])
+
+
+def _maps_of(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    return _stack_maps([{name: tensors.layer(image) for name, image in sample.maps.items()} for sample in samples])
+
+
 class Colour:
     """The strong pipeline for the weak pictures of one batch, each by the draws of its own unlabelled image.
 
@@ -186,10 +236,37 @@ class Colour:
         return tensors.view(sample, self.views), tensors.erased(sample)
 
 
-def make_steps(plan: Plan, dataset: Dataset, views: ViewsConfig, maps: Maps | None, rank: int, world: int) -> Steps:
-    """The batches of `plan` for process `rank` of `world`."""
-    kind = MixtureSteps if isinstance(plan, Mixture) else Steps
+def make_steps(
+    plan: Plan, dataset: Dataset, views: ViewsConfig, maps: Maps | None, rank: int, world: int, on_device: bool = False
+) -> Steps:
+    """The batches of `plan` for process `rank` of `world`.
+
+    Args:
+        on_device: whether the device computes the pictures; then batches come as `RawSteps` makes them.
+    """
+    kind = MixtureSteps if isinstance(plan, Mixture) else RawSteps if on_device else Steps
     return kind(dataset, plan, views, maps, rank, world)
+
+
+def views_on_device(plan: Plan, views: ViewsConfig, device: torch.device, is_fast: bool) -> bool:
+    """Whether the device computes the pictures of this plan, as `views.device` says.
+
+    "auto": on a GPU in `precision: fast`. A mixture, a donor, and strong pipelines without a form for batches stay
+    with the workers.
+
+    Raises:
+        RecipeError: "device" where that cannot be, or in `precision: exact`.
+    """
+    reason = ""
+    if isinstance(plan, Mixture) or plan.needs.donor:
+        reason = "the method mixes its images in the loader"
+    elif not is_possible(views):
+        reason = f"pipelines '{views.weak}' and '{views.strong}' have no form for batches"
+    elif not is_fast:
+        reason = "precision: exact computes pictures as the releases do"
+    if views.device == "device" and reason:
+        raise RecipeError(f"views.device: device, but {reason}", "views.device", "device: auto")
+    return not reason and (views.device == "device" or (views.device == "auto" and device.type == "cuda"))
 
 
 def loader(steps: Steps, start: int, stop: int, workers: int, pin: bool = False) -> Generator[Batch]:

@@ -37,3 +37,15 @@ def refuse_unfit_weights(net: Any, views: ViewsConfig, marked: Marked) -> None:
         return
     what = f"views.normalise is '{views.normalise}', but weights '{weights}' of encoder '{encoder}' need '{own}'"
     raise RecipeError(what, str(marked.at(("views", "normalise"))), f"normalise: {own} (--set views.normalise={own})")
+
+
+def refuse_device_views(views: ViewsConfig, precision: str, marked: Marked) -> None:
+    """Refuse pictures computed on the device in a run that computes as the releases do (`views.device`).
+
+    Raises:
+        RecipeError: as said.
+    """
+    if views.device == "device" and precision == "exact":
+        what = "views.device: device changes pixels by their rounding, which precision: exact excludes"
+        fix = "--set schedule.precision=fast, or views.device: auto"
+        raise RecipeError(what, str(marked.at(("views", "device"))), fix)

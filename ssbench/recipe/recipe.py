@@ -15,7 +15,7 @@ from ssbench import find, paths
 from ssbench.errors import RecipeError, nearest
 from ssbench.methods import hosting
 from ssbench.recipe.compose import find_recipe, is_table_name, merge, read_recipe, recipe_names, shown
-from ssbench.recipe.fitting import refuse_unfit_crop, refuse_unfit_weights
+from ssbench.recipe.fitting import refuse_device_views, refuse_unfit_crop, refuse_unfit_weights
 from ssbench.recipe.marks import Keys, Marked
 from ssbench.recipe.overrides import override
 from ssbench.recipe.quick import shrunk
@@ -136,6 +136,7 @@ def resolve(
     _protocol_fits(recipe, data_root)
     refuse_unfit_weights(recipe.net, recipe.views, marked)
     refuse_unfit_crop(recipe.net, recipe.views, marked)
+    refuse_device_views(recipe.views, recipe.schedule.precision, marked)
     return recipe
 
 

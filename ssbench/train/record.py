@@ -121,7 +121,7 @@ def _facts(trainer: Trainer) -> dict[str, Any]:
         "departures": departures,
         **({"list_notes": list(trainer.list_notes)} if trainer.list_notes else {}),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "computation": trainer.computation.facts(),
+        "computation": {**trainer.computation.facts(), "views": "device" if trainer.views_on_device else "host"},
         "hardware": machine.hardware(trainer.team.device),
         "packages": machine.packages(),
         "git": machine.code(),

@@ -19,7 +19,7 @@ from torch import Tensor
 from ssbench.console import Bar, Bars
 from ssbench.data.batch import Batch
 from ssbench.data.dataset import Dataset
-from ssbench.data.loader import Steps, dead_workers_named, loader, make_steps, useful_workers
+from ssbench.data.loader import Steps, dead_workers_named, loader, make_steps, useful_workers, views_on_device
 from ssbench.data.plan import Plan, plan_partition
 from ssbench.errors import DataError, RunsFailed, Stopped
 from ssbench.keyed import key
@@ -201,6 +201,12 @@ class Trainer:
     def _build_method(self) -> Method:
         return method_of(self.recipe, len(self.dataset.classes), self.dataset.channels, self.seed)
 
+    @property
+    def views_on_device(self) -> bool:
+        """Whether the device computes the pictures of the training under way, or the loader's workers do."""
+        is_fast = self.computation.precision == "fast"
+        return views_on_device(self.plan, self.recipe.views, self.team.device, is_fast)
+
     def _predict(self, x: Tensor) -> Tensor:
         return self.method.predict(x)
 
@@ -208,7 +214,8 @@ class Trainer:
         return optimizer_of(self.recipe.optim, self.method.parameter_groups(), self.computation.fused, self.method)
 
     def _batches(self) -> Generator[Batch]:
-        steps = make_steps(self.plan, self.dataset, self.recipe.views, self.maps, self.team.rank, self.team.world)
+        views, team = self.recipe.views, self.team
+        steps = make_steps(self.plan, self.dataset, views, self.maps, team.rank, team.world, self.views_on_device)
         pin = self.team.device.type == "cuda"
         batches = loader(steps, self.state.step, self.steps, useful_workers(self.recipe.data.workers), pin)
         with closing(batches):
@@ -240,7 +247,7 @@ class Trainer:
         torch.manual_seed(key(self.seed, t.step, "step", self.team.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * poly(t.step, t.steps, self.recipe.optim.power, self.recipe.optim.lag)
-        step = self.module(batch.to(self.team.device), t)
+        step = self.module(batch.to(self.team.device).computed(self.recipe.views), t)
         self.optimizer.zero_grad(set_to_none=True)
         step.loss.backward()
         if self.recipe.optim.clip is not None:

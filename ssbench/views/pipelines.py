@@ -100,10 +100,16 @@ class UnlabeledView:
     geometry: tuple[Step, ...]
 
 
-def weaken(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Sample:
-    """The weak pipeline of `cfg`: geometry, carried out on every layer; of Mask2Former's mapper colours as well."""
+def weak_steps(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Sample:
+    """The sample with the geometry of the weak pipeline of `cfg` drawn, and none of it carried out."""
     for piece in WEAK[cfg.weak][1]:
         sample = piece(sample, draw, cfg)
+    return sample
+
+
+def weaken(sample: Sample, cfg: ViewsConfig, draw: Draw) -> Sample:
+    """The weak pipeline of `cfg`: geometry, carried out on every layer; of Mask2Former's mapper colours as well."""
+    sample = weak_steps(sample, cfg, draw)
     settled = settle(sample, mean=isinstance(cfg, Padded) and cfg.padding == "mean")
     return ssd_colour(settled, draw, cfg) if isinstance(cfg, Mask2FormerWeak) else settled
 
@@ -136,14 +142,14 @@ def strong_view(sample: Sample, cfg: ViewsConfig, draw: Draw) -> LabeledView:
 
     Card: views 3.
     """
-    return finish(strengthen(_as_unlabeled(weaken(sample, cfg, draw)), cfg, draw.of("strong0")), cfg)
+    return finish(strengthen(as_unlabeled(weaken(sample, cfg, draw)), cfg, draw.of("strong0")), cfg)
 
 
 def unlabeled_view(sample: Sample, cfg: ViewsConfig, draw: Draw, strong: int) -> UnlabeledView:
     """One weak view and `strong` strong views of the same crop, each with its own colours and mixing region."""
     import torch
 
-    settled = _as_unlabeled(weaken(sample, cfg, draw))
+    settled = as_unlabeled(weaken(sample, cfg, draw))
     parts = [draw.of(f"strong{k}") for k in range(strong)]
     coloured = [strengthen(settled, cfg, part) for part in parts]
     plain, shape = tensors.view(settled, cfg), settled.size[::-1]
@@ -179,7 +185,7 @@ def scaled_size(size: Size, resize: tuple[int, int]) -> Size:
     return max(int(size[0] * factor + 0.5), 1), max(int(size[1] * factor + 0.5), 1)
 
 
-def _as_unlabeled(sample: Sample) -> Sample:
+def as_unlabeled(sample: Sample) -> Sample:
     """A float ("F") picture cut to 8 bits, as the ACDC release does for unlabelled slices only (card: views 9)."""
     image = sample.image
     if not (isinstance(image, Image.Image) and image.mode == "F"):

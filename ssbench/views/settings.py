@@ -67,6 +67,8 @@ class ViewsConfig(BaseModel):
     crop: Annotated[int, Field(ge=1, le=4096)]  # side of the square training crop; acdc: side it is zoomed to
     normalise: Literal["imagenet", "half", "none"] = "imagenet"  # half: mean and std 0.5; none: value / 255
 
+    device: Literal["auto", "host", "device"] = "auto"  # ours: who computes the pictures, see `views.device`
+
     behaviours: ClassVar[dict[str, int]] = {
         "weak acdc": 2,  # slices are float and zoomed as scipy does at every size
         "box ael": 2,  # the fallback rectangle's corner is rounded
@@ -85,8 +87,12 @@ class ViewsConfig(BaseModel):
         return min(max(versions), 2) + sum(max(version - 2, 0) for version in versions)
 
     def facts(self) -> dict[str, Any]:
-        """The settings as a run's key holds them: those in use, and the `UNREAD` values of all others."""
-        return UNREAD | self.model_dump(mode="json")
+        """The settings as a run's key holds them: those in use, and the `UNREAD` values of all others.
+
+        `device` counts where it is set. With "auto" the record says what was chosen, as of the number format.
+        """
+        facts = UNREAD | self.model_dump(mode="json")
+        return {name: value for name, value in facts.items() if name != "device" or value != "auto"}
 
 
 class Padded(ViewsConfig):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,7 +123,10 @@ def load_page(image: Image.Image, path: Path, page: int) -> str:
 
 def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation of a decoded picture; 1 where none is given. Pillow turns TIFFs itself, so they have 1."""
-    value = image.getexif().get(ORIENTATION, 1) if image.format != "TIFF" else 1
+    try:
+        value = image.getexif().get(ORIENTATION, 1) if image.format != "TIFF" else 1
+    except DAMAGE:  # of the EXIF block alone: the picture itself is decoded
+        return 1
     return value if value in range(1, 9) else 1
 
 
@@ -133,18 +137,27 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(Image.Transpose[ways[orientation]]) if orientation in ways else image
 
 
+def load_picture(path: Path, page: int = 0) -> tuple[Image.Image, str, int]:
+    """Page `page` of the picture in `path` decoded, its `raw_mode` and its EXIF orientation.
+
+    Pillow's warnings of odd metadata are left out: the pixels are checked here, and a folder may have thousands.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with opened(path) as image:
+                return image, load_page(image, path, page), orientation_of(image)
+    except DataError as error:
+        raise PictureError("unreadable", path, error.what.removeprefix(f"{path.name} ")) from error
+
+
 def read_picture(path: Path, rules: DecodeRules, page: int = 0) -> Decoded:
     """Page `page` of the picture in `path` by `rules`, not yet turned.
 
     Raises:
         PictureError: it is damaged, or the rules do not say how to read it.
     """
-    try:
-        with opened(path) as image:
-            raw = load_page(image, path, page)
-            orientation = orientation_of(image)
-    except DataError as error:
-        raise PictureError("unreadable", path, error.what.removeprefix(f"{path.name} ")) from error
+    image, raw, orientation = load_picture(path, page)
     plain, changes = _eight_bits(path, image, raw, rules)
     plain, changes = _chosen_bands(path, plain, changes, rules)
     if rules.channels == 1 and plain.mode != "L":

@@ -14,11 +14,8 @@ from ssbench.data.dataset import IGNORE
 from ssbench.data.decode import (
     DecodeRules,
     PictureError,
-    load_page,
-    opened,
-    orientation_of,
+    load_picture,
 )
-from ssbench.errors import DataError
 from ssbench.prepare.own_classes import NAN, OTHER, TRANSPARENT, ClassMap, Color, pack
 from ssbench.prepare.own_pairs import ImageMaskPair
 
@@ -79,7 +76,7 @@ def read_pair_mask(pair: ImageMaskPair, rules: ConvertRules) -> MaskContent | No
 
 def _read_mask(path: Path, rules: ConvertRules, page: int) -> MaskContent:
     """One mask file. PictureError for what is damaged, or has a form that says nothing of labels."""
-    image, raw, orientation = _load(path, page)
+    image, raw, orientation = load_picture(path, page)
     pixels = np.asarray(image)
     if image.mode == "1":
         mask = _of_numbers(pixels.astype(np.uint8), "1-bit", rules)
@@ -105,15 +102,6 @@ def _read_mask(path: Path, rules: ConvertRules, page: int) -> MaskContent:
         mask.changes = (*mask.changes, "soft edges: the nearest value (--nearest)")
     mask.orientation = orientation
     return mask
-
-
-def _load(path: Path, page: int) -> tuple[Image.Image, str, int]:
-    try:
-        with opened(path) as image:
-            raw = load_page(image, path, page)
-            return image, raw, orientation_of(image)
-    except DataError as error:
-        raise PictureError("unreadable", path, error.what.removeprefix(f"{path.name} ")) from error
 
 
 def _of_numbers(pixels: NDArray[Any], kind: str, rules: ConvertRules) -> MaskContent:
@@ -221,7 +209,7 @@ def _merge_layers(pair: ImageMaskPair, rules: ConvertRules) -> MaskContent:
     merged: Labels | None = None
     claimed: NDArray[Any] | None = None
     for path, label in pair.layers:
-        image, _, _ = _load(path, pair.page or 0)
+        image, _, _ = load_picture(path, pair.page or 0)
         part = (
             image.getchannel("A")
             if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema() != (255, 255)

@@ -136,9 +136,9 @@ def check(name: str, data_root: Path, bars: Bars | None = None) -> list[Problem]
     if ledger is None:
         return [Problem("missing", NAME, f"not prepared, or not to the end: ssbench prepare {name}")]
     problems = compare(root, ledger, bars)
-    touched = [Path(p.path).stem for p in problems if p.kind in ("truncated", "changed")]
+    touched = [p.path for p in problems if p.kind in ("truncated", "changed")]
     ids = {id for subset in ledger.counts for id in _ids_if_readable(name, root, subset)} if touched else set()
-    near = [id for id in sorted(ids) if any(belongs(stem, id) for stem in touched)]
+    near = [id for id in sorted(ids) if any(belongs(path, id) for path in touched)]
     problems += [p for id in near if (p := sample_problem(name, str(root), id)) and p.kind == "bad-mask"]
     return problems + cache.check(root, bars)
 

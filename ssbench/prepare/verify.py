@@ -58,7 +58,7 @@ def verify(spec: SourceSpec, job: PrepareJob, root: Path) -> dict[str, int]:
     check_sample = functools.partial(sample_problem, job.name, str(root))
     bad = [problem for problem in parallel(check_sample, ids, job, f"checking {job.name}") if problem]
     if bad:
-        files = [path for problem in bad for path, _ in walk_files(root) if belongs(Path(path).stem, problem.path)]
+        files = [path for problem in bad for path, _ in walk_files(root) if belongs(path, problem.path)]
         for path in files:
             (root / path).unlink()
         rest = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
@@ -85,9 +85,10 @@ def sample_problem(name: str, root: str, id: str) -> Problem | None:
     return None
 
 
-def belongs(stem: str, id: str) -> bool:
-    """True when a file of this stem is the image, mask, ... of `id` in every prepared layout."""
-    return stem == id or stem.startswith(f"{id}_")
+def belongs(path: str, id: str) -> bool:
+    """True when a file below a dataset's root is the image, mask, ... of `id`, which may have folders in it."""
+    stem = Path(path).stem
+    return stem == id or stem.startswith(f"{id}_") or path.rpartition(".")[0].endswith(f"/{id}")
 
 
 def write_ledger(

@@ -209,3 +209,53 @@ def test_a_released_checkpoint_becomes_a_claim(trained: Path) -> None:
     scored = json.loads(process("eval", "released.pth", "--recipe", "small.yaml", "--json", cwd=trained).out)
     assert (facts["kind"], facts["value"]) == ("checkpoint", f"{scored['value']:.2f}")
     assert Path(trained / facts["file"]).is_file()
+
+
+def test_pictures_are_predicted_as_viewers_show_them(trained: Path) -> None:
+    folder = trained / "phone"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = (
+        Image.open(next(iter(sorted((trained / "data/toy/images").iterdir())))).convert("RGB").crop((0, 0, 64, 48))
+    )
+    upright.save(folder / "upright.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=exif)
+    assert predicted(trained, "phone", "phone-out").code == 0
+    masks = [np.asarray(read_mask(trained / "phone-out" / "masks" / f"{name}.png")) for name in ("upright", "turned")]
+    assert np.array_equal(*masks)
+    overlays = [Image.open(trained / "phone-out" / "overlays" / f"{name}.png") for name in ("upright", "turned")]
+    assert overlays[0].tobytes() == overlays[1].tobytes()
+
+
+def test_predictions_are_no_pictures_to_predict(trained: Path) -> None:
+    folder = trained / "inside"
+    folder.mkdir()
+    Image.new("RGB", (64, 48), (90, 120, 60)).save(folder / "one.png")
+    for _ in range(2):
+        answer = predicted(trained, "inside", "inside/out")
+        assert answer.code == 0, answer.err
+        assert answer.out.startswith("1 pictures")
+        assert sorted(path.name for path in (folder / "out").rglob("*.png")) == ["one.png", "one.png"]
+
+
+def test_depth_and_alpha_are_treated_as_an_import_treats_them(trained: Path) -> None:
+    folder = trained / "odd"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "plain.png")
+    Image.fromarray(np.dstack([pixels, np.full((48, 64), 200, np.uint8)])).save(folder / "glass.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(pixels).convert("CMYK").save(folder / "print.tif")
+    answer = predicted(trained, "odd", "odd-out")
+    assert answer.code == 4
+    assert "2 of 4 pictures cannot be read: deep.png, glass.png" in answer.err
+    assert "add --depth16 full --bands 1,2,3 to the command" in answer.err
+    again = ("--recipe", "small.yaml", "-o", "odd-out", "--depth16", "full", "--bands", "1,2,3")
+    answer = process("predict", str(best(trained)), "odd", *again, cwd=trained)
+    assert answer.code == 0, answer.err
+    masks = trained / "odd-out" / "masks"
+    assert (masks / "plain.png").read_bytes() == (masks / "glass.png").read_bytes()
+    answer = process("predict", str(best(trained)), "odd", *again[:5], "percentile", cwd=trained)
+    assert answer.code == 2
+    assert "holds predictions of another checkpoint or recipe" in answer.err

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ssbench import __version__
-from ssbench.commands import data, splits
+from ssbench.commands import data, new, splits
 from ssbench.commands.certify import certify
 from ssbench.commands.check import check
 from ssbench.commands.demo import demo
@@ -36,7 +36,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Help is as wide as the terminal; click would stop at 80 columns.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 1000},
 )
 # In the order of `ssbench --help`: the way from data to a table.
 for name, command in (
@@ -60,6 +61,7 @@ for name, command in (
     app.command(name)(command)
 app.add_typer(splits.app, name="splits")
 app.add_typer(data.app, name="data")
+app.add_typer(new.app, name="new")
 
 COMPLETION = "_SSBENCH_COMPLETE"
 """The variable by which a shell asks for completions."""

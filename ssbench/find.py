@@ -87,7 +87,7 @@ def load(kind: Kind, name: str, where: str = "") -> type[Any]:
 
 
 def own_name(cls: type[Any]) -> str:
-    """What a plug-in calls itself in its settings: the word records and other recipes use.
+    """What a method, net or plug-in calls itself in its settings: the word records and other recipes use.
 
     Raises:
         RecipeError: it has no name, or its settings are no pydantic model.

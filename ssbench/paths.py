@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -27,3 +28,8 @@ def runs_root(given: Path | None = None) -> Path:
 def results_root(given: Path | None = None) -> Path:
     """Result records: `--results`, else `$SSBENCH_RESULTS`, else `./results`."""
     return given or Path(os.environ.get("SSBENCH_RESULTS", "results"))
+
+
+def quoted(path: Path | str) -> str:
+    """A path or name as it stands in a command line to paste: quoted for the shell where it needs to be."""
+    return shlex.quote(str(path))

@@ -10,6 +10,7 @@ import typer
 from ssbench.certify import CHECKS
 from ssbench.commands.common import Json, print_grid, print_json, print_rows
 from ssbench.errors import GateError, UsageError
+from ssbench.paths import quoted
 
 if TYPE_CHECKING:
     from ssbench.certify.trial import Certificate, Trial
@@ -58,7 +59,7 @@ def certify(
     else:
         _print(certificate)
     if not certificate.certified:
-        raise GateError(_summary(certificate), plugin, f"mend it, then: ssbench certify {plugin}")
+        raise GateError(_summary(certificate), plugin, f"mend it, then: ssbench certify {quoted(plugin)}")
 
 
 def _print(certificate: Certificate) -> None:

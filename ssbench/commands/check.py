@@ -13,6 +13,7 @@ from ssbench import find
 from ssbench.commands.common import DataRoot, Json, Overrides, Plugins, print_json
 from ssbench.errors import RecipeError, UsageError
 from ssbench.nets.pretrained import PACKAGED
+from ssbench.paths import quoted
 from ssbench.without_torch import import_stand_ins
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _write_recipe(recipe: Recipe, path: Path) -> None:
     if path.exists():
         raise UsageError(f"'{path}' is there already", str(path), "choose another name, or remove the file")
     write_text(path, recipe_text(recipe))
-    say(f"{path}: {recipe.name}, whole; edit it, then: ssbench run {path} --split {recipe.data.dataset}/...")
+    say(f"{path}: {recipe.name}, whole; edit it, then: ssbench run {quoted(path)} --split {recipe.data.dataset}/...")
 
 
 def _checked(recipe: Recipe) -> dict[str, Any]:

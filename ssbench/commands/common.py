@@ -102,21 +102,36 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout: drawn at a terminal, tab-separated elsewhere."""
+def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], is_prose: bool = False) -> None:
+    """A table on stdout: drawn at a terminal, tab-separated elsewhere.
+
+    Args:
+        is_prose: it stands among sentences for people, so it is aligned by spaces elsewhere, too.
+    """
     if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            print("\t".join(str(cell) for cell in row))
+        texts = [[str(cell) for cell in row] for row in (columns, *rows)]
+        widths = [max(len(row[k]) for row in texts) for k in range(len(columns))]
+        for line in texts:
+            cells = [f"{t:>{w}}" if _is_number(t) else f"{t:{w}}" for t, w in zip(line, widths, strict=True)]
+            print(f"  {'  '.join(cells)}".rstrip() if is_prose else "\t".join(line))
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, title=title)
+    # A name that is cut off is of no use: the first column keeps its width, the others are folded.
+    table = Table(title=title)
+    for k, name in enumerate(columns):
+        is_right = bool(rows) and all(_is_number(str(row[k])) for row in rows)
+        table.add_column(name, no_wrap=k == 0, overflow="fold", justify="right" if is_right else "left")
     for row in rows:
         # Text, because rich would read "[1/8]" in a plain string as markup.
         table.add_row(*(Text(str(cell)) for cell in row))
     Console().print(table)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).removeprefix("-").isdecimal()
 
 
 def print_grid(

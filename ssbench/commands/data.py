@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import DataRoot, Json, print_json
+from ssbench.commands.common import DataRoot, Json, Overrides, print_json
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def show(
         typer.Option("--index", min=0, help="Position in the unlabelled list (a full split: the labelled one)."),
     ] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Whose views to show.")] = None,
+    overrides: Overrides = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path("views.png"),
     seed: Annotated[int, typer.Option("--seed")] = 0,
     epoch: Annotated[int, typer.Option("--epoch", min=0)] = 0,
@@ -53,15 +55,17 @@ def show(
     chosen = [ids[i] for i in positions]
     samples = [Sample.of(id, dataset.image(id), dataset.mask(id)) for id in chosen]
     legend = list(zip(dataset.classes, dataset.palette, strict=True))
-    path = write_sheet(out, dataset.name, samples, legend, _views(recipe, dataset, root), seed, epoch)
+    path = write_sheet(out, dataset.name, samples, legend, _views(recipe, overrides or (), dataset, root), seed, epoch)
     if json:
         print_json({"picture": str(path), "split": partition.name, "ids": chosen, "seed": seed, "epoch": epoch})
         return
     print(path)
 
 
-def _views(recipe: str | None, dataset: Dataset, root: Path) -> ViewsConfig:
+def _views(recipe: str | None, overrides: Sequence[str], dataset: Dataset, root: Path) -> ViewsConfig:
     """A recipe's views; without a recipe UniMatch's, or its ACDC ones for grey images."""
+    if recipe is None and overrides:
+        raise UsageError("--set changes a recipe", "--set", "--recipe own/unimatch, or another")
     if recipe is None:
         from ssbench.views.pipelines import read_views
 
@@ -70,9 +74,9 @@ def _views(recipe: str | None, dataset: Dataset, root: Path) -> ViewsConfig:
         return read_views({"weak": name, "strong": name, "box": "unimatch", "crop": 256 if grey else 321})
     from ssbench.recipe.recipe import load
 
-    loaded = load(recipe, data_root=root)
+    loaded = load(recipe, overrides, data_root=root, dataset=dataset.name)
     if loaded.data.dataset != dataset.name:
         what = f"recipe '{recipe}' is for {loaded.data.dataset}, the split for {dataset.name}"
-        raise UsageError(what, "--recipe", "ssbench list recipes shows the dataset of each")
+        raise UsageError(what, "--recipe", f"--set data.dataset={dataset.name}, or a recipe for it: own/unimatch")
     views: ViewsConfig = loaded.views
     return views

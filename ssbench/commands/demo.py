@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssbench import paths
 from ssbench.commands.common import Json, print_json, print_table
 from ssbench.errors import RunsFailed
 
@@ -26,6 +28,8 @@ PICTURED = (
     ("UniMatch + S4MC", "toy/s4mc_unimatch"),
 )
 PICTURED_SPLIT = "toy/ours/1_16"
+WORDS = {"identical": "the same to the last digit", "within": "within what seeds scatter", "worse": "worse than that",
+         "better": "better than that"}  # fmt: skip
 
 
 def demo(
@@ -55,14 +59,47 @@ def demo(
         raise RunsFailed(f"{len(failed)} of {len(outcomes)} runs failed", str(out), "the errors stand above")
     say("3/3 table and picture")
     filled = fill(PaperTable.read(TABLE), ResultStore(places.results))
+    compared = compare_with_stored(places.results, paths.shipped("results"))
     picture = out / "predictions.png"
     _draw_predictions(places, seeds[0], picture)
     if json:
         seconds = round(time.monotonic() - began, 1)
-        print_json({"table": TABLE, "cells": long_rows(filled), "picture": str(picture), "seconds": seconds})
+        facts = {"table": TABLE, "cells": long_rows(filled), "picture": str(picture), "seconds": seconds}
+        print_json(facts | {"compared": list(compared)})
         return
     print_table(filled)
     print(f"\npredictions: {picture}")
+    for line in compared:
+        print(line)
+
+
+def compare_with_stored(results: Path, stored: Path) -> list[str]:
+    """What the gate's rule says of the demonstration's runs against the records that the project stores, in words."""
+    from ssbench.results.baseline import read_runs, scored
+    from ssbench.results.gate import compare_scores
+    from ssbench.results.store import ResultStore
+
+    new = read_runs(results)
+    before = read_runs(stored, {run.place for run in new}) if stored.is_dir() else []
+    if not before:
+        return [f"compared with nothing: there are no stored records of {TABLE} in {stored}"]
+    neighbours = [scored(record) for record in ResultStore(stored).records({"toy"}) if record.main]
+    outcome = compare_scores(before, new, neighbours=neighbours)
+    counts = Counter(cell.verdict for cell in outcome.cells)
+    words = ", ".join(f"{count} {WORDS.get(verdict, verdict)}" for verdict, count in counts.items())
+    machines = [", ".join(sorted({run.machine.partition(", threads")[0] for run in runs})) for runs in (before, new)]
+    where = f"both on {machines[0]}" if machines[0] == machines[1] else f"stored on {machines[0]}, here {machines[1]}"
+    lines = [f"compared with the stored records, cell by cell: {words} ({where})"]
+    tested = [cell for cell in outcome.cells if cell.test is not None and cell.verdict != "identical"]
+    if tested:
+        lowest = max(tested, key=lambda cell: cell.drop)
+        test = lowest.test
+        assert test is not None  # noqa: S101  chosen for having one
+        lines.append(f"largest drop: {lowest.drop:.2f} at {lowest.name}; seeds explain up to {test.tolerance:.2f}")
+    if machines[0] != machines[1]:
+        lines.append("another processor sums in another order, so the same seed gives other numbers")
+    lines.append("something is worse than seeds explain" if outcome.failures else "nothing is worse than seeds explain")
+    return lines
 
 
 def _draw_predictions(places: Places, seed: int, picture: Path) -> None:

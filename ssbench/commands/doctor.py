@@ -9,6 +9,7 @@ from typing import Any
 
 from ssbench import paths
 from ssbench.commands.common import DataRoot, Json, Results, Runs, print_json
+from ssbench.paths import quoted
 
 Check = dict[str, Any]
 """what, state ("ok", "missing", "optional", "note" or "low"), found, mend: one row of the answer."""
@@ -61,13 +62,30 @@ def _device() -> Check:
 
 def _data(root: Path) -> list[Check]:
     from ssbench import find
+    from ssbench.data.open import imported
 
     rows = []
     for name in find.names("dataset"):
         is_prepared = (root / name / "ledger.json").is_file()
-        mend = f"ssbench prepare {name} --data-root {root}"
+        mend = f"ssbench prepare {name}" + f" --data-root {quoted(root)}"
         rows.append(_check(name, str(root / name)) if is_prepared else _check(name, "not prepared", mend, "note"))
-    return rows
+    return [*rows, *(_imported(name, root) for name in imported(root))]
+
+
+def _imported(name: str, root: Path) -> Check:
+    """An imported folder: images and classes, or what is wrong with it."""
+    from ssbench.data.folder import read_card
+    from ssbench.errors import DataError
+
+    again = f"ssbench import FOLDER --name {name} --replace" + f" --data-root {quoted(root)}"
+    if not (root / name / "ledger.json").is_file():
+        return _check(name, "imported in part", again)
+    try:
+        card = read_card(root / name)
+    except DataError as error:
+        return _check(name, error.what, again)
+    counts = ", ".join(f"{count} {subset}" for subset, count in card.subsets.items())
+    return _check(name, f"imported: {counts}, {len(card.classes)} classes; {root / name}")
 
 
 def _disk(folders: Mapping[str, Path]) -> list[Check]:

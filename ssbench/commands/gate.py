@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import DataRoot, Json, Results, finite, print_json, print_rows
+from ssbench.commands.common import (
+    DataRoot,
+    Json,
+    Overrides,
+    Plugins,
+    Results,
+    finite,
+    print_damaged,
+    print_json,
+    print_rows,
+)
 from ssbench.errors import DataError, GateError, UsageError
-from ssbench.results.statistics import ALPHA, SLOWER, SPREAD
+from ssbench.results.statistics import ALPHA, SLOWER
 from ssbench.without_torch import import_stand_ins
 
 if TYPE_CHECKING:
@@ -23,7 +34,7 @@ Alpha = Annotated[
     typer.Option("--alpha", min=1e-6, max=0.5, callback=finite, help="Probability of a false alarm in the whole gate."),
 ]
 Spread = Annotated[
-    float,
+    float | None,
     typer.Option("--spread", min=0.001, callback=finite, help="Standard deviation of seeds where too few are stored."),
 ]
 Slower = Annotated[
@@ -34,20 +45,24 @@ Slower = Annotated[
 ]
 FIX = "ssbench gate --against results --results FOLDER_OF_NEW_ONES"
 
+GateTargets = Annotated[list[str] | None, typer.Argument(help="Tables and recipes (default: all that --against has).")]
+GateAgainst = Annotated[
+    Path | None, typer.Option("--against", help="Stored results: a folder, a record, or a file of --save.")
+]
+GateExact = Annotated[
+    bool, typer.Option("--exact", help="Other numbers on the same kind of CPU and packages fail, too.")
+]
+
 
 def gate(
-    targets: Annotated[
-        list[str] | None, typer.Argument(help="Tables and recipes (default: all that --against has).")
-    ] = None,
-    against: Annotated[
-        Path | None, typer.Option("--against", help="Stored results: a folder, a record, or a file of --save.")
-    ] = None,
+    targets: GateTargets = None,
+    against: GateAgainst = None,
+    plugin: Plugins = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="Only these splits; repeatable.")] = None,
+    overrides: Overrides = None,
     alpha: Alpha = ALPHA,
-    spread: Spread = SPREAD,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Other numbers on the same kind of CPU and packages fail, too.")
-    ] = False,
+    spread: Spread = None,
+    exact: GateExact = False,
     throughput: Annotated[bool, typer.Option("--throughput", help="Compare images/s instead, by machine.")] = False,
     slower: Slower = SLOWER,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
@@ -57,21 +72,29 @@ def gate(
     json: Json = False,
 ) -> None:
     """Compare --results with stored ones within what seeds scatter; exit code 5 when something is worse or missing."""
+    from ssbench.recipe.compose import with_plugins
     from ssbench.results import baseline
     from ssbench.results.gate import compare_scores, compare_speeds
 
     import_stand_ins()  # recipes are read to tell stale records; nothing is computed
     data = paths.data_root(data_root)
-    new_root, names = paths.results_root(results), targets or []
+    new_root, names = paths.results_root(results), with_plugins(targets or [], plugin or ())
+    if (plugin or overrides) and not names:
+        raise UsageError("--plugin and --set need a recipe or table", "arguments", "ssbench gate RECIPE --plugin NAME")
+    asked = _GateTargets(tuple(names), tuple(split or ()), tuple(overrides or ()), data)
+    damaged = dict[Path, DataError]()
     if save is not None:
-        baseline.save(_stored(new_root, names, split or [], data)[0], save)
+        runs = _stored(new_root, asked, damaged)[0]
+        print_damaged(damaged)
+        baseline.save(runs, save)
         return
     if against is None:
         raise UsageError("gate needs stored results", "--against", FIX)
     if against.resolve() == new_root.resolve():
         raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
-    stored, not_stored = _stored(against, names, split or [], data)
-    new = baseline.read_runs(new_root, {run.place for run in stored}, data) if new_root.exists() else []
+    stored, not_stored = _stored(against, asked, damaged)
+    new = baseline.read_runs(new_root, {run.place for run in stored}, data, damaged) if new_root.exists() else []
+    print_damaged(damaged)
     outcome: ScoreGate | SpeedGate
     if throughput:
         outcome = compare_speeds(stored, new, slower)
@@ -81,21 +104,37 @@ def gate(
             stored, new, alpha=alpha, spread=spread, exact=exact, neighbours=neighbours, not_stored=not_stored
         )
     _print(outcome, " ".join(names) or str(against), junit, json)
+    if damaged:
+        other = f"; {len(outcome.failures)} failures in the rest" if outcome.failures else "; the rest passes"
+        path, error = next(iter(damaged.items()))
+        what = f"a gate cannot pass over it: {error.what} (1 of {len(damaged)} damaged records{other})"
+        raise DataError(what, str(path), error.fix)
     if outcome.failures:
         what = f"{len(outcome.failures)} of the gate's tests failed"
         raise GateError(what, "; ".join(outcome.failures[:8]), "look at what changed; if it is right, store it")
 
 
+@dataclass(frozen=True)
+class _GateTargets:
+    """What is to be compared: recipes and tables, of these splits only, with `--set`."""
+
+    names: tuple[str, ...]
+    splits: tuple[str, ...]
+    overrides: tuple[str, ...]
+    data_root: Path
+
+
 def _stored(
-    source: Path, targets: list[str], splits: list[str], data: Path
+    source: Path, targets: _GateTargets, damaged: dict[Path, DataError]
 ) -> tuple[list[BaselineRun], tuple[Place, ...]]:
     """Results in `source` of these tables, recipes and splits; the cells of the tables it has nothing of."""
     from ssbench.results.baseline import read_runs
 
-    places = _places(targets, source)
-    runs = [run for run in read_runs(source, places, data) if not splits or run.split in splits]
-    if not runs:
-        what = f"no stored result of {', '.join(targets) or 'anything'}" + (" on these splits" if splits else "")
+    places, splits = _places(targets, source), targets.splits
+    stored_runs = read_runs(source, places, targets.data_root, damaged)
+    runs = [run for run in stored_runs if not splits or run.split in splits]
+    if not runs and not damaged:
+        what = f"no stored result of {', '.join(targets.names) or 'anything'}" + (" on these splits" if splits else "")
         raise DataError(what, str(source), "run it there first: ssbench run TABLE --results FOLDER")
     stored = {run.place for run in runs}
     lacking = (place for place in places or () if place[1] and place not in stored)
@@ -113,21 +152,23 @@ def _neighbours(source: Path, stored: list[BaselineRun]) -> list[ScoredRun]:
     return [scored(run) for run in read_runs(source) if run.split.partition("/")[0] in datasets]
 
 
-def _places(targets: list[str], source: Path) -> dict[Place, None] | None:
+def _places(targets: _GateTargets, source: Path) -> dict[Place, None] | None:
     """(stored name, split) of every cell of the tables; a recipe has "" for all of its splits; None: everything."""
-    from ssbench.recipe.recipe import find_recipe, is_table_name
+    from ssbench.recipe.recipe import is_table_name, read_recipe
     from ssbench.results.store import ResultStore
+    from ssbench.tables.cell import stored_name
     from ssbench.tables.fill import fill
     from ssbench.tables.spec import PaperTable
 
     places: dict[Place, None] = {}
-    for target in targets:
+    for target in targets.names:
         if is_table_name(target.rpartition("/")[2].removesuffix(".yaml")):
-            cells = fill(PaperTable.read(target), ResultStore(source)).runnable()
+            table = PaperTable.read(target, targets.data_root)
+            cells = fill(table, ResultStore(source), overrides=targets.overrides).runnable()
             places |= {(cell.stored or "", cell.split or ""): None for cell in cells}
         else:
-            places[find_recipe(target).name, ""] = None
-    return places if targets else None
+            places[stored_name(read_recipe(target)[0].name, targets.overrides), ""] = None
+    return places if targets.names else None
 
 
 def _print(outcome: ScoreGate | SpeedGate, suite: str, junit: Path | None, json: bool) -> None:

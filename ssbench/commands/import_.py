@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -23,11 +22,14 @@ from ssbench.commands.common import (
     print_rows,
     progress_bars,
 )
+from ssbench.commands.new import show_own_table
 from ssbench.errors import UsageError
+from ssbench.paths import quoted
 
 if TYPE_CHECKING:
     from ssbench.prepare.own import ImportReport
     from ssbench.prepare.own_folder import FolderCheck, ImportOptions
+    from ssbench.tables.own import OwnTable
 
 
 def import_(
@@ -80,19 +82,28 @@ def import_(
         use = _CheckpointOptions(recipe, entry, classes_as_saved)
         _import_released(path, split, use, root, paths.results_root(results), json)
         return
-    _import_folder(opt.import_options(path, ctx.params), root, workers, check, json)
+    _import_folder(opt.import_options(path, ctx.params), data_root, workers, check, json)
 
 
-def _import_folder(options: ImportOptions, root: Path, workers: int | None, check: bool, json: bool) -> None:
-    """Import a folder or an archive, or only check it, and print what came of it."""
+def _import_folder(
+    options: ImportOptions, data_root: Path | None, workers: int | None, check: bool, json: bool
+) -> None:
+    """Import a folder or an archive and write its table, or only check it, and print what came of it."""
     from ssbench.prepare.own import check_folder, import_folder
+    from ssbench.tables.own import write_own_table
+
+    root = paths.data_root(data_root)
 
     with progress_bars() as bars:
         if check:
             _show_check(options, check_folder(options, root, workers, bars), json)
             return
         report = import_folder(options, root, workers, bars)
-    _show_report(report, root, json)
+    table = write_own_table(options.name, root, replace=options.replace)
+    if json:
+        print_json(report.json() | table.json())
+        return
+    _show_report(report, table, data_root)
 
 
 class _CheckpointOptions(NamedTuple):
@@ -112,7 +123,7 @@ def _import_released(
 
     is_checkpoint = path.suffix in (".pth", ".pt", ".pkl", ".safetensors") or use.recipe is not None
     if use.recipe is None and is_checkpoint and not _knows_its_recipe(path):
-        fix = f"ssbench import {path} --recipe unimatch/unimatch_cityscapes_r50 --split cityscapes/cps/1_16"
+        fix = f"ssbench import {quoted(path)} --recipe unimatch/unimatch_cityscapes_r50 --split cityscapes/cps/1_16"
         raise UsageError(f"'{path.name}' looks like a checkpoint: which network is it?", "--recipe", fix)
     if not is_checkpoint:
         claim = claim_of(read_log(path), path.name, split)
@@ -151,22 +162,14 @@ def _show_check(options: ImportOptions, check: FolderCheck, json: bool) -> None:
         raise findings_error(options, check)
 
 
-def _show_report(report: ImportReport, root: Path, json: bool) -> None:
-    if json:
-        print_json(report.json())
-        return
+def _show_report(report: ImportReport, table: OwnTable, data_root: Path | None) -> None:
     _show_summary(report.check)
     counts = ", ".join(f"{n} {subset}" for subset, n in report.counts.items())
     print(f"{report.name}: {report.state} in {report.seconds:.0f} s: {counts} ({report.bytes / 2**20:.1f} MiB)")
     print(f"  ledger: {report.ledger}")
-    splits = report.splits or (f"{report.name}/custom/1_8",)
     for split in report.splits:
         print(f"  split: {split}")
-    place = shlex.quote(str(root))
-    if not report.splits:
-        print(f"  next: ssbench splits make {splits[0]} --fraction 1/8 --data-root {place}")
-    run = f"ssbench run RECIPE --set data.dataset={report.name} --split {splits[0]} --data-root {place}"
-    print(f"  {'then' if not report.splits else 'next'}: {run}")
+    show_own_table(table, data_root)
 
 
 def _show_summary(check: FolderCheck) -> None:
@@ -177,6 +180,6 @@ def _show_summary(check: FolderCheck) -> None:
         [row["label"], row["class"], row["pixels"], f"{100 * row['pixels'] / total:.2f}", row["images"]]
         for row in check.classes
     ]
-    print_rows("labels", ["label", "class", "pixels", "%", "images"], rows)
+    print_rows("labels", ["label", "class", "pixels", "%", "images"], rows, is_prose=True)
     for note in check.notes:
         print(f"note: {note}")

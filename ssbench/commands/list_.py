@@ -72,32 +72,51 @@ def _rows(what: CatalogueKind, data: Path, results: Path, damaged: dict[Path, Da
     if what == "plugins":
         return [{"plugin": n, "about": find.summary("plugin", n)} for n in find.names("plugin")]
     if what == "recipes":
-        return _recipes()
+        return [*_recipes(), *_own_recipes()]
     if what == "tables":
-        from ssbench.tables.spec import table_names
+        from ssbench.tables.spec import own_table_names, table_names
 
-        return [{"table": name} for name in table_names()]
+        return [{"table": name} for name in (*table_names(), *own_table_names(data))]
     if what == "runs":
         return _runs(results, damaged)
     from ssbench.splits.passport import catalogue
 
-    return catalogue(data)
+    return [*catalogue(data), *_own_splits(data)]
+
+
+def _own_splits(data: Path) -> list[dict[str, Any]]:
+    """The lists a user drew, in the columns of the published ones."""
+    from contextlib import suppress
+
+    from ssbench.splits.manifest import Partition, own_splits
+
+    rows = []
+    for name in own_splits(data):
+        with suppress(DataError):  # a damaged list is named when it is used
+            split = Partition.read(name, data)
+            dataset, family, part = name.split("/")
+            row: dict[str, Any] = {"name": name, "dataset": dataset, "family": family, "part": part}
+            row |= {"labeled": len(split.labeled), "unlabeled": len(split.unlabeled)}
+            rows.append(row | {"repository": None, "commit": None, "note": "a list of your own", "here": True})
+    return rows
 
 
 def _count(what: CatalogueKind, data: Path, results: Path) -> int:
     """How many rows `list WHAT` has, without reading what stands in them."""
-    from ssbench.recipe.compose import recipe_names
-    from ssbench.splits.manifest import manifest
+    from ssbench.recipe.compose import own_names, recipe_names
+    from ssbench.splits.manifest import manifest, own_splits
 
     if what == "methods" or what == "plugins":
         return len(find.names("method" if what == "methods" else "plugin"))
     if what == "recipes":
-        return len(recipe_names())
+        return len(recipe_names()) + len(own_names())
     if what == "runs":
         from ssbench.results.store import record_paths
 
         return sum(1 for _ in record_paths(results))
-    return len(manifest().splits) if what == "splits" else len(_rows(what, data, results, {}))
+    if what == "splits":
+        return len(manifest().splits) + len(own_splits(data))
+    return len(_rows(what, data, results, {}))
 
 
 def _datasets(data: Path) -> list[dict[str, Any]]:
@@ -128,6 +147,18 @@ def _recipes() -> list[dict[str, Any]]:
             "recipe": name, "dataset": raw["data"]["dataset"], "method": raw["method"]["name"], "plugin": shown,
             "title": raw.get("title", ""),
         })  # fmt: skip
+    return rows
+
+
+def _own_recipes() -> list[dict[str, Any]]:
+    """Those for any dataset, which the split names."""
+    from ssbench.recipe.compose import own_names, read_recipe
+
+    rows = []
+    for name in own_names():
+        raw = read_recipe(name)[1].data
+        rows.append({"recipe": name, "dataset": "any", "method": raw["method"]["name"], "plugin": "",
+                     "title": raw.get("title", "")})  # fmt: skip
     return rows
 
 

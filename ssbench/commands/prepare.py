@@ -10,6 +10,7 @@ import typer
 from ssbench import paths
 from ssbench.commands.common import DataRoot, Json, Workers, print_json, progress_bars
 from ssbench.errors import DataError, UsageError
+from ssbench.paths import quoted
 
 if TYPE_CHECKING:
     from ssbench.prepare.cache import CacheReport
@@ -79,5 +80,5 @@ def _check(datasets: list[str], root: Path, json: bool) -> None:
     if bad := [name for name, of_dataset in problems.items() if of_dataset]:
         what = f"{', '.join(bad)}: not as prepared ({sum(map(len, problems.values()))} problems)"
         in_cache = any(problem.path.startswith(".cache") for name in bad for problem in problems[name])
-        again = f"ssbench prepare {' '.join(bad)}{' --cache' if in_cache else ''} --data-root {root}"
+        again = f"ssbench prepare {' '.join(bad)}{' --cache' if in_cache else ''} --data-root {quoted(root)}"
         raise DataError(what, str(root), again)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import DataRoot, Json, Results, Runs, print_damaged, print_json
+from ssbench.commands.common import DataRoot, Json, Overrides, Results, Runs, print_damaged, print_json
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def report(
     device: Annotated[
         str | None, typer.Option("--device", help="For the pictures (default: cuda where there is one).")
     ] = None,
+    overrides: Overrides = None,
     data_root: DataRoot = None,
     runs: Runs = None,
     results: Results = None,
@@ -42,8 +43,9 @@ def report(
     from ssbench.results.store import ResultStore
 
     store, folders = ResultStore(paths.results_root(results)), paths.runs_root(runs)
-    why_stale = StaleCheck(paths.data_root(data_root))
-    content = _collect(tables or [], store, folders, why_stale)
+    data = paths.data_root(data_root)
+    why_stale = StaleCheck(data)
+    content = _collect(tables or [], store, folders, why_stale, data, overrides or ())
     content = _with_gallery(content, paths.data_root(data_root), folders, store.root, pictures, look, device)
     charts = page.charts(content.tables, content.runs.comparisons)
     drawings, files = {}, list[str]()
@@ -60,15 +62,23 @@ def report(
     print(out / "report.html")
 
 
-def _collect(names: Sequence[str], store: ResultStore, runs: Path, why_stale: WhyStale) -> ReportContent:
+def _collect(
+    names: Sequence[str],
+    store: ResultStore,
+    runs: Path,
+    why_stale: WhyStale,
+    data_root: Path,
+    overrides: Sequence[str],
+) -> ReportContent:
     """What the report shows besides pictures; UsageError where there is nothing at all."""
     from ssbench.commands.table import filled_table
     from ssbench.page.page import ReportContent
     from ssbench.page.runs import collect
     from ssbench.tables.claims import all_claims
-    from ssbench.tables.spec import table_names
+    from ssbench.tables.spec import own_table_names, table_names
 
-    filled = [filled_table(name, store, runs, why_stale) for name in names or table_names()]
+    everything = [*table_names(), *own_table_names(data_root)]
+    filled = [filled_table(name, store, runs, why_stale, data_root, overrides) for name in names or everything]
     shown = [f for f in filled if names or any(c.state in ("measured", "failed") for c in f.cells.values())]
     reported = collect(store, filled, all_claims(store.root, store.damaged), everything=not names)
     print_damaged(store.damaged)

@@ -4,50 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import AllowLeak, DataRoot, Device, Json, Overrides, Plugins, Results, Runs, print_json
+from ssbench.commands import run_options as opt
+from ssbench.commands.common import (
+    AllowLeak,
+    DataRoot,
+    Device,
+    Json,
+    Overrides,
+    Plugins,
+    Results,
+    Runs,
+    print_json,
+    print_rows,
+)
 from ssbench.errors import RunsFailed, SsbenchError, Stopped, UsageError
 
 if TYPE_CHECKING:
-    from ssbench.jobs.job import Outcome
+    from ssbench.jobs.job import Job, Outcome, Places
+    from ssbench.jobs.slurm import SlurmOptions
+    from ssbench.jobs.sweep import Combination
     from ssbench.jobs.targets import WantedAnalysis
 
     AnalysisEnd = tuple[WantedAnalysis, SsbenchError | None]
 
 
 def run(
-    targets: Annotated[
-        list[str] | None, typer.Argument(help="Recipes (name or YAML file) or tables (paper/table1).")
-    ] = None,
-    plan: Annotated[
-        Path | None, typer.Option("--plan", help="Instead: the runs of this `ssbench plan --json`.")
-    ] = None,
-    record: Annotated[
-        Path | None, typer.Option("--from", help="Instead: the run of this record, from the record alone.")
-    ] = None,
+    targets: opt.Targets = None,
+    plan: opt.Plan = None,
+    record: opt.Record = None,
     plugin: Plugins = None,
-    split: Annotated[list[str] | None, typer.Option("--split", help="Such as voc/classic/1_16; repeatable.")] = None,
-    seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Default 0; may be repeated.")] = None,
+    split: opt.Split = None,
+    seed: opt.Seed = None,
     overrides: Overrides = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Toy data, small net, a few steps: does it run?")] = False,
-    division: Annotated[
-        Literal["closed", "open"] | None, typer.Option("--division", help="Default: what the recipe says.")
-    ] = None,
+    sweep: opt.Sweep = None,
+    limit: opt.Limit = None,
+    hours: opt.Hours = None,
+    quick: opt.Quick = False,
+    division: opt.Division = None,
     allow_leak: AllowLeak = False,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time (default: one a GPU; 1 on a CPU).")
-    ] = None,
-    launcher: Annotated[
-        Literal["local", "slurm"], typer.Option("--launcher", help="Processes here, or jobs of Slurm.")
-    ] = "local",
-    slurm: Annotated[
-        list[str] | None, typer.Option("--slurm", help="sbatch's key=value: partition, time, gpus-per-node, cpus, ...")
-    ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Submit to Slurm, print the jobs, do not wait.")] = False,
+    jobs: opt.Jobs = None,
+    launcher: opt.Launcher = "local",
+    slurm: opt.Slurm = None,
+    detach: opt.Detach = False,
     device: Device = None,
     data_root: DataRoot = None,
     runs: Runs = None,
@@ -55,52 +58,102 @@ def run(
     json: Json = False,
 ) -> None:
     """Train and score what is missing; go on where a run was cut off; never repeat what is done."""
-    from ssbench.commands.remote import print_slurm_jobs, run_on_slurm, slurm_options
-    from ssbench.console import say
+    from ssbench.commands.remote import slurm_options
+    from ssbench.commands.trials import check_trial, jobs_within_hours, sweep_jobs, try_first_steps
     from ssbench.inspect.analyse import make_analyses
     from ssbench.jobs.job import Places
-    from ssbench.jobs.plan_file import analyses_of, jobs_of
+    from ssbench.jobs.plan_file import analyses_of
     from ssbench.jobs.queue import default_workers, work
+    from ssbench.jobs.sweep import combinations
     from ssbench.recipe.compose import with_plugins
-    from ssbench.train.distributed import is_first_process, refuse_device
+    from ssbench.train.distributed import refuse_device
 
     refuse_device(device, here=launcher == "local")
     places = Places(paths.data_root(data_root), paths.runs_root(runs), paths.results_root(results))
     targets = with_plugins(targets or [], plugin or [])
     overrides = [*(overrides or []), *(["data.allow_leak=true"] if allow_leak else [])]
     if record is not None:
-        if targets or plan or split or seed or overrides or quick or division:
-            raise UsageError("--from names the whole run", "--from", "leave out recipes, splits, seeds and overrides")
+        _refuse_more(bool(targets or plan or split or seed or overrides or sweep or quick or division))
         targets, split, seed = _from_record(record, places.data)
     options = slurm_options(launcher == "slurm", slurm or [], detach, device)
-    queue = jobs_of(plan, targets or [], split or [], seed or [], overrides or [], quick, places, division)
+    check_trial(limit, hours, options is not None or quick)
+    product = combinations(sweep or ())
+    queue = sweep_jobs(plan, (targets, split or [], seed or [], overrides), product, quick, places, division)
+    if limit is not None:
+        try_first_steps(queue, places, device, limit, json)
+        return
+    queue = jobs_within_hours(queue, places, device, hours)
+    wanted = analyses_of(plan, targets, split or [], seed or [], places)
     analyses: list[AnalysisEnd] = []
     if options is None:
         outcomes = work(queue, places, device, jobs or default_workers(device))
-        analyses = make_analyses(analyses_of(plan, targets, split or [], seed or [], places), places, device, quick)
+        analyses = make_analyses(wanted, places, device, quick)
     else:
-        handed, outcomes = run_on_slurm(queue, places, device, options, jobs, wait=not detach)
-        if analyses_of(plan, targets, split or [], seed or [], places):
-            say("the tables' analyses are made by the same command without --launcher, once the runs are done")
-        if detach:
-            print_slurm_jobs(handed, json)
-    if is_first_process() and not detach:
-        _print(outcomes, analyses, json)
-    _raise_failed(outcomes)
+        outcomes = _on_slurm(queue, places, device, options, jobs, detach, json, bool(wanted))
+    if not detach:
+        _print(outcomes, analyses, (sweep or (), product), json)
+    _raise_failed(outcomes, analyses)
+
+
+def _on_slurm(
+    queue: Sequence[Job],
+    places: Places,
+    device: str | None,
+    options: SlurmOptions,
+    jobs: int | None,
+    detach: bool,
+    json: bool,
+    has_analyses: bool,
+) -> list[Outcome]:
+    """The outcomes of a queue handed to Slurm; its jobs are printed where nobody waits for them."""
+    from ssbench.commands.remote import print_slurm_jobs, run_on_slurm
+    from ssbench.console import say
+
+    handed, outcomes = run_on_slurm(queue, places, device, options, jobs, wait=not detach)
+    if has_analyses:
+        say("the tables' analyses are made by the same command without --launcher, once the runs are done")
+    if detach:
+        print_slurm_jobs(handed, json)
+    return outcomes
+
+
+def _raise_unmade(analyses: Sequence[AnalysisEnd]) -> None:
+    """Exit code 6 when an analysis of a table could not be made."""
     if failed := [analysis for analysis, error in analyses if error]:
         what = f"{len(failed)} of {len(analyses)} analyses could not be made"
         raise RunsFailed(what, ", ".join(map(str, failed)), "the errors stand above")
 
 
-def _print(outcomes: Sequence[Outcome], analyses: Sequence[AnalysisEnd], json: bool) -> None:
+def _print(
+    outcomes: Sequence[Outcome],
+    analyses: Sequence[AnalysisEnd],
+    sweep: tuple[Sequence[str], Sequence[Combination]],
+    json: bool,
+) -> None:
+    """The outcomes and analyses; of a sweep its table instead of a line a run."""
+    from ssbench.jobs.sweep import sweep_columns, sweep_rows
+    from ssbench.train.distributed import is_first_process
+
+    if not is_first_process():
+        return
+    columns, rows = sweep_columns(sweep[0]), sweep_rows(sweep[1], outcomes) if sweep[0] else []
     if json:
         made = [{"analysis": str(a), "error": str(error) if error else None} for a, error in analyses]
-        print_json({"runs": [outcome.as_json() for outcome in outcomes], **({"analyses": made} if made else {})})
+        table = {"sweep": [dict(zip(columns, row, strict=True)) for row in rows]} if sweep[0] else {}
+        shown = {"runs": [outcome.as_json() for outcome in outcomes], **({"analyses": made} if made else {})}
+        print_json(shown | table)
         return
-    for outcome in outcomes:
+    if sweep[0]:
+        print_rows("sweep", columns, rows)
+    for outcome in outcomes if not sweep[0] else ():
         print(outcome)
     for analysis, error in analyses:
         print(f"{'not made' if error else 'analysed'} {analysis}" + (f": {error.what}" if error else ""))
+
+
+def _refuse_more(is_more_given: bool) -> None:
+    if is_more_given:
+        raise UsageError("--from names the whole run", "--from", "leave out recipes, splits, seeds and overrides")
 
 
 def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], list[int]]:
@@ -118,7 +171,7 @@ def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], l
     return [str(record)], [stored.split], [stored.seed]
 
 
-def _raise_failed(outcomes: list[Outcome]) -> None:
+def _raise_failed(outcomes: list[Outcome], analyses: Sequence[AnalysisEnd]) -> None:
     """Exit code 6 when runs failed; a single one that could not begin keeps the code of its error, said already.
 
     Runs that were only stopped (by Slurm; here that ends the whole queue) are code 75, if none failed.
@@ -133,3 +186,4 @@ def _raise_failed(outcomes: list[Outcome]) -> None:
         where = ", ".join(str(outcome.job) for outcome in failed)
         fix = "the errors stand above; the same command runs what is missing"
         raise RunsFailed(f"{len(failed)} of {len(outcomes)} runs failed", where, fix)
+    _raise_unmade(analyses)

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import DataRoot, Json, Results, Runs, print_damaged, print_json, print_table
+from ssbench.commands.common import (
+    DataRoot,
+    Json,
+    Overrides,
+    Results,
+    Runs,
+    print_damaged,
+    print_json,
+    print_table,
+)
 from ssbench.errors import UsageError
 from ssbench.without_torch import import_stand_ins
 
@@ -31,6 +40,10 @@ def table(
     name: Annotated[str | None, typer.Argument(help="paper/table1, or a YAML file.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every shipped table.")] = False,
     format: Annotated[Format, typer.Option("--format", help="How it is written.")] = "rich",
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Instead: every record of this dataset, one row a recipe.")
+    ] = None,
+    overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A folder: one file a table, e.g. results/tables.")
     ] = None,
@@ -50,9 +63,11 @@ def table(
     from ssbench.results.store import ResultStore
     from ssbench.tables.claims import all_claims
 
-    names, store = _names(name, every), ResultStore(paths.results_root(results))
+    store = ResultStore(paths.results_root(results))
+    names = _names(name, every, dataset)
     import_stand_ins()  # recipes are read to tell stale records; nothing is computed
-    why_stale = StaleCheck(paths.data_root(data_root))
+    root = paths.data_root(data_root)
+    why_stale = StaleCheck(root)
     if out is not None:
         if long or json or claims:
             raise UsageError("--out writes the tables alone", "--out", "leave out --long, --json and --claims")
@@ -61,7 +76,10 @@ def table(
     if claims and format in ("csv", "latex") and not (long or json):
         raise UsageError(f"--claims has no place in {format}", "--format", "rich, md or html; or --long, --json")
     published = all_claims(store.root, store.damaged) if claims else None
-    filled = [filled_table(n, store, paths.runs_root(runs), why_stale) for n in names]
+    if dataset is not None:
+        filled = [_filled_dataset(dataset, store, paths.runs_root(runs), why_stale, overrides)]
+    else:
+        filled = [filled_table(n, store, paths.runs_root(runs), why_stale, root, overrides or ()) for n in names]
     damaged = print_damaged(store.damaged)
     if json:
         objects = [_object(f, published) for f in filled]
@@ -74,21 +92,46 @@ def table(
             print_table(f, format, published)
 
 
-def _names(name: str | None, every: bool) -> Sequence[str]:
+def _names(name: str | None, every: bool, dataset: str | None) -> Sequence[str]:
     from ssbench.tables.spec import table_names
 
-    if every == (name is not None):
-        raise UsageError("give a table or --all", "ssbench table", "ssbench list tables shows them")
-    return table_names() if name is None else [name]
+    if (name is not None) + every + (dataset is not None) != 1:
+        raise UsageError("give a table, --all or --dataset", "ssbench table", "ssbench list tables shows them")
+    return table_names() if every else [name] if name is not None else []
 
 
-def filled_table(name: str, store: ResultStore, runs: Path, why_stale: WhyStale) -> Filled:
-    """The table `name` from the records of `store`; runs that hold their folder under `runs` are at work."""
+def _filled_dataset(
+    dataset: str, store: ResultStore, runs: Path, why_stale: WhyStale, overrides: Sequence[str] | None
+) -> Filled:
+    """Every record of a dataset as a table. Its rows name their `--set` themselves."""
+    from ssbench.tables.fill import fill
+    from ssbench.tables.own import dataset_table
+
+    if overrides:
+        raise UsageError("--dataset shows every record as it is", "--set", "leave out --set")
+    table = dataset_table(dataset, store)
+    return fill(table, store, running=_running(table, runs), why_stale=why_stale, division="open")
+
+
+def filled_table(
+    name: str,
+    store: ResultStore,
+    runs: Path,
+    why_stale: WhyStale,
+    data_root: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Filled:
+    """The table `name` from the records of `store`; runs that hold their folder under `runs` are at work.
+
+    Args:
+        data_root: where the tables of imported datasets are. overrides: `--set` of every cell's run.
+    """
     from ssbench.tables.fill import fill
     from ssbench.tables.spec import PaperTable
 
-    table = PaperTable.read(name)
-    return fill(table, store, running=_running(table, runs), why_stale=why_stale)
+    table = PaperTable.read(name, data_root)
+    at_work = _running(table, runs, overrides)
+    return fill(table, store, running=at_work, why_stale=why_stale, overrides=overrides)
 
 
 def _write(names: Sequence[str], store: ResultStore, out: Path, how: Format, why_stale: WhyStale) -> None:
@@ -128,12 +171,13 @@ def _flat(value: object) -> object:
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _running(table: PaperTable, root: Path) -> frozenset[tuple[str, str]]:
+def _running(table: PaperTable, root: Path, overrides: Sequence[str] = ()) -> frozenset[tuple[str, str]]:
     """(stored name, split) of cells whose run some process holds now."""
     from ssbench.files import is_locked
-    from ssbench.tables.cell import cells_of
+    from ssbench.tables.cell import cells_of, stored_name
 
-    places = {(cell.stored, cell.split) for cell in cells_of(table) if cell.stored and cell.split}
+    cells = [cell for cell in cells_of(table) if cell.recipe and cell.split]
+    places = {(stored_name(str(cell.recipe), (*cell.overrides, *overrides)), cell.split) for cell in cells}
     return frozenset(
         (recipe, split)
         for recipe, split in places

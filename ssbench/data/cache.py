@@ -21,6 +21,7 @@ from ssbench.data.dataset import Dataset
 from ssbench.data.ledger import Digest, Ledger
 from ssbench.errors import DataError
 from ssbench.files import read_model
+from ssbench.paths import quoted
 
 NAME = ".cache"
 INDEX = "index.json"
@@ -81,7 +82,7 @@ def load(root: Path, dataset: Dataset) -> Store | None:
 
 def rebuild_command(root: Path) -> str:
     """The command that makes the cache of `root` anew."""
-    return f"ssbench prepare {root.name} --cache --data-root {root.parent}"
+    return f"ssbench prepare {root.name} --cache --data-root {quoted(root.parent)}"
 
 
 def why_stale(folder: Path, book: Ledger, index: Index) -> str:

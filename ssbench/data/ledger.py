@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from ssbench.errors import DataError
 from ssbench.files import read_model
+from ssbench.paths import quoted
 
 NAME = "ledger.json"
 Count = Annotated[int, Field(ge=0)]
@@ -50,7 +51,7 @@ class Ledger(BaseModel):
         path = root / NAME
         if not path.is_file():
             return None
-        return read_model(path, cls, "ledger", f"ssbench prepare {root.name} --data-root {root.parent}")
+        return read_model(path, cls, "ledger", f"ssbench prepare {root.name} --data-root {quoted(root.parent)}")
 
     @property
     def bytes(self) -> int:

@@ -13,6 +13,7 @@ from ssbench.data.dataset import Dataset
 from ssbench.data.folder import CARD, Folder
 from ssbench.data.ledger import NAME
 from ssbench.errors import DataError, RecipeError, nearest
+from ssbench.paths import quoted
 
 
 def open_dataset(name: str, data_root: Path, where: str = "") -> Dataset:
@@ -23,7 +24,7 @@ def open_dataset(name: str, data_root: Path, where: str = "") -> Dataset:
     """
     cls, root = class_of(name, data_root, where), data_root / name
     if not (root / NAME).is_file():
-        raise DataError(f"{name} is not prepared", str(root), f"ssbench prepare {name} --data-root {data_root}")
+        raise DataError(f"{name} is not prepared", str(root), f"ssbench prepare {name} --data-root {quoted(data_root)}")
     dataset: Dataset = cls(root)
     store = cache.load(root, dataset)
     return Cached(dataset, store) if store else dataset
@@ -36,7 +37,9 @@ def class_of(name: str, data_root: Path, where: str = "") -> type[Any]:
         return find.load("dataset", name, where)
     if os.path.isfile(data_root / name / CARD):  # noqa: PTH113  Path.is_file raises for a name too long
         return Folder
-    fix = f"ssbench list datasets, or bring your own: ssbench import FOLDER --name {name} --data-root {data_root}"
+    fix = (
+        f"ssbench list datasets, or bring your own: ssbench import FOLDER --name {name} --data-root {quoted(data_root)}"
+    )
     raise RecipeError(f"no dataset '{name}'; {nearest(name, [*built_in, *imported(data_root)])}", where, fix)
 
 

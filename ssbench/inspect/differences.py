@@ -57,9 +57,11 @@ def load_run(
     Raises:
         DataError: recipe, data or checkpoint are not those of the record, or the data are missing.
     """
-    name, team = record.recipe.partition("+")[0], join(device)
+    # The name may be HOST+PLUGIN; only behind overrides it ends in their hash.
+    name, team = record.recipe.rpartition("+")[0] if settings else record.recipe, join(device)
+    of_split = record.split.partition("/")[0]
     try:
-        recipe = load(name, settings, division=fields["division"], data_root=data)
+        recipe = load(name, settings, division=fields["division"], data_root=data, dataset=of_split)
     except RecipeError as error:
         raise DataError(f"its recipe cannot be read here ({error.what})", error.where, error.fix) from None
     dataset = dataset_of(recipe, data)
@@ -68,7 +70,7 @@ def load_run(
         raise DataError("its recipe has changed since this run", str(record.path))
     if read_key(checkpoint) != record.key:
         raise DataError("its checkpoint is of another run", str(checkpoint))
-    bare = load(name, (*settings, "net.weights=random"), data_root=data)  # the checkpoint has the weights
+    bare = load(name, (*settings, "net.weights=random"), data_root=data, dataset=of_split)  # the checkpoint has them
     return TrainedRun(recipe, dataset, load_predictor(bare, checkpoint, dataset, team.device), team)
 
 

@@ -48,6 +48,8 @@ def export(
 ) -> dict[str, Any]:
     """Write `out` and `out.json`; `size` (H, W) defaults to the recipe's crop, and is fixed in the file.
 
+    Args:
+        overrides: `--set` of the recipe, as the checkpoint's run had them.
     Returns:
         The documented object of `ssbench export --json`.
 

@@ -160,7 +160,8 @@ def _dataset_if_here(recipe: Recipe, data_root: Path) -> Dataset | None:
 def _recipe(path: Path, use: CheckpointUse, facts: CheckpointFacts | None, data_root: Path) -> Recipe:
     """The recipe the person names, or the one in the file with the person's overrides."""
     if use.recipe is not None:
-        return load(use.recipe, (*BARE, *use.overrides), data_root=data_root)
+        dataset = None if facts is None else facts.run.split.partition("/")[0]  # for recipes own/<method>
+        return load(use.recipe, (*BARE, *use.overrides), data_root=data_root, dataset=dataset)
     if facts is None:
         what = f"'{path.name}' does not say which network it holds"
         raise UsageError(what, "--recipe", "give the recipe of its network: --recipe NAME (ssbench list recipes)")

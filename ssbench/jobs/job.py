@@ -8,6 +8,7 @@ from typing import Any
 
 from ssbench.errors import SsbenchError, Stopped, UsageError
 from ssbench.recipe.recipe import Division, Recipe, load
+from ssbench.splits.manifest import dataset_of_split
 
 
 class Busy(UsageError):  # noqa: N818  a state of the run's folder, not a fault
@@ -50,7 +51,8 @@ class Job:
 
     def load_recipe(self, places: Places) -> Recipe:
         """The recipe with its overrides. RecipeError where it is wrong."""
-        return load(self.recipe, self.overrides, self.quick, self.division, places.data)
+        dataset = dataset_of_split(self.split, places.data)
+        return load(self.recipe, self.overrides, self.quick, self.division, places.data, dataset=dataset)
 
     def queue_entry(self, places: Places, slurm_job: str | None = None) -> dict[str, Any]:
         """The job as an entry of a queue file (`queue_file.QueueEntry`). RecipeError where its recipe is wrong."""

@@ -7,191 +7,40 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING
 
 from ssbench.console import Bars, say
-from ssbench.data.ledger import Ledger
 from ssbench.errors import DataError
 from ssbench.files import LOCK, is_locked
-from ssbench.jobs.choose import Option, choose, closed, hours_side_by_side, shortest_unit
-from ssbench.jobs.cost import Amount, Device, Work, WorkCache, cost, speed_kind, stored_speeds
+from ssbench.jobs.choose import Option, choose, closed, shortest_unit
+from ssbench.jobs.cost import Work, WorkCache, cost, speed_kind, stored_speeds
 from ssbench.jobs.job import Places, run_folder
+from ssbench.jobs.planned import (
+    FURTHEST,
+    THERE,
+    PlannedAnalysis,
+    PlannedRun,
+    PlanRequest,
+    RunPlan,
+    RunState,
+    disk_of,
+)
 from ssbench.jobs.progress import read_progress
-from ssbench.jobs.targets import RunName, TargetRuns, WantedAnalysis, split_size, target_runs
-from ssbench.prepare.prepare import known, source_spec
+from ssbench.jobs.targets import RunName, TargetRuns, split_size, target_runs
 from ssbench.recipe.recipe import Recipe, load
-from ssbench.results.analysis import AnalysisKind, read_analysis
+from ssbench.results.analysis import read_analysis
 from ssbench.results.record import Record
 from ssbench.results.store import ResultStore, settings_digest
+from ssbench.splits.manifest import dataset_of_split
 from ssbench.tables.cell import stored_name
 from ssbench.without_torch import has_stand_ins
 
 if TYPE_CHECKING:
     from ssbench.jobs.workload import WorkCounter
-
-RunState = Literal["done", "failed", "running", "partial", "missing"]
-THERE = ("done", "running")
-FURTHEST: tuple[RunState, ...] = ("done", "running", "partial", "failed", "missing")
-
-
-@dataclass(frozen=True)
-class PlanRequest:
-    """What to plan for. splits: of tables, only these. seeds: how many, from 0. budget: GPU hours.
-
-    hardware: only speeds stored on machines whose name contains this.
-    """
-
-    targets: Sequence[str]
-    splits: Sequence[str] = ()
-    seeds: int = 1
-    gpus: int = 1
-    budget: float | None = None
-    device: Device = Device()
-    hardware: str | None = None
-
-
-class PlannedRun(BaseModel):
-    """One run of a plan, and its entry in the plan's file, which also says how it is read back.
-
-    key: the run key, None while the split's lists are not known. cells: "table row/column" of what it fills. also:
-    other names under which tables ask for the same run. hours: left to do, None where nobody knows. id: equal for runs
-    that would compute the same. bases: ids of the baselines its gains are taken over, as often as there are gains.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True)
-
-    recipe: str
-    split: str
-    seed: Annotated[int, Field(ge=0, le=2**53)]
-    key: str | None = None
-    state: RunState = "missing"
-    chosen: bool = True
-    note: str = ""
-    overrides: list[str] = []
-    cells: list[str] = []
-    also: list[str] = []
-    hours: Amount | None = None
-    basis: str = ""
-    measured: bool = False
-    work: Work | None = None
-    id: str = Field(default="", exclude=True)
-    bases: list[str] = Field(default=[], exclude=True)
-
-    @property
-    def name(self) -> str:
-        """Recipe and overrides."""
-        return " ".join([self.recipe, *self.overrides])
-
-    @property
-    def closes(self) -> int:
-        """Cells it fills, the columns of one class each as one. A recipe of no table counts as one cell."""
-        return len({cell.partition("#")[0] for cell in self.cells} or {self.recipe})
-
-
-class PlannedAnalysis(BaseModel):
-    """An analysis that a table of the plan shows (`targets.WantedAnalysis`), and whether it is stored."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
-
-    table: str
-    kind: AnalysisKind
-    recipe: str
-    overrides: list[str] = []
-    split: str
-    beside: str | None = None
-    seed: Annotated[int, Field(ge=0, le=2**53)]
-    state: Literal["done", "missing"] = "missing"
-
-    @property
-    def wanted(self) -> WantedAnalysis:
-        """As a job."""
-        fields = self.model_dump(exclude={"state"})
-        return WantedAnalysis(**{**fields, "overrides": tuple(self.overrides)})
-
-
-@dataclass(frozen=True)
-class DatasetDisk:
-    """A dataset the runs read: bytes it takes (of its archives, where it is not prepared), None where unknown."""
-
-    name: str
-    prepared: bool
-    bytes: int | None
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """Runs in the order to do them: those that are there first, those not chosen last. not_yet: as in `TargetRuns`.
-
-    free: bytes where runs are kept. closes: cells and gains. needed: the hours that a first run takes, where the budget
-    is too small for any.
-    """
-
-    request: PlanRequest
-    runs: list[PlannedRun]
-    not_yet: dict[str, int] = field(default_factory=dict)
-    datasets: list[DatasetDisk] = field(default_factory=list)
-    free: int = 0
-    closes: tuple[int, int] = (0, 0)
-    needed: float | None = None
-    analyses: list[PlannedAnalysis] = field(default_factory=list)
-
-    @property
-    def todo(self) -> list[PlannedRun]:
-        """The runs chosen to be done."""
-        return [run for run in self.runs if run.chosen]
-
-    @property
-    def checkpoints(self) -> int:
-        """Bytes the chosen runs leave in their folders."""
-        return sum(run.work.checkpoint_bytes for run in self.todo if run.work)
-
-    @property
-    def wall_hours(self) -> float:
-        """Hours until the chosen runs are done, one a GPU."""
-        return hours_side_by_side([run.hours or 0.0 for run in self.todo], self.request.gpus)
-
-    @property
-    def hours_by_basis(self) -> dict[str, float]:
-        """Hours of the chosen runs, by what the hours rest on."""
-        hours: dict[str, float] = {}
-        for run in self.todo:
-            hours[run.basis] = hours.get(run.basis, 0.0) + (run.hours or 0.0)
-        return hours
-
-    def as_json(self) -> dict[str, Any]:
-        """The documented object of `ssbench plan --json`; `ssbench run --plan` does its chosen runs, in its order."""
-        return {
-            "plan": 1,
-            "targets": list(self.request.targets),
-            "assumed": asdict(self.request.device),
-            "budget_hours": self.request.budget,
-            "gpus": self.request.gpus,
-            "totals": {
-                "runs": len(self.runs),
-                **Counter(run.state for run in self.runs),
-                "chosen": len(self.todo),
-                "hours": sum(run.hours or 0.0 for run in self.todo),
-                "hours_by_basis": self.hours_by_basis,
-                "hours_unknown": sum(run.hours is None for run in self.todo),
-                "wall_hours": self.wall_hours,
-                "cells_closed": self.closes[0],
-                "gains_closed": self.closes[1],
-            },
-            "not_yet": self.not_yet,
-            "disk": {
-                "checkpoints": self.checkpoints,
-                "free": self.free,
-                "datasets": [asdict(d) for d in self.datasets],
-            },
-            "runs": [run.model_dump(mode="json") for run in self.runs],
-            **({"analyses": [a.model_dump(mode="json") for a in self.analyses]} if self.analyses else {}),
-        }
 
 
 def make_plan(request: PlanRequest, places: Places, targets: TargetRuns | None = None) -> RunPlan:
@@ -206,7 +55,7 @@ def make_plan(request: PlanRequest, places: Places, targets: TargetRuns | None =
     targets = targets or target_runs(request.targets, request.splits, places)
     runs = _RunLookup(targets, places, request).runs()
     names = dict.fromkeys(run.split.partition("/")[0] for run in runs if run.state != "done")
-    datasets = [_disk_of(name, places.data) for name in names]
+    datasets = [disk_of(name, places.data) for name in names]
     folder = places.runs
     while not folder.is_dir():
         folder = folder.absolute().parent
@@ -248,7 +97,8 @@ class _RunLookup:
 
     def __init__(self, targets: TargetRuns, places: Places, request: PlanRequest) -> None:
         self.targets, self.places, self.request = targets, places, request
-        self._recipes: dict[tuple[str, tuple[str, ...]], Recipe] = {}
+        self._recipes: dict[tuple[str, tuple[str, ...], str | None], Recipe] = {}
+        self._datasets: dict[str, str | None] = {}
         self._sizes = {split: split_size(split, places.data) for *_, split in targets.cells}
         self._works: dict[str, Work | str] = {}
         self._cache = WorkCache()
@@ -305,9 +155,15 @@ class _RunLookup:
         )
 
     def _recipe(self, name: RunName) -> Recipe:
-        if name[:2] not in self._recipes:
-            self._recipes[name[:2]] = load(name[0], name[1], data_root=self.places.data)
-        return self._recipes[name[:2]]
+        dataset = self._dataset(name[2])
+        if (place := (name[0], name[1], dataset)) not in self._recipes:
+            self._recipes[place] = load(name[0], name[1], data_root=self.places.data, dataset=dataset)
+        return self._recipes[place]
+
+    def _dataset(self, split: str) -> str | None:
+        if split not in self._datasets:
+            self._datasets[split] = dataset_of_split(split, self.places.data)
+        return self._datasets[split]
 
     def _id(self, name: RunName, seed: int) -> str:
         """What a run key hashes, with the split's name for its digest."""
@@ -328,7 +184,7 @@ class _RunLookup:
 
     def _count(self, name: RunName, labeled: int, unlabeled: int) -> Work:
         """Counting needs torch: in a process of its own where this one holds stand-ins for it."""
-        arguments = (*name[:2], self.places.data, labeled, unlabeled)
+        arguments = (*name[:2], self.places.data, self._dataset(name[2]), labeled, unlabeled)
         if not has_stand_ins():
             return _count_work(*arguments)
         if self._counting is None:
@@ -370,8 +226,11 @@ def _counter(data_root: Path) -> WorkCounter:
     return WorkCounter(data_root)
 
 
-def _count_work(recipe: str, overrides: Sequence[str], data_root: Path, labeled: int, unlabeled: int) -> Work:
-    return _counter(data_root).count(load(recipe, overrides, data_root=data_root), labeled, unlabeled)
+def _count_work(
+    recipe: str, overrides: Sequence[str], data_root: Path, dataset: str | None, labeled: int, unlabeled: int
+) -> Work:
+    loaded = load(recipe, overrides, data_root=data_root, dataset=dataset)
+    return _counter(data_root).count(loaded, labeled, unlabeled)
 
 
 def _merged(run: PlannedRun, twin: PlannedRun) -> PlannedRun:
@@ -380,14 +239,3 @@ def _merged(run: PlannedRun, twin: PlannedRun) -> PlannedRun:
     other = [] if first.name == again.name else [again.name]
     cells, also = dict.fromkeys((*run.cells, *twin.cells)), dict.fromkeys((*run.also, *twin.also, *other))
     return first.model_copy(update={"cells": list(cells), "bases": [*run.bases, *twin.bases], "also": list(also)})
-
-
-def _disk_of(name: str, data_root: Path) -> DatasetDisk:
-    """Of a dataset that is not prepared, the bytes to download."""
-    ledger = Ledger.read(data_root / name)
-    if ledger is not None:
-        return DatasetDisk(name, True, ledger.bytes)
-    archives = source_spec(name).archives if name in known() else None
-    sizes = None if archives is None else [archive.size for archive in archives if not archive.optional]
-    is_known = sizes is not None and None not in sizes
-    return DatasetDisk(name, False, sum(size or 0 for size in sizes or ()) if is_known else None)

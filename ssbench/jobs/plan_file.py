@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from ssbench.errors import RecipeError, UsageError
 from ssbench.files import read_model
 from ssbench.jobs.job import Job, Places
-from ssbench.jobs.plan import THERE, DatasetDisk, PlannedAnalysis, PlannedRun, RunPlan
+from ssbench.jobs.planned import THERE, DatasetDisk, PlannedAnalysis, PlannedRun, RunPlan
 from ssbench.jobs.targets import WantedAnalysis, split_size, target_analyses, target_jobs
 from ssbench.recipe.recipe import Division, load
+from ssbench.splits.manifest import dataset_of_split
 
 AGAIN = "make it again: ssbench plan TABLE... --json > plan.json"
 MAX_BYTES = 64_000_000
@@ -80,7 +81,8 @@ def planned_jobs(path: Path, places: Places) -> list[Job]:
     for at, run in enumerate(read_model(path, PlanFile, "plan", AGAIN, max_bytes=MAX_BYTES).runs, 1):
         if not run.chosen:
             continue
-        recipe, digest = load(run.recipe, run.overrides, data_root=places.data), split_size(run.split, places.data)[2]
+        dataset, digest = dataset_of_split(run.split, places.data), split_size(run.split, places.data)[2]
+        recipe = load(run.recipe, run.overrides, data_root=places.data, dataset=dataset)
         if run.key is not None and digest is not None and recipe.key(digest, run.seed) != run.key:
             what = f"run {at}, {run.recipe} on {run.split}, is not what was planned: its recipe or split has changed"
             raise RecipeError(what, str(path), AGAIN)

@@ -14,7 +14,7 @@ from ssbench.errors import UsageError
 from ssbench.jobs.job import Job, Places
 from ssbench.jobs.kept import record_without_data
 from ssbench.prepare.prepare import prepare
-from ssbench.recipe.recipe import Division, Recipe, find_recipe, is_table_name, load
+from ssbench.recipe.recipe import Division, Recipe, is_table_name, load, read_recipe
 from ssbench.results.analysis import AnalysisKind
 from ssbench.results.store import ResultStore
 from ssbench.splits.hold import hold
@@ -70,22 +70,27 @@ class TargetRuns:
     analyses: list[WantedAnalysis] = field(default_factory=list)
 
 
-def target_runs(targets: Sequence[str], splits: Sequence[str], places: Places) -> TargetRuns:
+def target_runs(
+    targets: Sequence[str], splits: Sequence[str], places: Places, overrides: Sequence[str] = ()
+) -> TargetRuns:
     """The runs of tables (only on `splits`, if any are given) and of recipes (default: the splits of printed scores).
 
+    Args:
+        overrides: `--set` of every run.
     Raises:
         UsageError: a recipe without a split, or nothing that has a recipe. RecipeError: a recipe or table is wrong.
     """
     runs, store = TargetRuns(), ResultStore(places.results)
     for target in targets:
         if _is_table(target):
-            _add_table(fill(PaperTable.read(target), store), splits, runs)
+            table = PaperTable.read(target, places.data)
+            _add_table(fill(table, store, overrides=overrides), splits, runs)
             continue
-        chosen = splits or list(printed_scores(find_recipe(target).name))
+        chosen = splits or list(printed_scores(read_recipe(target)[0].name))
         if not chosen:
             raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
         for split in chosen:
-            runs.cells.setdefault((target, (), split), [])
+            runs.cells.setdefault((target, tuple(overrides), split), [])
     if not runs.cells:
         what = f"no cell of {', '.join(targets)} has a recipe yet" + (" on these splits" if splits else "")
         raise UsageError(what, "arguments", "ssbench table TABLE shows the state of each cell")
@@ -116,27 +121,42 @@ def target_jobs(
     jobs: list[Job] = []
     for target in targets:
         if _is_table(target):
-            names = list(target_runs([target], splits, places).cells)
+            names = list(target_runs([target], splits, places, overrides).cells)
         else:
-            names = [(target, (), split) for split in splits or [QUICK_SPLIT]]
             asked = [Job(target, split, seed, tuple(overrides), quick, division) for split in splits for seed in seeds]
             if asked and all(record_without_data(job, places) for job in asked):
                 jobs += asked  # done, and their data have gone
                 continue
-            recipe = load(target, overrides, quick, division, places.data)
-            if not splits and not quick:
-                raise UsageError(f"'{target}' needs a split", "--split", "ssbench list splits")
-            for split in splits:
-                _hold(recipe, split, places)
+            names = _recipe_runs(target, splits, overrides, quick, places, division)
         if quick and _is_table(target):
             names = [(recipe, own, QUICK_SPLIT) for recipe, own, _ in names]
-        jobs += [Job(r, split, seed, (*own, *overrides), quick, division) for seed in seeds for r, own, split in names]
+        jobs += [Job(r, split, seed, own, quick, division) for seed in seeds for r, own, split in names]
     return list(dict.fromkeys(jobs))
 
 
-def _hold(recipe: Recipe, split: str, places: Places) -> None:
+def _recipe_runs(
+    name: str,
+    splits: Sequence[str],
+    overrides: Sequence[str],
+    quick: bool,
+    places: Places,
+    division: Division | None,
+) -> list[RunName]:
+    """The runs of a recipe on `splits`, each read once, so that what is wrong is said before any of them runs."""
+    partitions = [Partition.read(split, places.data) for split in splits]
+    datasets: set[str | None] = {partition.dataset for partition in partitions}
+    recipes = {
+        dataset: load(name, overrides, quick, division, places.data, dataset=dataset) for dataset in datasets or {None}
+    }
+    if not splits and not quick:
+        raise UsageError(f"'{name}' needs a split", "--split", "ssbench list splits")
+    for split, partition in zip(splits, partitions, strict=True):
+        _hold(recipes[partition.dataset], split, partition, places)
+    return [(name, tuple(overrides), split) for split in splits or [QUICK_SPLIT]]
+
+
+def _hold(recipe: Recipe, split: str, partition: Partition, places: Places) -> None:
     """Hold a split against its data before any run of a queue begins; each run says its own notes."""
-    partition = Partition.read(split, places.data)
     if partition.custom and partition.dataset == recipe.data.dataset and not recipe.quick:
         dataset = open_dataset(partition.dataset, places.data)
         hold(partition, dataset, split_folder(split, places.data), recipe.data.allow_leak)

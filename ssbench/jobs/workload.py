@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssbench import find
 from ssbench.data.dataset import Dataset
 from ssbench.data.open import class_of
 from ssbench.data.plan import Mixture, Needs, Plan, plan_partition
@@ -115,7 +114,7 @@ class WorkCounter:
             bare = find.load("net", cfg.name).no_files
             change = {name: value for name, value in bare.items() if name in type(cfg).model_fields}
             with torch.device("meta"), torch.no_grad():
-                net = find.load("net", cfg.name)(cfg.model_copy(update=change), len(dataset.classes), dataset.channels)
+                net = recipe.classes[1](cfg.model_copy(update=change), len(dataset.classes), dataset.channels)
                 x = torch.empty(2, dataset.channels, crop, crop)  # batch norm wants two
                 with FlopCounterMode(display=False) as clean:
                     net.train()(x)
@@ -179,7 +178,7 @@ def _plan(recipe: Recipe, needs: Needs, labeled: int, unlabeled: int) -> Plan:
 
 def _fit(recipe: Recipe, dataset: Dataset, plan: Plan) -> _DryFit:
     """The trainings a method's `fit` asks for on this plan."""
-    own = find.load("method", recipe.method.name).fit is not Method.fit
+    own = recipe.classes[0].fit is not Method.fit
     method = small_method(recipe, len(dataset.classes), dataset.channels).eval() if own else None
     fit = _DryFit(plan, recipe.schedule.epochs_of(plan.steps_per_epoch), dataset.channels, method)
     if method is None:

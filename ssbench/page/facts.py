@@ -122,7 +122,8 @@ def failures(failed: Sequence[StoredRun]) -> list[FailedRun]:
 def run_command(run: StoredRun, *options: str) -> str:
     """The command that repeats a stored run; of a recipe of one's own its file, whose folder a record does not know."""
     record = run.record
-    name = record.recipe.partition("+")[0]
+    # A name may be HOST+PLUGIN; only behind overrides it ends in their hash.
+    name = record.recipe.rpartition("+")[0] if run.settings else record.recipe
     if name.startswith("custom/"):
         name = f"{name.removeprefix('custom/')}.yaml"
     settings = [word for text in run.settings for word in ("--set", text)]

@@ -166,7 +166,7 @@ def _experiment(place: Place, runs: tuple[StoredRun, ...], names: Mapping[Place,
     """Named as a table names it; else as one names its recipe elsewhere, with the settings given; else by its ids."""
     if place in names:
         return Experiment(names[place].row, names[place].column, *place, runs, names[place].cell)
-    plain, split = place[0].partition("+")[0], place[1]
+    plain, split = place[0].rpartition("+")[0] if runs[0].settings else place[0], place[1]
     label = next((name.row for (recipe, _), name in names.items() if recipe == plain), plain)
     column = next((name.column for (_, other), name in names.items() if other == split), split)
     settings = runs[0].settings

@@ -42,6 +42,7 @@ from ssbench.files import (
     write_bytes,
     write_json,
 )
+from ssbench.paths import quoted
 from ssbench.prepare.job import PrepareJob, parallel, preparation_lock, processors
 from ssbench.prepare.verify import Problem, lost_files, open_folder
 
@@ -139,7 +140,9 @@ def _build(root: Path, ledger: Ledger, job: PrepareJob) -> Index:
     lost = lost_files(root, ledger, job.bars)
     if lost:
         what = f"{job.name}: {lost[0].path} is {lost[0].kind} ({len(lost)} such files)"
-        raise DataError(what, str(root / lost[0].path), f"ssbench prepare {job.name} --data-root {job.data_root}")
+        raise DataError(
+            what, str(root / lost[0].path), f"ssbench prepare {job.name} --data-root {quoted(job.data_root)}"
+        )
     folder, dataset = root / NAME, open_folder(job.name, str(root))
     ids = sorted({id for subset in ledger.counts for id in dataset.ids(subset)})
     tasks = _plan(folder, dataset, ids, ledger)

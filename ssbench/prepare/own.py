@@ -23,6 +23,7 @@ from ssbench.data.folder import CARD, UNMASKED, Card, Folder, write_labels
 from ssbench.data.ledger import NAME, Ledger
 from ssbench.errors import DataError, SsbenchError, UsageError
 from ssbench.files import readable_errors
+from ssbench.paths import shipped
 from ssbench.prepare.convert import put, put_list
 from ssbench.prepare.job import PrepareJob, preparation_lock, processors
 from ssbench.prepare.own_classes import unnamed_error
@@ -31,7 +32,7 @@ from ssbench.prepare.own_folder import FolderCheck, ImportOptions, labels_seen, 
 from ssbench.prepare.own_splits import plan_splits, stale_splits, write_splits
 from ssbench.prepare.verify import compare, write_ledger
 
-RESERVED = ("downloads", "splits")
+RESERVED = ("downloads", "splits", "recipes")
 """Folders of a data root that are no datasets."""
 SHOWN = 12
 """Kinds of findings in the text of an error; `--check` shows all."""
@@ -152,9 +153,10 @@ def findings_error(options: ImportOptions, check: FolderCheck) -> SsbenchError:
 def _check_options(options: ImportOptions) -> None:
     """UsageError for a name that is taken or no name, and for shares that cannot be."""
     is_name = re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", options.name)
-    if not is_name or options.name in (*find.names("dataset"), *RESERVED):
+    papers = [path.name for path in shipped("recipes").iterdir() if path.is_dir()]  # NAME/table1 must not be a paper's
+    if not is_name or options.name in (*find.names("dataset"), *RESERVED, *papers):
         what = f"'{options.name}' cannot be the name of a dataset of yours"
-        fix = "up to 64 small letters, digits, - and _; not the name of a built-in dataset"
+        fix = "up to 64 small letters, digits, - and _; not the name of a built-in dataset or of a folder of recipes"
         raise UsageError(what, "--name", fix)
     options.draws.check()
 

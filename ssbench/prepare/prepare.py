@@ -29,6 +29,7 @@ from ssbench.data.folder import CARD
 from ssbench.data.ledger import NAME, Ledger
 from ssbench.errors import DataError, UsageError, nearest
 from ssbench.files import readable_errors, remove_temporary, write_json
+from ssbench.paths import quoted
 from ssbench.prepare import cache
 from ssbench.prepare.job import PrepareJob, preparation_lock, processors
 from ssbench.prepare.sources import SourceSpec, find_source
@@ -153,7 +154,7 @@ def _ids_if_readable(name: str, root: Path, subset: str) -> tuple[str, ...]:
 
 def _imported(root: Path, bars: Bars | None) -> Ledger:
     """The ledger of an imported folder; DataError when it lost files, which only its owner has."""
-    fix = f"ssbench import FOLDER --name {root.name} --replace --data-root {root.parent}"
+    fix = f"ssbench import FOLDER --name {root.name} --replace --data-root {quoted(root.parent)}"
     try:
         ledger = Ledger.read(root)
     except DataError as error:

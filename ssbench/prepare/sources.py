@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ssbench.errors import DataError
 from ssbench.files import write_bytes
+from ssbench.paths import quoted
 from ssbench.prepare.fetch import fetch, mismatch
 from ssbench.prepare.job import Archive, PrepareJob
 from ssbench.prepare.unpack import DamagedArchive, bound, is_archive, unpack
@@ -88,7 +89,7 @@ def _fix(spec: SourceSpec, job: PrepareJob, archive: Archive | None = None) -> s
         return spec.manual
     missing = [archive] if archive else [a for a in spec.archives if not a.optional and a.urls]
     steps = " and ".join(f"save {a.urls[0]} as {job.downloads / a.name}" for a in missing)
-    return f"{steps}, then: ssbench prepare {job.name} --data-root {job.data_root}"
+    return f"{steps}, then: ssbench prepare {job.name} --data-root {quoted(job.data_root)}"
 
 
 def _named(spec: SourceSpec, path: Path) -> Archive:

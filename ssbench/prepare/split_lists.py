@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ssbench.errors import DataError, UsageError, nearest
 from ssbench.files import write_text
+from ssbench.paths import quoted
 from ssbench.prepare.fetch import fetch
 from ssbench.prepare.job import Archive
 from ssbench.splits import lists
@@ -136,7 +137,7 @@ class _ListFetcher:
         clone = f"SOURCE/splits/{task.origin}"
         fix = (
             f"git clone https://github.com/{repository.slug} {clone} && git -C {clone} checkout {repository.commit}"
-            f" && ssbench prepare {self.dataset} --source SOURCE --data-root {self.data_root}"
+            f" && ssbench prepare {self.dataset} --source SOURCE --data-root {quoted(self.data_root)}"
         )
         with tempfile.TemporaryDirectory() as scratch:
             archive = Archive(Path(path).name, (repository.url(path, self.host),), sha256=task.entry.sha256)

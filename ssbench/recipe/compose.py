@@ -21,6 +21,7 @@ from ssbench.recipe.marks import Keys, Mark, Marked, read
 SUFFIXES = (".yaml", ".yml")
 NOT_RECIPES = ("claims", "plugins", "tasks")  # folders of recipes/ whose files cannot be run
 HOSTS = "hosts"
+OWN = "own"  # recipes for any dataset
 ROWS = "rows"
 ALIASES = "aliases.yaml"
 NAMED = ("method", "net", "plugin")  # sections whose `name` decides which fields there are
@@ -38,12 +39,12 @@ class RecipeFile:
 def recipe_names() -> tuple[str, ...]:
     """Names of the shipped recipes of papers and tasks, in alphabetical order: files, and entries of `rows.yaml`.
 
-    Hosts have names too (`host_names`), but stand in a list of their own.
+    Hosts have names too (`host_names`), and recipes for any dataset (`own_names`); each has a list of its own.
     """
     root, names = shipped("recipes"), []
     for path in root.glob("*/*.yaml"):
         folder = path.parent.name
-        if folder in (*NOT_RECIPES, HOSTS) or is_table_name(path.stem):
+        if folder in (*NOT_RECIPES, HOSTS, OWN) or is_table_name(path.stem):
             continue
         names += [f"{folder}/{row}" for row in _rows(path)] if path.stem == ROWS else [f"{folder}/{path.stem}"]
     return tuple(sorted(names))
@@ -52,6 +53,11 @@ def recipe_names() -> tuple[str, ...]:
 def host_names() -> tuple[str, ...]:
     """Names of the shipped hosts, `<method>_<dataset>[_...]`: complete recipes that take a plug-in by name."""
     return tuple(sorted(path.stem for path in (shipped("recipes") / HOSTS).glob("*.yaml")))
+
+
+def own_names() -> tuple[str, ...]:
+    """Names of the recipes for any dataset, `own/<method>`: the split, or `--set data.dataset=NAME`, says which."""
+    return tuple(f"{OWN}/{row}" for row in _rows(shipped("recipes") / OWN / f"{ROWS}.yaml"))
 
 
 def is_table_name(stem: str) -> bool:
@@ -77,7 +83,7 @@ def find_recipe(name: str) -> RecipeFile:
             return RecipeFile(f"{place}/{stem}", path, row=stem)
     if is_table_name(stem) and (root / f"{name}.yaml").is_file():
         raise RecipeError(f"'{name}' is a table, not a recipe", "", "ssbench list recipes")
-    known = [*recipe_names(), *host_names()]
+    known = [*recipe_names(), *host_names(), *own_names()]
     raise RecipeError(f"no recipe '{name}'; {nearest(name, known)}", "", "ssbench list recipes")
 
 
@@ -93,7 +99,7 @@ def read_recipe(name: str) -> tuple[RecipeFile, Marked]:
     if name.endswith(SUFFIXES):
         place = find_recipe(name)
         return place, _merged(place, ())
-    host, *plugins = name.split("+")
+    host, plugins = _host_and_plugins(name)
     place = find_recipe(host)
     merged = _merged(place, ())
     if plugins:
@@ -104,6 +110,16 @@ def read_recipe(name: str) -> tuple[RecipeFile, Marked]:
         merged = merge(merge(merged, _plugin_constants(own["plugin"], merged)), Marked(own, {("plugin",): mark}))
         place = RecipeFile("+".join([place.name, *(Path(plugin).stem for plugin in plugins)]), place.path, place.row)
     return place, merged
+
+
+def _host_and_plugins(name: str) -> tuple[str, list[str]]:
+    """The parts of `HOST+PLUGIN+...`; a host that is a file may have a "+" in its path."""
+    for suffix in SUFFIXES:
+        stem, is_there, rest = name.partition(f"{suffix}+")
+        if is_there:
+            return stem + suffix, rest.split("+")
+    host, *plugins = name.split("+")
+    return host, plugins
 
 
 def _given_file(name: str) -> RecipeFile:
@@ -139,7 +155,7 @@ def _merged(place: RecipeFile, above: tuple[RecipeFile, ...]) -> Marked:
 
 
 def _own(place: RecipeFile) -> Marked:
-    """What stands in the recipe's own file or row; a plug-in's file is sought beside it."""
+    """What stands in the recipe's own file or row; files of a method, net or plug-in are sought beside it."""
     whole = _read(place.path)
     if place.row is None:
         own = whole
@@ -149,9 +165,8 @@ def _own(place: RecipeFile) -> Marked:
     if not isinstance(own.data, dict):
         fix = "name: value lines, as `ssbench check` shows them"
         raise RecipeError("a recipe is a mapping", str(own.at(())) or f"{shown(place.path)}:1", fix)
-    if "plugin" not in own.data:
-        return own
-    return Marked({**own.data, "plugin": _beside(own.data["plugin"], place.path.parent)}, own.marks)
+    beside = {part: _beside(own.data[part], place.path.parent) for part in NAMED if part in own.data}
+    return Marked({**own.data, **beside}, own.marks)
 
 
 def _read(path: Path) -> Marked:
@@ -268,7 +283,7 @@ def plugin_blocks(plugin: Any) -> Any:
 
 
 def _beside(plugin: Any, folder: Path) -> Any:
-    """The section `plugin` with a file that is not in the current folder sought in the recipe's, as bases are."""
+    """A section with a file that is not in the current folder sought in the recipe's, as bases are."""
     if isinstance(plugin, list):
         return [_beside(block, folder) for block in plugin]
     if isinstance(plugin, dict):
@@ -284,16 +299,17 @@ def shown(path: Path) -> str:
 
 
 def with_plugins(names: Sequence[str], plugins: Sequence[str]) -> list[str]:
-    """The recipes `names` with `--plugin` laid over each, as names that `read_recipe` takes; tables stay as they are.
+    """The recipes `names` with `--plugin` laid over each, as names that `read_recipe` takes.
 
     Raises:
-        RecipeError: a recipe file by path, which names its plug-in itself.
+        RecipeError: a table, whose rows name their plug-ins; a record, which is repeated as it stands.
     """
     if not plugins:
         return list(names)
     for name in names:
-        if name.endswith(SUFFIXES):
-            raise RecipeError(f"--plugin with the file '{name}'", name, "write 'plugin: {name: ...}' into the file")
-        if is_table_name(name.rpartition("/")[2]):
+        if name.endswith(".json"):
+            fix = "ssbench check RECORD.json --write mine.yaml, then mine.yaml with --plugin"
+            raise RecipeError(f"--plugin with the record '{name}'", name, fix)
+        if is_table_name(name.rpartition("/")[2].removesuffix(".yaml")):
             raise RecipeError(f"--plugin with the table '{name}'", name, "name a host: ssbench list recipes")
     return ["+".join([name, *plugins]) for name in names]

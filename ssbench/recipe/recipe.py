@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from ssbench import find, paths
 from ssbench.errors import RecipeError, nearest
 from ssbench.methods import hosting
+from ssbench.recipe.automatic import AUTO, fill_in
 from ssbench.recipe.compose import find_recipe, is_table_name, merge, read_recipe, recipe_names, shown
 from ssbench.recipe.fitting import refuse_device_views, refuse_unfit_crop, refuse_unfit_weights
 from ssbench.recipe.marks import Keys, Marked
@@ -53,6 +54,7 @@ def load(
     division: Division | None = None,
     data_root: Path | None = None,
     is_checked: bool = True,
+    dataset: str | None = None,
 ) -> Recipe:
     """Read, merge, override and validate a recipe.
 
@@ -62,8 +64,10 @@ def load(
         division: replaces the recipe's.
         data_root: where imported datasets are (default: $SSBENCH_DATA or ./data); built-in ones need none.
         is_checked: as for `resolve`.
+        dataset: the one of the split, for a recipe that is for any dataset.
     Raises:
-        RecipeError: anything wrong, with file:line and the nearest known name.
+        RecipeError: anything wrong, with file:line and the nearest known name. DataError: a recipe for any dataset,
+            and that one is not prepared.
     """
     if name.endswith(".json"):  # the record of a run is a recipe, too
         if overrides or quick or division:
@@ -76,14 +80,20 @@ def load(
     smaller = marked.data.pop("quick", None) or {}
     if not isinstance(smaller, dict):
         raise RecipeError("'quick' must be a mapping of sections", str(marked.at(("quick",))), "quick: {net: {...}}")
+    root, data = paths.data_root(data_root), marked.data.get("data")
+    is_for_any = isinstance(data, dict) and data.get("dataset") == AUTO
     if quick:
+        marked = fill_in(marked, "toy", root)
         whole = resolve(place.name, place.path, marked, (), False, data_root)  # a mistake in what is shrunk is one too
         marked = merge(marked, shrunk(marked.data, smaller, _dataset_class(whole, data_root).channels == 1))
     for text in overrides:
         marked = override(marked, text)
     if division is not None:
         marked = override(marked, f"division={division}")
-    return resolve(place.name, place.path, marked, tuple(overrides), quick, data_root, is_checked)
+    # The dataset of such a recipe is part of the split's name, so a `--set` of it makes no other recipe.
+    kept = [text for text in overrides if not (is_for_any and text.replace(" ", "").startswith("data.dataset="))]
+    marked = fill_in(marked, dataset, root)
+    return resolve(place.name, place.path, marked, tuple(kept), quick, data_root, is_checked)
 
 
 def resolve(
@@ -116,8 +126,8 @@ def resolve(
         about=_section(AboutConfig, {k: v for k, v in raw.items() if k in AboutConfig.model_fields}, marked, ()),
         data=data,
         views=_section(views_class(raw["views"]), raw["views"], marked, ("views",)),
-        net=_section(net.Config, raw["net"], marked, ("net",)),
-        method=_section(method.Config, raw["method"], marked, ("method",)),
+        net=_section(net.Config, _under_own_name(raw["net"], net), marked, ("net",)),
+        method=_section(method.Config, _under_own_name(raw["method"], method), marked, ("method",)),
         plugins=tuple(cfg for _, _, cfg in plugins),
         loss=_section(LossConfig, raw.get("loss") or {}, marked, ("loss",)),
         optim=_section(OptimConfig, raw["optim"], marked, ("optim",)),
@@ -168,9 +178,12 @@ def _plugins(section: Any, marked: Marked) -> Iterator[tuple[Keys, type[Any], An
         if not isinstance(name, str) or not name:
             raise RecipeError("'plugin' needs a name", str(marked.at(at)), "plugin: {name: ...}, or leave it out")
         cls = find.load("plugin", name, str(marked.at((*at, "name"))))
-        if name.endswith(".py"):
-            block = {**block, "name": find.own_name(cls)}
-        yield at, cls, _section(cls.Config, block, marked, at)
+        yield at, cls, _section(cls.Config, _under_own_name(block, cls), marked, at)
+
+
+def _under_own_name(block: dict[str, Any], cls: type[Any]) -> dict[str, Any]:
+    """A block that names a user's file, with the word that the class in it goes by."""
+    return {**block, "name": find.own_name(cls)} if str(block["name"]).endswith(".py") else block
 
 
 def _hooks_fit(recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, type[Any]]], marked: Marked) -> None:

@@ -15,8 +15,9 @@ from ssbench.files import as_model, read_json, write_text
 from ssbench.recipe.identity import version_changes, why_stale
 from ssbench.recipe.recipe import load
 from ssbench.results.record import Count, Percent, Record, Text, is_main, read_whole
-from ssbench.results.store import Place, ResultStore, record_paths
+from ssbench.results.store import Place, ResultStore
 
+CUSTOM = "-custom-"  # in the name of the folder of a user's own split
 COMPARED = ("scores", "per_class", "confusion", "volumes")
 """What of a record is compared bit for bit."""
 
@@ -83,24 +84,54 @@ def scored(run: BaselineRun | Record) -> ScoredRun:
 
 
 def read_runs(
-    source: Path, places: Collection[Place] | None = None, data_root: Path | None = None
+    source: Path,
+    places: Collection[Place] | None = None,
+    data_root: Path | None = None,
+    damaged: dict[Path, DataError] | None = None,
 ) -> list[BaselineRun]:
     """The runs in `source` as their recipes stand, one for each seed; of these places only, where some are given.
 
-    An empty split stands for every split of the recipe. DataError when `source` is not there, is neither a folder nor
-    such a file, or holds a damaged record among those asked for: a gate that passed over it would pass without it.
+    An empty split stands for every split of the recipe. Of a user's own split, whose records have keyed names, the last
+    finished run of each seed counts.
+
+    Args:
+        damaged: takes the records that cannot be read; without it they are passed over.
+    Raises:
+        DataError: `source` is not there, or is neither a folder nor such a file.
     """
+    damaged = {} if damaged is None else damaged
     if source.is_dir():
-        selected = ResultStore(source, strict=True).select(sorted(places or ()))
-        try:
-            paths = record_paths(source) if places is None else (record.path for record in selected)
-            return [_run_in(path, data_root) for path in paths if is_main(path)]
-        except DataError as error:
-            raise DataError(f"a gate cannot pass over it: {error.what}", error.where, error.fix) from None
+        store = ResultStore(source)
+        records = list(store.records() if places is None else store.select(sorted(places)))
+        damaged |= {path: error for path, error in store.damaged.items() if is_main(path) or CUSTOM in path.parent.name}
+        runs = []
+        for record in _standing(records):
+            try:
+                runs.append(_run_in(record.path, data_root))
+            except DataError as error:
+                damaged[record.path] = error
+        return runs
     if not source.is_file():
         raise DataError("no results to compare with", str(source), "give a results folder, or a file of gate --save")
     runs = _of_file(source, data_root)
     return runs if places is None else [r for r in runs if r.place in places or (r.recipe, "") in places]
+
+
+def _standing(records: Iterable[Record]) -> list[Record]:
+    """The records that stand for their runs: those of a plain name; on a user's own split the last of each seed."""
+    kept, own = [], dict[tuple[str, str, int], Record]()
+    for record in records:
+        if is_main(record.path):
+            kept.append(record)
+        elif record.custom_split and record.division == "closed" and not record.quick:
+            place = (record.recipe, record.split, record.seed)
+            newer = place not in own or _rank(record) > _rank(own[place])
+            own |= {place: record} if newer else {}
+    return [*kept, *own.values()]
+
+
+def _rank(record: Record) -> tuple[bool, str]:
+    return record.status == "done", record.finished
 
 
 def save(runs: Iterable[BaselineRun], path: Path) -> None:
@@ -127,7 +158,8 @@ def _run_in(path: Path, data_root: Path | None) -> BaselineRun:
 def _why_stale(run: BaselineRun, data_root: Path | None) -> str:
     """Which behaviour versions have been raised since a run of a saved file, by the recipe of its name."""
     try:
-        now = load(run.recipe, data_root=data_root).versions() if run.versions else {}
+        dataset = run.split.partition("/")[0]
+        now = load(run.recipe, data_root=data_root, dataset=dataset).versions() if run.versions else {}
     except SsbenchError:  # its recipe is not here, or had settings that the name does not tell
         return ""
     return "; ".join(version_changes(run.versions, now))

@@ -45,7 +45,10 @@ from ssbench.results.statistics import (
 from ssbench.results.store import Place
 
 POWER = 0.8
-ScoreVerdict = Literal["identical", "within", "better", "worse", "changed", "missing", "failed", "stale"]
+ScoreVerdict = Literal[
+    "identical", "within", "better", "worse", "changed", "missing", "failed", "stale", "no tolerance"
+]
+NO_TOLERANCE = "no cell of the dataset has two seeds: no tolerance can be had (--spread states one)"
 SpeedVerdict = Literal["within", "faster", "slower", "missing", "no record for this machine"]
 FAILING: tuple[ScoreVerdict, ...] = ("worse", "changed", "missing", "failed", "stale")
 TOO_SLOW: tuple[SpeedVerdict, ...] = ("slower", "missing")
@@ -180,7 +183,7 @@ def compare_scores(
     new: Sequence[BaselineRun],
     *,
     alpha: float = ALPHA,
-    spread: float = SPREAD,
+    spread: float | None = None,
     exact: bool = False,
     neighbours: Iterable[ScoredRun] = (),
     not_stored: Sequence[Place] = (),
@@ -188,7 +191,8 @@ def compare_scores(
     """Compare `new` with `stored`, cell by cell.
 
     Args:
-        alpha: probability of a false alarm in the whole comparison. spread: s where too few seeds are stored.
+        alpha: probability of a false alarm in the whole comparison. spread: s where too few seeds are stored; None:
+            `SPREAD`, and no tolerance at all where no cell of the dataset has two seeds.
         exact: a cell fails, too, where the same machine and packages gave other numbers on a CPU.
         neighbours: more stored results of the same datasets, which tell how seeds scatter.
     """
@@ -197,10 +201,13 @@ def compare_scores(
     cells = [_cell(runs, new_by_place.get(place, []), seeds, exact) for place, runs in _by_place(stored).items()]
     scatters = _scatters([*map(scored, stored), *neighbours])
     spreads = {
-        pool: fitted_noise([scatter for (_, other), scatter in scatters.items() if other == pool], spread)
+        pool: fitted_noise([scatter for (_, other), scatter in scatters.items() if other == pool], spread or SPREAD)
         for pool in dict.fromkeys(cell.pool for cell in cells)
     }
-    levels = _levels([cell for cell in cells if cell.stored and cell.new and cell.verdict != "stale"])
+    seeded = {pool for (_, pool), scatter in scatters.items() if scatter.freedom or spread is not None}
+    seeded |= {cell.pool for cell in cells if len(cell.new) > 1}  # new seeds show how far seeds lie apart
+    able = [cell for cell in cells if cell.stored and cell.new and cell.verdict != "stale"]
+    levels = _levels([cell for cell in able if cell.pool in seeded])
     tests = {
         level: [
             _drop_test(level, name, members, spreads, scatters, alpha / len(levels) / len(sets))
@@ -209,7 +216,7 @@ def compare_scores(
         for level, sets in levels.items()
     }
     by_name = {test.name: test for test in tests.get("cell", ())}
-    judged = tuple(_judged(cell, by_name.get(cell.name)) for cell in cells)
+    judged = tuple(_judged(cell, by_name.get(cell.name), cell.pool in seeded) for cell in cells)
     groups = tuple(test for level, of_level in tests.items() if level != "cell" for test in of_level)
     return ScoreGate(judged, groups, spreads, alpha, tuple(not_stored))
 
@@ -230,6 +237,9 @@ def _cell(stored: Sequence[BaselineRun], new: Sequence[BaselineRun], seeds: set[
     if lacking:
         verdict = "failed" if failed else "missing"
         note = failed or f"no new result of seed {', '.join(map(str, lacking))}"
+    elif not before:  # nothing to compare with
+        verdict = "failed" if failed and not now else "missing" if not now else "within"
+        note = f"{failed}; it failed before, too" if failed else "the stored run failed"
     if stale := _stale_note(stored, new):
         verdict, note = "stale", stale
     scores = tuple(sorted(before.items())), tuple(sorted(now.items()))
@@ -315,9 +325,12 @@ def _drop_test(
     return DropTest(level, name, len(cells), drop, tolerance, detectable)
 
 
-def _judged(cell: CellComparison, test: DropTest | None) -> CellComparison:
+def _judged(cell: CellComparison, test: DropTest | None, is_seeded: bool) -> CellComparison:
     """The cell with its test; what is missing, failed or identical stays so."""
     verdict = cell.verdict
+    if not is_seeded and verdict == "within" and cell.stored and cell.new:
+        note = f"drop {cell.drop:+.2f}; {NO_TOLERANCE}"
+        return replace(cell, verdict="no tolerance", note="; ".join(filter(None, (cell.note, note))))
     if test and verdict in ("within", "changed"):
         verdict = "worse" if test.worse else "better" if -test.drop > test.tolerance else verdict
     return replace(cell, verdict=verdict, test=test)

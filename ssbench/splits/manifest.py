@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ssbench import paths
 from ssbench.errors import DataError, UsageError, nearest
 from ssbench.files import as_model, read_text, read_yaml
+from ssbench.paths import quoted
 from ssbench.splits import lists
 from ssbench.splits.resolve import known_ids, read_list_text, resolve, unknown_error
 
@@ -157,6 +158,17 @@ class Partition:
         return _custom(folder, data_root)
 
 
+def dataset_of_split(name: str, data_root: Path) -> str | None:
+    """The dataset of a split, or of a folder of lists; None where the name is no split's."""
+    if name in manifest().splits:
+        return name.partition("/")[0]
+    try:
+        folder = split_folder(name, data_root)
+        return None if folder is None else read_custom(folder).dataset or _guessed(folder, "")
+    except DataError:
+        return None
+
+
 def folder(name: str, data_root: Path) -> Path:
     """Where the two lists of the manifest's split `name` are stored: shipped ones in the package, others fetched."""
     shipped = manifest().splits[name].origin == OURS
@@ -213,7 +225,7 @@ def restore_command(dataset: str, origin: str, data_root: Path) -> str:
     """The command that restores the lists of `dataset`."""
     if origin == OURS:
         return "these lists are shipped: reinstall ssbench, or `git checkout -- splits` in a checkout"
-    return f"ssbench prepare {dataset} --data-root {data_root}"
+    return f"ssbench prepare {dataset} --data-root {quoted(data_root)}"
 
 
 def _published(name: str, entry: SplitEntry, data_root: Path) -> Partition:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from ssbench.errors import DataError
-from ssbench.recipe.recipe import recipe_names
+from ssbench.recipe.compose import host_names, own_names, recipe_names
 from ssbench.results.analysis import Analysis, read_analysis
 from ssbench.results.record import Record
 from ssbench.results.stale import WhyStale, is_never_stale
@@ -46,6 +46,7 @@ def fill(
     division: Literal["closed", "open"] = "closed",
     settings: Mapping[str, str] | None = None,
     why_stale: WhyStale = is_never_stale,
+    overrides: Sequence[str] = (),
 ) -> Filled:
     """Look every cell up in the store.
 
@@ -57,13 +58,16 @@ def fill(
 
     Args:
         running: (stored name, split) of runs at work now.
+        overrides: `--set` of every cell's run, beside its own.
         settings: stored name -> `store.settings_digest` of the recipe as it stands; results under others are marked.
         why_stale: results of other data or code than the present ones are marked with what it says.
     """
-    recipes = {*recipe_names()}
+    recipes = {*recipe_names(), *own_names(), *host_names()}
     runs: dict[tuple[str, str], list[Record]] = {}
     cells: dict[CellKey, Cell] = {}
     for cell in cells_of(table):
+        if overrides:
+            cell = replace(cell, overrides=(*cell.overrides, *overrides))
         place = (cell.stored or "", cell.split or "")
         if all(place) and place not in runs:
             runs[place] = store.runs(*place)
@@ -125,13 +129,18 @@ def _left_out(cell: Cell, run: Record, division: str) -> str:
 
 def _kind(run: Record) -> str:
     """What sets a run apart from the closed division on published lists; "" for nothing."""
-    return CUSTOM if run.custom_split else OPEN if run.division == "open" else ""
+    return CUSTOM if run.custom_split and not _is_asked_for(run) else OPEN if run.division == "open" else ""
+
+
+def _is_asked_for(run: Record) -> bool:
+    """Whether its list is the user's own by name, `NAME/custom/PART`: a cell that shows it asks for that list."""
+    return run.split.split("/")[1:2] == ["custom"]
 
 
 def _marks(chosen: list[Record], digest: str | None) -> tuple[str, ...]:
     """What the mean of these runs must not be shown without."""
     holds = {
-        CUSTOM: any(r.custom_split for r in chosen),
+        CUSTOM: any(r.custom_split and not _is_asked_for(r) for r in chosen),
         OPEN: any(r.division == "open" for r in chosen),
         MIXED: len({r.settings for r in chosen}) > 1,
         CHANGED: bool(digest) and any(r.settings != digest for r in chosen),
@@ -203,5 +212,6 @@ def _state(cell: Cell, running: bool, recipes: set[str]) -> CellState:
         return "failed"
     if cell.dash:
         return "not printed"
-    has_recipe = cell.recipe is not None and (cell.recipe in recipes or Path(cell.recipe).is_file())
+    base = (cell.recipe or "").partition("+")[0]  # HOST+PLUGIN needs no file of its own
+    has_recipe = cell.recipe is not None and (base in recipes or Path(cell.recipe).is_file())
     return "not run" if has_recipe else "not yet"

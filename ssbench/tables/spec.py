@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ssbench import paths
 from ssbench.errors import RecipeError, nearest
 from ssbench.paths import shipped
 from ssbench.recipe.marks import Keys, Marked, read
@@ -166,12 +167,12 @@ class PaperTable(BaseModel):
     folder: Path = Field(default=Path(), exclude=True)
 
     @classmethod
-    def read(cls, name: str | Path) -> PaperTable:
-        """The shipped table `paper/table1`, or the one in a file (a name that ends in .yaml).
+    def read(cls, name: str | Path, data_root: Path | None = None) -> PaperTable:
+        """The shipped table `paper/table1`, that of an imported dataset, or the one in a file (ends in .yaml).
 
         RecipeError with file and line for an unknown name, an unknown or missing field, or a reference to nothing.
         """
-        path, shown = _find(str(name))
+        path, shown = _find(str(name), data_root)
         marked = read(path, shown)
         try:
             table = cls.model_validate(marked.data)
@@ -212,13 +213,23 @@ def _order(path: Path) -> tuple[str, bool, int, str]:
     return path.parent.name, path.stem.startswith("supp"), int(digits or 0), path.stem
 
 
-def _find(name: str) -> tuple[Path, str]:
+def own_table_names(data_root: Path | None = None) -> list[str]:
+    """The tables of imported datasets, `NAME/table1`."""
+    files = (paths.data_root(data_root) / "recipes").glob("*/*.yaml")
+    return [f"{f.parent.name}/{f.stem}" for f in sorted((f for f in files if is_table_name(f.stem)), key=_order)]
+
+
+def _find(name: str, data_root: Path | None) -> tuple[Path, str]:
     """The file of a table and how to call it in errors."""
     if name.endswith((".yaml", ".yml")):
         return Path(name), name
     path = shipped("recipes") / f"{name}.yaml"
+    own = paths.data_root(data_root) / "recipes" / f"{name}.yaml"
+    if is_table_name(path.stem) and not path.is_file() and own.is_file():
+        return own, str(own)
     if not is_table_name(path.stem) or not path.is_file():
-        raise RecipeError(f"no table '{name}'; {nearest(name, table_names())}", "", "ssbench list tables")
+        known = [*table_names(), *own_table_names(data_root)]
+        raise RecipeError(f"no table '{name}'; {nearest(name, known)}", "", "ssbench list tables")
     return path, f"recipes/{name}.yaml"
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssbench import find
 from ssbench.data.dataset import Dataset
 from ssbench.data.open import open_dataset
 from ssbench.data.other import WithOtherImages
@@ -42,7 +41,7 @@ def net_maker(recipe: Recipe, classes: int, channels: int, seed: int) -> MakeNet
 
     So a baseline and the same baseline with a plug-in start from the same weights: their difference is the plug-in's.
     """
-    cls = find.load("net", recipe.net.name)
+    cls = recipe.classes[1]  # not by name: the net may be a user's file
 
     def make(role: str) -> SegNet:
         with torch.random.fork_rng(devices=[]):
@@ -67,7 +66,7 @@ def plugin_of(recipe: Recipe, classes: int, seed: int) -> Plugin:
 
 def method_of(recipe: Recipe, classes: int, channels: int, seed: int) -> Method:
     """The method with its networks and plug-in, on the CPU."""
-    cls = find.load("method", recipe.method.name)
+    cls = recipe.classes[0]
     plugin = plugin_of(recipe, classes, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "weights", "extras"))

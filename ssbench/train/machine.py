@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ssbench.paths import PACKAGE
+from ssbench.recipe.device import processor_name
 from ssbench.train.allocator import keep_freed_memory
 
 PACKAGES = ("ssbench", "torch", "torchvision", "timm", "numpy", "pillow", "scipy")
@@ -23,11 +24,11 @@ PACKAGES = ("ssbench", "torch", "torchvision", "timm", "numpy", "pillow", "scipy
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """Device name, processor, cores, threads, and whether freed memory was kept (`train/allocator.py`)."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return {
         "device": device.type,
         "name": name,
-        "processor": _processor(),
+        "processor": processor_name(),
         "devices": torch.cuda.device_count() if device.type == "cuda" else 1,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -89,12 +90,3 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return process.stdout.strip()
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

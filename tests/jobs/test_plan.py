@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ssbench.jobs.choose import Option, choose, closed, hours_side_by_side, shortest_unit
 from ssbench.jobs.cost import Cost, Device, Speed, SpeedKind, Work, cost, speed_kind, stored_speeds
-from ssbench.jobs.plan import DatasetDisk, PlannedRun, PlanRequest, RunPlan, decide
+from ssbench.jobs.plan import decide
 from ssbench.jobs.plan_file import rows, summary
+from ssbench.jobs.planned import DatasetDisk, PlannedRun, PlanRequest, RunPlan
 from ssbench.results.store import ResultStore
 
 WORK = Work(steps=1000, images=16_000, train_flops=3.6e18, score_flops=0.9e18, checkpoint_bytes=2**30)

@@ -478,7 +478,7 @@ def test_the_command_looks_imports_and_says_what_comes_next(home, ssbench):
     done = ssbench(*given, "--labeled", "1_4")
     assert done.code == 0
     assert "rooms: imported in" in done.out
-    assert "next: ssbench run RECIPE --set data.dataset=rooms --split rooms/custom/1_4 --data-root data" in done.out
+    assert "next: ssbench run rooms/table1 --data-root data" in done.out
     assert json.loads(ssbench(*given, "--labeled", "1/4", "--json").out)["splits"] == ["rooms/custom/1_4"]
     assert "rooms\timported\tdata/rooms" in ssbench("list", "datasets", "--data-root", "data").out
     shown = ssbench("splits", "show", "rooms/custom/1_4", "--data-root", "data", "--json")

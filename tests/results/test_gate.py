@@ -40,7 +40,7 @@ def verdicts(gate: ScoreGate) -> dict[str, str]:
 
 def test_one_cell_with_one_seed_each() -> None:
     """Assumed s0 = 1 with 4 degrees of freedom: sqrt(2) t(0.95, 4) = 1.414 x 2.132 = 3.015; found at 80 %: + 1.331."""
-    gate = compare_scores(entries({"a": [70.0]}), entries({"a": [67.0]}))
+    gate = compare_scores(entries({"a": [70.0]}), entries({"a": [67.0]}), spread=1.0)
     test = gate.cells[0].test
     assert test is not None
     assert (test.level, test.name, test.cells, test.drop) == ("cell", "a toy/ours/1_16", 1, 3.0)
@@ -48,14 +48,40 @@ def test_one_cell_with_one_seed_each() -> None:
     assert verdicts(gate) == {"a": "within"}
     assert gate.groups == ()
     assert gate.failures == []
-    assert compare_scores(entries({"a": [70.0]}), entries({"a": [66.98]})).failures == ["a toy/ours/1_16 (worse)"]
-    assert verdicts(compare_scores(entries({"a": [70.0]}), entries({"a": [73.02]}))) == {"a": "better"}
+    assert compare_scores(entries({"a": [70.0]}), entries({"a": [66.98]}), spread=1.0).failures == [
+        "a toy/ours/1_16 (worse)"
+    ]
+    assert verdicts(compare_scores(entries({"a": [70.0]}), entries({"a": [73.02]}), spread=1.0)) == {"a": "better"}
     assert verdicts(compare_scores(entries({"a": [70.0]}), entries({"a": [69.6]}), spread=0.1)) == {"a": "worse"}
+
+
+def test_with_one_seed_on_each_side_there_is_no_tolerance() -> None:
+    """Nobody knows how far seeds lie apart. A stored cell of two seeds, or two new seeds, tell it."""
+    gate = compare_scores(entries({"a": [70.0], "b": [70.0]}), entries({"a": [30.0], "b": [70.1]}))
+    assert verdicts(gate) == {"a": "no tolerance", "b": "no tolerance"}
+    assert (gate.groups, gate.failures) == ((), [])
+    assert gate.cells[0].note == (
+        "other numbers on the same kind of machine with the same packages; drop +40.00; "
+        "no cell of the dataset has two seeds: no tolerance can be had (--spread states one)"
+    )
+    known = compare_scores(entries({"a": [70.0], "b": [70.0, 71.0]}), entries({"a": [30.0]}))
+    assert verdicts(known) == {"a": "worse", "b": "missing"}
+
+
+def test_a_stored_failure_is_never_identical_to_a_new_one() -> None:
+    both = compare_scores([entry("a", 0, None)], [entry("a", 0, None)])
+    assert [(c.verdict, c.note) for c in both.cells] == [
+        ("failed", "seed 0: the loss is not finite; it failed before, too")
+    ]
+    assert both.failures == ["a toy/ours/1_16 (failed)"]
+    mended = compare_scores([entry("a", 0, None)], [entry("a", 0, 70.0)])
+    assert [(c.verdict, c.note) for c in mended.cells] == [("within", "the stored run failed")]
+    assert mended.failures == []
 
 
 def test_more_cells_make_each_harder_to_fail() -> None:
     """Two cells of two methods: two levels (cells, dataset), so each cell is tested at 0.05 / 2 / 2."""
-    gate = compare_scores(entries({"a": [70.0], "b": [70.0]}), entries({"a": [69.0], "b": [70.0]}))
+    gate = compare_scores(entries({"a": [70.0], "b": [70.0]}), entries({"a": [69.0], "b": [70.0]}), spread=1.0)
     assert gate.cells[0].test is not None
     assert gate.cells[0].test.tolerance == pytest.approx(math.sqrt(2) * stats.t.ppf(1 - 0.0125, 4))
     assert [(t.level, t.name, t.cells, t.drop) for t in gate.groups] == [("dataset", "toy (miou)", 2, 0.5)]
@@ -63,15 +89,16 @@ def test_more_cells_make_each_harder_to_fail() -> None:
 
 def test_a_mean_of_cells_by_hand() -> None:
     """Both v = 2 with k = 4: weights 1/2, variance 2 x 1/4 x 2 x 4/2 = 2, squares' sum 2 x 1 x 2/0.5 = 8: df 1."""
-    gate = compare_scores(entries({"a": [70.0], "b": [70.0]}), entries({"a": [69.0], "b": [70.0]}))
+    gate = compare_scores(entries({"a": [70.0], "b": [70.0]}), entries({"a": [69.0], "b": [70.0]}), spread=1.0)
     assert gate.groups[0].tolerance == pytest.approx(math.sqrt(2) * stats.t.ppf(1 - 0.025, 1))
 
 
 def test_methods_are_tested_where_they_are_some_of_the_cells() -> None:
     told = {"a_1": [70.0], "a_2": [71.0], "b_1": [72.0], "c_1": [70.0]}
-    gate = compare_scores(entries(told), entries(told))
+    gate = compare_scores(entries(told), entries(told), spread=1.0)
     assert [(t.level, t.name) for t in gate.groups] == [("method", "a on toy (miou)"), ("dataset", "toy (miou)")]
-    only = compare_scores(entries({"a_1": [70.0], "a_2": [71.0]}), entries({"a_1": [70.0], "a_2": [71.0]}))
+    pair = entries({"a_1": [70.0], "a_2": [71.0]})
+    only = compare_scores(pair, pair, spread=1.0)
     assert [t.level for t in only.groups] == ["dataset"]
 
 
@@ -111,11 +138,11 @@ def test_equal_numbers_are_identical_wherever_they_come_from() -> None:
 def test_other_numbers_on_the_same_machine_are_told_and_fail_when_asked() -> None:
     stored, near = entries({"a": [70.0]}), [entry("a", 0, 69.9)]
     told = "other numbers on the same kind of machine with the same packages"
-    assert [(c.verdict, c.note) for c in compare_scores(stored, near).cells] == [("within", told)]
+    assert [(c.verdict, c.note) for c in compare_scores(stored, near, spread=1.0).cells] == [("within", told)]
     assert compare_scores(stored, near, exact=True).failures == ["a toy/ours/1_16 (changed)"]
     for elsewhere in ({"machine": "other"}, {"packages": "other"}, {"device": "cuda"}):
         assert not compare_scores(stored, [entry("a", 0, 69.9, **elsewhere)], exact=True).failures
-    edited = compare_scores(stored, [entry("a", 0, 69.9, settings="t")], exact=True)
+    edited = compare_scores(stored, [entry("a", 0, 69.9, settings="t")], exact=True, spread=1.0)
     assert [(c.verdict, c.note) for c in edited.cells] == [("within", "the recipe has changed since")]
 
 
@@ -139,7 +166,9 @@ def test_seeds_under_two_settings_tell_nothing_of_the_spread() -> None:
 
 
 def test_json_of_a_gate() -> None:
-    said = compare_scores(entries({"a": [70.0], "b": [70.0]}), entries({"a": [50.0], "b": [50.0]})).as_json()
+    said = compare_scores(
+        entries({"a": [70.0], "b": [70.0]}), entries({"a": [50.0], "b": [50.0]}), spread=1.0
+    ).as_json()
     assert set(said) == {"gate", "passed", "alpha", "spreads", "cells", "groups", "not_stored"}
     assert said["passed"] is False
     assert said["cells"][0]["drop"] == 20.0

@@ -43,10 +43,9 @@ def report(
     from ssbench.results.store import ResultStore
 
     store, folders = ResultStore(paths.results_root(results)), paths.runs_root(runs)
-    data = paths.data_root(data_root)
-    why_stale = StaleCheck(data)
-    content = _collect(tables or [], store, folders, why_stale, data, overrides or ())
-    content = _with_gallery(content, paths.data_root(data_root), folders, store.root, pictures, look, device)
+    root = paths.data_root(data_root)
+    content = _collect(tables or [], store, folders, StaleCheck(root), root, overrides or ())
+    content = _with_gallery(content, root, folders, store.root, pictures, look, device)
     charts = page.charts(content.tables, content.runs.comparisons)
     drawings, files = {}, list[str]()
     with Bars() as bars:

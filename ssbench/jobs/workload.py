@@ -111,7 +111,7 @@ class WorkCounter:
         cfg, crop, dataset = recipe.net, recipe.views.crop, self.dataset(recipe)
         key = repr((cfg, crop, len(dataset.classes), dataset.channels))
         if key not in self._nets:
-            bare = find.load("net", cfg.name).no_files
+            bare = recipe.classes[1].no_files
             change = {name: value for name, value in bare.items() if name in type(cfg).model_fields}
             with torch.device("meta"), torch.no_grad():
                 net = recipe.classes[1](cfg.model_copy(update=change), len(dataset.classes), dataset.channels)

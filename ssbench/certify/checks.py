@@ -10,19 +10,18 @@ import io
 import json
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
-from ssbench.certify.pair import ObservedStep, Pair, host_run, tensors
+from ssbench.certify.pair import ObservedStep, Pair, host_run
 from ssbench.find import own_name
-from ssbench.ops.pseudo import Pseudo
-from ssbench.plugins.base import LossScale, MixedView, Plugin
+from ssbench.plugins.base import Plugin
+from ssbench.plugins.promises import tensors
 from ssbench.train.checkpoint import to_bytes
 
 BEFORE, AFTER, ZERO_STEPS = 3, 3, 10
@@ -49,7 +48,7 @@ def run_pair(pair: Pair, stream_seed: int = 0, after: int = AFTER) -> PairRun:
 
 
 def step(observed: ObservedStep) -> str:
-    """One step: a finite loss and terms, answers of the promised form, networks left in train mode."""
+    """One step: a finite loss and terms, networks left in train mode. `plugins.promises` looks at what hooks return."""
     loss, terms = observed.step.loss, observed.step.terms
     for name, value in {"the loss": loss, **terms}.items():
         if value.shape != ():
@@ -60,7 +59,7 @@ def step(observed: ObservedStep) -> str:
         return f"the recorded term {with_graph[0]} holds on to its graph"
     if not all(net.training for net in observed.method.students()):
         return "a network is left in eval mode"
-    return next(filter(None, (FORMS[hook](answer) for hook, answer in observed.answers)), "")
+    return ""
 
 
 def effect(run: PairRun) -> str:
@@ -191,53 +190,3 @@ def _difference(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[s
             if not math.isfinite(ours[name]):
                 return f"{name} of step {at} is {ours[name]}"
     return ""
-
-
-def _scale(answer: Any) -> str:
-    return "" if isinstance(answer, LossScale) else f"`scale` returns {type(answer).__name__}, no LossScale"
-
-
-def _refine(answer: Any) -> str:
-    if not isinstance(answer, Pseudo):
-        return f"`refine` returns {type(answer).__name__}, no Pseudo"
-    return _pseudo("refine", answer)
-
-
-def _mix(answer: Any) -> str:
-    if not isinstance(answer, Sequence) or not answer or not all(isinstance(view, MixedView) for view in answer):
-        return "`mix` returns no list of MixedView"
-    for view in answer:
-        if view.images.shape != view.weak.shape or view.images[:, 0].shape != view.pseudo.label.shape:
-            return f"`mix` returns images of {tuple(view.images.shape)}, labels of {tuple(view.pseudo.label.shape)}"
-    return next(filter(None, (_pseudo("mix", view.pseudo) for view in answer)), "")
-
-
-def _pseudo(hook: str, answer: Pseudo) -> str:
-    kinds = {"label": torch.int64, "keep": torch.bool, "valid": torch.bool}
-    for name in ("label", "conf", "keep", "valid"):
-        value: Tensor = getattr(answer, name)
-        if value.shape != answer.valid.shape or value.dtype != kinds.get(name, value.dtype):
-            return f"`{hook}` returns a {name} of {value.dtype} and shape {tuple(value.shape)}"
-    return ""
-
-
-def _weigh(answer: Any) -> str:
-    if answer is None:
-        return ""
-    if not isinstance(answer, Tensor) or answer.ndim != 3:
-        return "`weigh` returns no B H W weights"
-    if not torch.isfinite(answer).all() or (answer < 0).any():
-        return "`weigh` returns a weight that is negative or not finite"
-    return ""
-
-
-def _loss(answer: Any) -> str:
-    if not isinstance(answer, dict) or not all(isinstance(v, Tensor) and v.shape == () for v in answer.values()):
-        return "`loss` returns no dict of scalars"
-    return ""
-
-
-FORMS: Mapping[str, Callable[[Any], str]] = {
-    "scale": _scale, "refine": _refine, "mix": _mix, "weigh": _weigh, "loss": _loss,
-}  # fmt: skip
-"""By hook, what is wrong with the form of its answer."""

@@ -5,8 +5,8 @@ Weights, batches and plug-ins start from the same random numbers each time, so t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from ssbench import find
 from ssbench.certify.small import build, prepared, progress, train
-from ssbench.certify.watch import drawing, watched
+from ssbench.certify.watch import watched
 from ssbench.data.noise import CLASSES, SIDE, Maps, batch_for
 from ssbench.methods.base import Method, Step
 from ssbench.methods.hosting import fit, is_allowed
+from ssbench.ops.draws import drawing
 from ssbench.plugins.base import Plugin, Stack
+from ssbench.plugins.promises import build_plugin
 
 SMALL = 41
 """Side of the images where many steps are made."""
@@ -42,7 +44,7 @@ class PluginSetup:
     def build(self) -> Plugin:
         """A new plug-in, always from the same random start."""
         torch.manual_seed(0)
-        return self.cls(self.cls.Config(**self.settings), CLASSES)
+        return build_plugin(self.cls, self.cls.Config(**self.settings), CLASSES, every_value=True)
 
 
 @dataclass
@@ -167,18 +169,3 @@ def observe_step(pair: Pair, step: int = LATE) -> ObservedStep:
         result = method(batch, t)
         result.loss.backward()
     return ObservedStep(method, result, answers, waits, draws)
-
-
-def tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """(where it stands (".carry['x']"), tensor) of every tensor in nested data."""
-    if isinstance(value, Tensor):
-        yield path, value
-    elif is_dataclass(value):
-        for part in fields(value):
-            yield from tensors(getattr(value, part.name), f"{path}.{part.name}")
-    elif isinstance(value, Mapping):
-        for name, below in value.items():
-            yield from tensors(below, f"{path}[{name!r}]")
-    elif isinstance(value, list | tuple):
-        for at, below in enumerate(value):
-            yield from tensors(below, f"{path}[{at}]")

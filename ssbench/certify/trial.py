@@ -12,10 +12,11 @@ from typing import Any, Literal
 from ssbench import find
 from ssbench.certify import CHECKS, checks
 from ssbench.certify.pair import Pair, observe_step
-from ssbench.certify.watch import TORCH
 from ssbench.errors import RecipeError
 from ssbench.methods.hosting import fit, yaml
+from ssbench.ops.draws import TORCH
 from ssbench.plugins.base import Plugin
+from ssbench.plugins.promises import PluginFault
 
 CheckState = Literal["passed", "failed", "not seen", "not declared", "not asked", "not tried"]
 FAULTS = (Exception, SystemExit)
@@ -178,5 +179,7 @@ def _not_tried() -> dict[str, Check]:
 
 def _described(error: BaseException) -> str:
     """An exception, and the innermost line on its way that is neither torch's nor inside Python (`exit`)."""
+    if isinstance(error, PluginFault):
+        return f"{error.what} at {error.where}; {error.fix}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((TORCH, "<"))]
     return f"{type(error).__name__}: {error} at {frames[-1].filename}:{frames[-1].lineno}"

@@ -1,4 +1,4 @@
-"""Finds, without a GPU, the tensor operations that would make the host wait for one, and those that draw at random.
+"""Finds, without a GPU, the tensor operations that would make the host wait for one.
 
 Waiting is looked for twice: among the torch functions that Python calls (`x.item()`, `if x`, `x.cpu()`), and among the
 operators that run beneath them (indexing by a mask is `nonzero`, indexing by a tensor without dimensions is `item`).
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ssbench.ops.draws import reporter
 
 READS = (
     "item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__",
@@ -31,13 +32,6 @@ OPERATORS = (
 )  # fmt: skip
 ONLY_ON_CPU = ("one_hot",)
 """Functions that look at values on a CPU, but on a GPU not when they are given the number of classes."""
-DRAWS = (
-    "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "multinomial",
-    "normal", "poisson", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_",
-    "uniform_",
-)  # fmt: skip
-"""Functions that draw from torch's global stream unless they are given a generator. Dropout layers may."""
-TORCH = str(Path(torch.__file__).parent)
 
 
 class _Functions(TorchFunctionMode):
@@ -76,43 +70,14 @@ class _Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Draws(TorchFunctionMode):
-    def __init__(self, report: Callable[[str], None]) -> None:
-        super().__init__()
-        self.report = report
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, kwargs = getattr(func, "__name__", str(func)), kwargs or {}
-        if name in DRAWS and not any(isinstance(a, torch.Generator) for a in (*args, *kwargs.values())):
-            self.report(name)
-        return func(*args, **kwargs)
-
-
 @contextmanager
 def watched() -> Iterator[list[str]]:
     """Names of waiting operations that ran inside, each with the line that called it."""
     lines: list[str] = []
-    report = _into(lines)
+    report = reporter(lines)
     functions = _Functions(report)
     with functions, _Operators(report, functions):
         yield lines
-
-
-@contextmanager
-def drawing() -> Iterator[list[str]]:
-    """Names of functions that drew inside without a generator of their own, each with the line that called it."""
-    lines: list[str] = []
-    with _Draws(_into(lines)):
-        yield lines
-
-
-def _into(lines: list[str]) -> Callable[[str], None]:
-    def report(name: str) -> None:
-        line = f"{name} at {_caller()}"
-        if line not in lines and "/optim/" not in line:  # Adam counts its steps in tensors that stay on the host
-            lines.append(line)
-
-    return report
 
 
 def _names_device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -128,12 +93,3 @@ def _has_unknown_size(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 def _by_mask(indices: Any) -> bool:
     return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in indices)
-
-
-def _caller() -> str:
-    """The innermost line on the stack that is neither torch's (but for its optimisers) nor of this file."""
-    import traceback
-
-    frames = [f for f in traceback.extract_stack() if f.filename != __file__]
-    at = next(f for f in reversed(frames) if not f.filename.startswith(TORCH) or "/optim/" in f.filename)
-    return f"{'/'.join(at.filename.split('/')[-3:])}:{at.lineno}: {at.line}"

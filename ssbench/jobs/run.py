@@ -28,9 +28,11 @@ from ssbench.splits.hold import hold
 from ssbench.splits.manifest import Partition, split_folder
 from ssbench.train.build import dataset_of
 from ssbench.train.distributed import ProcessFailed, Team
-from ssbench.train.record import failed_record, finished_record, progress_facts
+from ssbench.train.finite import Diverged
+from ssbench.train.precision import choose_computation
+from ssbench.train.record import UnbuiltRun, failed_record, finished_record, progress_facts
 from ssbench.train.stages import fit
-from ssbench.train.trainer import Diverged, Trainer
+from ssbench.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -146,14 +148,28 @@ def run(
             claim_folder(spec.folder, spec.head, bars.write_line)
         team.wait()
         with _progress_shown(spec, team, bars) as progress:
-            with _exits_are_failures(spec.folder):  # a plug-in's constructor runs here
-                trainer = Trainer(recipe, spec.partition, dataset, seed, spec.folder, team, bars)
+            trainer = _built(spec, dataset, team, bars)
             if progress is not None:
                 progress.facts = lambda: progress_facts(trainer)
             trainer.list_notes = notes
             for note in notes if team.leads else ():
                 say(f"note: {spec.partition.name}: {note}")
             return _train(trainer, spec.store), False
+
+
+def _built(spec: RunSpec, dataset: Dataset, team: Team, bars: Bars) -> Trainer:
+    """The run's trainer. Where a plug-in's or a method's constructor fails, a failed record is stored."""
+    recipe, seed = spec.recipe, spec.seed
+    try:
+        with _exits_are_failures(spec.folder):
+            return Trainer(recipe, spec.partition, dataset, seed, spec.folder, team, bars)
+    except Exception as error:
+        # What the user has to mend outside of the run (data, weights, hardware, recipe) is no outcome of it.
+        if team.leads and (isinstance(error, RunsFailed) or not isinstance(error, SsbenchError)):
+            computation = choose_computation(recipe.schedule, team.device)
+            run = UnbuiltRun(recipe, spec.partition, dataset, seed, spec.key, team, computation)
+            spec.store.add(failed_record(run, error))
+        raise
 
 
 def _train(trainer: Trainer, store: ResultStore) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from ssbench.keyed import key
 from ssbench.methods.base import MakeNet, Method
 from ssbench.nets.segnet import SegNet
 from ssbench.plugins.base import Plugin, Stack
+from ssbench.plugins.promises import build_plugin
 from ssbench.recipe.recipe import OptimConfig, Recipe
 from ssbench.recipe.stored import RunHead
 from ssbench.train.checkpoint import CheckpointFacts
@@ -55,10 +55,10 @@ def net_maker(recipe: Recipe, classes: int, channels: int, seed: int) -> MakeNet
 def plugin_of(recipe: Recipe, classes: int, seed: int) -> Plugin:
     """The recipe's plug-in, several of them stacked, or the identity."""
     plugins: list[Plugin] = []
-    for cfg in recipe.plugins:
+    for cls, cfg in zip(recipe.classes[2:], recipe.plugins, strict=True):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(seed, "weights", "plugin", cfg.name))
-            plugins.append(_plugin_class(cfg)(cfg, classes))
+            plugins.append(build_plugin(cls, cfg, classes))
     if not plugins:
         return Plugin(Plugin.Config(), classes)
     return plugins[0] if len(plugins) == 1 else Stack(plugins)
@@ -141,11 +141,3 @@ def _spared(cfg: OptimConfig, params: Sequence[torch.nn.Parameter], method: torc
         return set()
     layers = [module for module in method.modules() if isinstance(module, UNDECAYED)]
     return {id(p) for layer in layers for p in layer.parameters(recurse=False)}
-
-
-def _plugin_class(cfg: Any) -> type[Plugin]:
-    """The plug-in whose Config this is. A Config is nested in its class, and a user's plug-in may be in any module."""
-    holder: Any = sys.modules[type(cfg).__module__]
-    for name in type(cfg).__qualname__.split(".")[:-1]:
-        holder = getattr(holder, name)
-    return cast(type[Plugin], holder)

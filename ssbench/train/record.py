@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,10 +13,15 @@ from pydantic import BaseModel
 from ssbench.data.dataset import Dataset
 from ssbench.errors import RunsFailed, SsbenchError
 from ssbench.files import as_model
+from ssbench.recipe.resolved import Recipe
+from ssbench.splits.manifest import Partition
 from ssbench.train import machine
 from ssbench.train.checkpoint import Count, History, Percent
+from ssbench.train.distributed import Team
 from ssbench.train.evaluate import mean_dice
-from ssbench.train.trainer import Diverged, Trainer
+from ssbench.train.finite import Diverged
+from ssbench.train.precision import Computation
+from ssbench.train.trainer import Trainer
 
 
 class _Score(BaseModel):
@@ -69,7 +76,21 @@ def finished_record(trainer: Trainer) -> dict[str, Any]:
     return {**_facts(trainer), "status": "done", **measured, **several, **_costs(trainer)}
 
 
-def failed_record(trainer: Trainer, error: Exception) -> dict[str, Any]:
+@dataclass(frozen=True)
+class UnbuiltRun:
+    """A run whose networks or plug-in could not be built: what its record holds all the same."""
+
+    recipe: Recipe
+    partition: Partition
+    dataset: Dataset
+    seed: int
+    key: str
+    team: Team
+    computation: Computation
+    list_notes: Sequence[str] = ()
+
+
+def failed_record(trainer: Trainer | UnbuiltRun, error: Exception) -> dict[str, Any]:
     """The record of a run that an error ended: the reason, and the ids of the batch where it is known which it was."""
     ids = error.ids if isinstance(error, Diverged) else ()
     reason = error.what if isinstance(error, SsbenchError) else f"{type(error).__name__}: {str(error)[:500]}"
@@ -93,7 +114,7 @@ def progress_facts(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _facts(trainer: Trainer) -> dict[str, Any]:
+def _facts(trainer: Trainer | UnbuiltRun) -> dict[str, Any]:
     """What every record holds, whatever becomes of the run."""
     recipe, partition, cfg = trainer.recipe, trainer.partition, trainer.recipe.eval
     plugins = [p.name for p in recipe.plugins]

@@ -21,12 +21,13 @@ from ssbench.data.batch import Batch
 from ssbench.data.dataset import Dataset
 from ssbench.data.loader import Steps, dead_workers_named, loader, make_steps, useful_workers, views_on_device
 from ssbench.data.plan import Plan, plan_partition
-from ssbench.errors import DataError, RunsFailed, Stopped
+from ssbench.errors import DataError, Stopped
 from ssbench.keyed import key
 from ssbench.methods.base import Method
 from ssbench.ops.progress import Progress
 from ssbench.ops.schedule import poly
 from ssbench.plugins.base import PrepareInputs
+from ssbench.plugins.promises import term_names
 from ssbench.recipe.identity import head_of
 from ssbench.recipe.recipe import Recipe
 from ssbench.splits.manifest import Partition
@@ -35,12 +36,11 @@ from ssbench.train.build import checkpoint_facts, method_of, optimizer_of
 from ssbench.train.checkpoint import BestEpoch, Checkpointer, Snapshot, TrainingState
 from ssbench.train.distributed import Team, in_parallel, share_batch_norm
 from ssbench.train.evaluate import Score, evaluate
+from ssbench.train.finite import Diverged, FiniteWatch
 from ssbench.train.precision import choose_computation, set_formats, tf32_as_chosen
 from ssbench.train.stopping import StopRequest
 from ssbench.views.sample import Maps, Together
 
-NEVER = 2**62
-"""A step that no run reaches: no loss was bad yet. Larger than any step, so that a minimum over processes works."""
 SAVE, STOP = 1, 2
 """What a process asks for after a step. The larger number wins among processes."""
 GUARD_EVERY = 100
@@ -57,15 +57,6 @@ class Timing:
     seconds: float = 0.0
     waiting: float = 0.0
     scoring: float = 0.0
-
-
-class Diverged(RunsFailed):
-    """A loss, or a weight after an update, is not finite. ids: the images of that step's batch."""
-
-    def __init__(self, step: int, ids: tuple[str, ...], what: str = "the loss") -> None:
-        some = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
-        super().__init__(f"{what} of step {step} is not finite", f"images {some}", "lower it: --set optim.lr=...")
-        self.step, self.ids = step, ids
 
 
 class Trainer:
@@ -107,7 +98,7 @@ class Trainer:
         self.stage = ""
         self.earlier_stages: list[dict[str, Any]] = []
         self._sums: dict[str, Tensor] = {}  # of each term over the epoch: [sum, steps]
-        self._first_bad = torch.full((), NEVER, dtype=torch.int64, device=team.device)
+        self._finite = FiniteWatch(team.device)
         self._saved_at = (-1, -1)
 
     def prepare(self) -> None:
@@ -256,28 +247,20 @@ class Trainer:
         self.method.after_step(t)
         self._add_terms({"loss": step.loss.detach(), **step.terms}, t.step)
         self.state.step += 1
-        if self.state.step % GUARD_EVERY == 0:
+        if self.state.step == 1 or self.state.step % GUARD_EVERY == 0:
             self._check_finite()
 
     def _add_terms(self, terms: dict[str, Tensor], step: int) -> None:
-        is_first_bad = ~torch.isfinite(terms["loss"]) & (self._first_bad == NEVER)
-        self._first_bad = torch.where(is_first_bad, step, self._first_bad)
+        self._finite.add(terms, term_names(self.method.plugin), step)
         for name, value in terms.items():
             pair = torch.stack([value.double(), value.new_ones((), dtype=torch.double)])
             self._sums[name] = self._sums[name] + pair if name in self._sums else pair
 
-    @torch.no_grad()
     def _check_finite(self) -> None:
         """Stop a run whose loss or weights are not finite, before anything of it is saved."""
-        last = self.state.step - 1
-        largest = torch._foreach_norm(list(self.method.parameters()), torch.inf)
-        is_sound = torch.stack([value.float() for value in largest]).isfinite().all()
-        broken_at = torch.where(is_sound, self._first_bad, self._first_bad.clamp(max=last))
-        first = self.team.least(broken_at)
-        if first == NEVER:
-            return
-        in_loss = self.team.least(self._first_bad) == first
-        raise Diverged(first, self.plan.ids_at(first), "the loss" if in_loss else "a weight after the update")
+        if fault := self._finite.first_fault(self.method.parameters(), self.state.step - 1, self.team):
+            step, what, fix = fault
+            raise Diverged(step, self.plan.ids_at(step), what, fix)
 
     def _end_epoch(self, bar: Bar) -> None:
         """Score the epoch, add it to the history, save. The order of the writes matters: see `Checkpointer`."""

@@ -24,7 +24,7 @@ from ssbench import find
 from ssbench.errors import HardwareError, RecipeError, Stopped, UsageError
 from ssbench.train import checkpoint
 from ssbench.train.distributed import ProcessFailed, SharedBatchNorm2d, Team, join, share_batch_norm
-from ssbench.train.trainer import Diverged
+from ssbench.train.finite import Diverged
 
 FOUR = (*TINY, "schedule.labeled_batch=4", "schedule.unlabeled_batch=4", "schedule.epochs=2")
 SGD = "optim={name: sgd, lr: 0.02, head: 1}"  # Adam would blow up rounding where a gradient is nearly zero

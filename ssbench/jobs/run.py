@@ -167,7 +167,8 @@ def _built(spec: RunSpec, dataset: Dataset, team: Team, bars: Bars) -> Trainer:
         # What the user has to mend outside of the run (data, weights, hardware, recipe) is no outcome of it.
         if team.leads and (isinstance(error, RunsFailed) or not isinstance(error, SsbenchError)):
             computation = choose_computation(recipe.schedule, team.device)
-            run = UnbuiltRun(recipe, spec.partition, dataset, seed, spec.key, team, computation)
+            head = head_of(recipe, spec.partition.name, spec.partition.sha256, seed)
+            run = UnbuiltRun(recipe, spec.partition, dataset, head, team, computation)
             spec.store.add(failed_record(run, error))
         raise
 

@@ -14,6 +14,7 @@ from ssbench.data.dataset import Dataset
 from ssbench.errors import RunsFailed, SsbenchError
 from ssbench.files import as_model
 from ssbench.recipe.resolved import Recipe
+from ssbench.recipe.stored import RunHead
 from ssbench.splits.manifest import Partition
 from ssbench.train import machine
 from ssbench.train.checkpoint import Count, History, Percent
@@ -83,11 +84,20 @@ class UnbuiltRun:
     recipe: Recipe
     partition: Partition
     dataset: Dataset
-    seed: int
-    key: str
+    head: RunHead
     team: Team
     computation: Computation
     list_notes: Sequence[str] = ()
+
+    @property
+    def key(self) -> str:
+        """Its run key."""
+        return self.head.key
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return self.head.seed
 
 
 def failed_record(trainer: Trainer | UnbuiltRun, error: Exception) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class UnbuiltRun:
     team: Team
     computation: Computation
     list_notes: Sequence[str] = ()
+    views_on_device: bool = False
 
     @property
     def key(self) -> str:

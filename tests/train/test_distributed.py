@@ -41,6 +41,11 @@ CASES: dict[str, tuple[str, ...]] = {
         "method={name: unimatch, threshold: 0.25}",
         f"plugin={json.dumps(WPL)}",
     ),
+    "semivl, wpl": (
+        "net={name: semivl, encoder: vit_tiny, weights: random, text: drawn, crop: 48, conv_encoder: true}",
+        "method={name: semivl, confidence: average}",
+        f"plugin={json.dumps(WPL)}",
+    ),
     "unimatch, dice": ("method={name: unimatch, threshold: 0.25}", *DICE),
 }
 

@@ -27,7 +27,7 @@ from ssbench.nets.semivl import SemiVL as Network
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
-from ssbench.ops.reduce import mean_of
+from ssbench.ops.reduce import global_sum, mean_of
 from ssbench.plugins.base import BelowOne, MixedView, Share, StepOutputs, StudentView, Weight
 
 GUIDE = "semivl_guide"
@@ -145,7 +145,8 @@ class SemiVL(Method):
             return mean_of(ce.sum(), ce.numel())
         if self.plugin.absolute:
             return mean_of((ce * weight).sum(), ce.numel())
-        share = mean_of(has_label.sum().to(ce.dtype), ce.numel()).detach()
+        # Of all processes: `mean_of` gives a process's own part, whose mean over processes is the share.
+        share = global_sum(has_label.sum()) / global_sum(ce.new_full((), ce.numel()))
         return share * mean_of((ce * weight).sum(), (has_label * weight).sum())
 
 

@@ -82,7 +82,8 @@ class Plan:
         if self.needs.unlabeled and self.unlabeled_batch % pick:
             what = f"one of every {pick} unlabelled images is used, of a batch of {self.unlabeled_batch}"
             raise RecipeError(what, "schedule.unlabeled_batch", f"a multiple of {pick}")
-        refuse_batch(batch, listed, self.devices, self.steps_per_epoch, "the batch an epoch is counted in")
+        over = "unlabeled" if self._over_unlabeled else "labeled"
+        refuse_batch(batch, listed, self.devices, self.steps_per_epoch, f"{over}_batch")
 
     @property
     def _over_unlabeled(self) -> bool:
@@ -240,8 +241,11 @@ def refuse_batch(batch: int, listed: int, devices: int, steps: int, what_to_divi
         what = f"a batch of {batch} cannot come from {devices} processes"
         raise RecipeError(what, "schedule", f"devices must divide {what_to_divide}")
     if steps < 1:
-        what = f"a batch of {batch} images from a list of {listed}: no step fits into an epoch"
-        raise RecipeError(what, "schedule", f"use a batch of at most {listed}, or a larger split")
+        kind = {"labeled_batch": "labelled ", "unlabeled_batch": "unlabelled "}.get(what_to_divide, "")
+        what = f"a batch of {batch} {kind}images from a list of {listed}: no step fits into an epoch"
+        setting = f"schedule.{what_to_divide}"
+        most = max(listed // devices * devices, devices)
+        raise RecipeError(what, setting, f"--set {setting}={most}, or a split with a longer {kind}list")
 
 
 @lru_cache(maxsize=8)

@@ -57,6 +57,7 @@ from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import global_sum
 from ssbench.plugins.base import BelowOne, Count, MixedView, Share, StepOutputs, StudentView, Weight
 from ssbench.views.regions import ael_half
+from ssbench.views.settings import ViewsConfig
 
 Masks: TypeAlias = NDArray[np.bool_]
 Positive = Annotated[float, Field(gt=0)]
@@ -118,6 +119,13 @@ class AEL(Method):
         if classes is not None and set(range(classes)) <= set(cfg.paste_without):
             what = f"paste_without leaves none of the {classes} classes"
             raise RecipeError(what, "method.paste_without", "paste_without: []")
+
+    @classmethod
+    def check_views(cls, cfg: Config, views: ViewsConfig) -> None:
+        """Refuse a scale of pasted images where the weak pipeline draws none (acdc resizes, cps takes from a list)."""
+        if cfg.paste_share and cfg.paste_scale is not None and "scale" not in type(views).model_fields:
+            what = f"paste_scale {list(cfg.paste_scale)} has no effect: weak pipeline '{views.weak}' has no scale"
+            raise RecipeError(what, "method.paste_scale", "paste_scale: null (--set method.paste_scale=null)")
 
     def build(self, make_net: MakeNet) -> None:
         """A teacher with a head of its own (for one step: the first update copies the student), and the two banks."""

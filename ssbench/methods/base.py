@@ -27,6 +27,7 @@ from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
 from ssbench.plugins.base import Count, LossScale, MixedView, Plugin, Settings, Share, StudentView
 from ssbench.views.sample import Maps
+from ssbench.views.settings import ViewsConfig
 
 
 class MethodConfig(Settings):
@@ -209,6 +210,14 @@ class Method(nn.Module):
 
         Raises:
             RecipeError: where = the setting concerned ("schedule").
+        """
+
+    @classmethod
+    def check_views(cls, cfg: Any, views: ViewsConfig) -> None:
+        """Refuse settings that have no effect with these views. Called when a recipe is read.
+
+        Raises:
+            RecipeError: where = the setting concerned ("method.paste_scale").
         """
 
     def build(self, make_net: MakeNet) -> None:

@@ -30,7 +30,9 @@ from torch import Tensor, nn
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.data.plan import Needs
+from ssbench.errors import RecipeError
 from ssbench.methods.base import (
+    LossConfig,
     MakeNet,
     Method,
     MethodConfig,
@@ -97,6 +99,18 @@ class U2PL(Method):
     def needs(self) -> Needs:
         """Weak views and a region each; partners are in the batch."""
         return Needs(strong=1, repeats="drawn")
+
+    @classmethod
+    def check(cls, cfg: Config, loss: LossConfig, classes: int | None) -> None:
+        """Refuse ranks that leave no pixel of an unlabelled image as a negative: the contrastive loss would be 0.
+
+        An unlabelled pixel is a negative of the classes on its ranks low_rank..high_rank - 1 (card: u2pl 7).
+        """
+        if classes is None or classes > cfg.low_rank or not cfg.contrastive_weight:
+            return
+        what = f"low_rank {cfg.low_rank} leaves u2pl no negatives: the dataset has {classes} classes"
+        fix = f"--set method.low_rank={classes - 1}" if classes > 1 else "--set method.contrastive_weight=0"
+        raise RecipeError(what, "method.low_rank", fix)
 
     @classmethod
     def check_batches(cls, cfg: Config, labeled: int, unlabeled: int) -> None:

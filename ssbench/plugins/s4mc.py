@@ -106,7 +106,10 @@ class S4MC(Plugin):
 
     @classmethod
     def check(cls, cfg: Config, classes: int) -> None:
-        """The authors' lists exist for VOC and Cityscapes."""
+        """Two classes at least, whose probabilities differ. The authors' lists exist for VOC and Cityscapes."""
+        if classes < 2:
+            what = "s4mc compares the two most probable classes, and the dataset has one: nothing to segment"
+            raise RecipeError(what, "plugin", "a dataset of two classes or more, or no plug-in")
         if cfg.agreement == "published" and classes not in PUBLISHED:
             raise RecipeError(f"s4mc: no published agreement for {classes} classes", "plugin", "agreement: estimated")
 

@@ -203,6 +203,7 @@ def _settings_fit(
     try:
         method.check(recipe.method, recipe.loss, None if classes is None else len(classes))
         method.check_batches(recipe.method, schedule.labeled_batch, schedule.unlabeled_batch)
+        method.check_views(recipe.method, recipe.views)
     except RecipeError as error:
         raise RecipeError(error.what, str(recipe.marked.at(tuple(error.where.split(".")))), error.fix) from None
     for (at, cls), cfg in zip(plugins, recipe.plugins, strict=True):

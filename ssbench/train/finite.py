@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from ssbench.errors import RunsFailed
+from ssbench.errors import RecipeError, RunsFailed
 from ssbench.train.distributed import Team
 
 NEVER = 2**62
@@ -23,6 +24,22 @@ class Diverged(RunsFailed):
         fix = fix or "lower the learning rate: --set optim.lr=..."
         super().__init__(f"{what} of step {step} is not finite", f"images {some}", fix)
         self.step, self.ids = step, ids
+
+
+@contextmanager
+def one_image_refused() -> Iterator[None]:
+    """Turn batch norm's refusal of a single value a channel into a sentence about the batch.
+
+    It comes at the first step, of a net that pools an image to 1 x 1 (the ASPP of DeepLabV3+) and a batch of one.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        what = "a batch of one image, and a net that pools it to 1 x 1: batch norm has one value a channel"
+        fix = "--set schedule.labeled_batch=2 --set schedule.unlabeled_batch=2, or another net"
+        raise RecipeError(what, "schedule.labeled_batch", fix) from error
 
 
 class FiniteWatch:

@@ -36,7 +36,7 @@ from ssbench.train.build import checkpoint_facts, method_of, optimizer_of
 from ssbench.train.checkpoint import BestEpoch, Checkpointer, Snapshot, TrainingState
 from ssbench.train.distributed import Team, in_parallel, share_batch_norm
 from ssbench.train.evaluate import Score, evaluate
-from ssbench.train.finite import Diverged, FiniteWatch
+from ssbench.train.finite import Diverged, FiniteWatch, one_image_refused
 from ssbench.train.precision import choose_computation, set_formats, tf32_as_chosen
 from ssbench.train.stopping import StopRequest
 from ssbench.views.sample import Maps, Together
@@ -238,7 +238,8 @@ class Trainer:
         torch.manual_seed(key(self.seed, t.step, "step", self.team.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * poly(t.step, t.steps, self.recipe.optim.power, self.recipe.optim.lag)
-        step = self.module(batch.to(self.team.device).computed(self.recipe.views), t)
+        with one_image_refused():
+            step = self.module(batch.to(self.team.device).computed(self.recipe.views), t)
         self.optimizer.zero_grad(set_to_none=True)
         step.loss.backward()
         if self.recipe.optim.clip is not None:

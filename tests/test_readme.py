@@ -23,7 +23,7 @@ import pytest
 import typer
 
 from ssbench import cli
-from ssbench.recipe.compose import host_names, recipe_names
+from ssbench.recipe.compose import host_names, own_names, recipe_names
 from ssbench.splits.manifest import manifest
 from ssbench.tables.spec import table_names
 
@@ -147,8 +147,8 @@ def test_every_command_exists_as_it_is_written(guide: str, step: Step) -> None:
 def _check_names(command: str, given: dict[str, object]) -> None:
     """Recipes, tables and splits that a command names exist; words in capitals are for the reader to fill in."""
     known = {
-        "run": {*recipe_names(), *host_names(), *table_names()},
-        "check": {*recipe_names(), *host_names()},
+        "run": {*recipe_names(), *host_names(), *own_names(), *table_names()},
+        "check": {*recipe_names(), *host_names(), *own_names()},
         "table": {*table_names()},
     }
     named = given.get("targets") or given.get("recipes") or [given.get("name")]

@@ -111,7 +111,7 @@ def _scale(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
 
 
 def _encoder(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
-    best = best_encoder(on_gpu)
+    best = best_encoder(on_gpu, channels=facts.channels)
     return best.encoder, f"{_device(on_gpu)}; {best}"
 
 

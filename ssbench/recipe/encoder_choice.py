@@ -31,20 +31,21 @@ class PretrainedEncoder:
         return f"{self.encoder}, {where[self.source] if self.source else 'whose weights are not at hand'}"
 
 
-def best_encoder(on_gpu: bool, ask_network: bool = False) -> PretrainedEncoder:
+def best_encoder(on_gpu: bool, ask_network: bool = False, channels: int = 3) -> PretrainedEncoder:
     """The preferred encoder whose ImageNet weights can be had here, else the preferred one of timm's with no source.
 
     Args:
         ask_network: whether to ask timm's hub, for some seconds, where nothing is here already.
+        channels: of the pictures. Those of one channel are not normalised, which weights of packages do not allow.
     """
-    preferred = FOR_GPU if on_gpu else FOR_CPU
+    preferred = [e for e in (FOR_GPU if on_gpu else FOR_CPU) if channels == 3 or e not in PACKAGED]
     for encoder in preferred:
         if source := source_here(encoder):
             return PretrainedEncoder(encoder, source, "package" if source == "package" else "imagenet")
     first = next(encoder for encoder in preferred if encoder not in PACKAGED)
     if ask_network and _answers(first):
         return PretrainedEncoder(first, "download")
-    packaged = next((encoder for encoder in PACKAGED if ask_network and source_here(encoder)), None)
+    packaged = next((e for e in PACKAGED if ask_network and channels == 3 and source_here(e)), None)
     return PretrainedEncoder(packaged, "package", "package") if packaged else PretrainedEncoder(first, None)
 
 

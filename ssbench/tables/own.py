@@ -95,7 +95,8 @@ def write_own_table(
     drawn = tuple(_draw_missing(dataset, data_root))
     splits = custom_splits(dataset, data_root)
     recipes = [*(f"own/{method}" for method in methods), *(f"own/{HOST}+{plugin}" for plugin in plugins)]
-    best, has_file = best_encoder(has_gpu(), ask_network=True), path.is_file() and task.is_file()
+    channels, has_file = task_facts(dataset, data_root).channels, path.is_file() and task.is_file()
+    best = best_encoder(has_gpu(), ask_network=True, channels=channels)
     if not has_file or replace:
         text, is_random = _task_text(dataset, data_root, overrides, best)
         write_text(task, text)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from own_folders import import_options, own_folder
+from own_folders import import_options, own_folder, picture
 from ran import Ran
 
 from ssbench.errors import RecipeError
@@ -87,6 +87,16 @@ def test_what_is_given_moves_what_follows_from_it(root: Path) -> None:
     assert own("schedule.labeled_batch=4").schedule.unlabeled_batch == 4
     halved = load("own/stpp", (), data_root=root, dataset="rooms").schedule.steps
     assert halved == own().schedule.steps // 2, "three trainings share the steps"
+
+
+def test_grey_pictures_get_an_encoder_that_takes_them_as_they_are(tmp_path: Path) -> None:
+    """Weights of packages need normalised pictures of three channels; timm's are also used without (as on ACDC)."""
+    home = own_folder(tmp_path / "rooms")
+    for path in (home / "images").iterdir():
+        picture(path.stem, grey=True).save(path)
+    import_folder(import_options(home, channels=1), tmp_path / "data", workers=1)
+    recipe = load("own/unimatch", data_root=tmp_path / "data", dataset="rooms")
+    assert (recipe.net.encoder, recipe.net.weights, recipe.views.normalise) == ("resnet18", "imagenet", "none")
 
 
 def test_every_value_says_where_it_is_from(root: Path) -> None:

@@ -98,14 +98,14 @@ def _levels_between(pixels: Counter[Value], rules: ConvertRules) -> list[Value]:
     """Values that --nearest would change although they look like labels of their own: frequent, and few of them."""
     if not rules.nearest or not rules.classes.is_named:
         return []
-    total, known = sum(pixels.values()), set(rules.classes.anchors())
+    total, known = sum(pixels.values()), set(rules.classes.anchors)
     peaks = [v for v, n in pixels.items() if v not in known and v != NAN and n >= total * PEAK]
     return peaks if len(peaks) <= len(rules.classes.names) + 1 else []
 
 
 def _guess(pixels: Counter[Value], unknown: Sequence[Value], rules: ConvertRules) -> tuple[str, str]:
     """What the values look like, and the options that would read them so; no option where classes would be lost."""
-    total, names, anchors = sum(pixels.values()), rules.classes.names, set(rules.classes.anchors())
+    total, names, anchors = sum(pixels.values()), rules.classes.names, set(rules.classes.anchors)
     whole = sorted(v for v in pixels if isinstance(v, int) and not (v < 0 or v in rules.classes.values))
     odd = sorted((v for v in pixels if not isinstance(v, int) or v < 0), key=str)
     peaks = [v for v in whole if pixels[v] >= total * PEAK]

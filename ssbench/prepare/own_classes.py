@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,9 +51,10 @@ class ClassMap:
         """A colour for each class: its own, or VOC's."""
         return self.colours or bit_palette(len(self.names))
 
+    @cached_property
     def table(self) -> NDArray[np.uint8]:
         """Label of each of the 256 values; a value without a meaning stays, or is what `other` says."""
-        table, anchors = np.arange(256, dtype=np.uint8), self.anchors()
+        table, anchors = np.arange(256, dtype=np.uint8), self.anchors
         for value in range(256):
             if value in self.values:
                 table[value] = self.values[value]
@@ -69,6 +71,7 @@ class ClassMap:
         label = self.values[int(value)] if value == int(value) and int(value) in self.values else value
         return label == IGNORE or (0 <= label < len(self.names) and label == int(label))
 
+    @cached_property
     def anchors(self) -> tuple[int, ...]:
         """The values that mean something, where others are edges between them: those of --map, and each label.
 

@@ -64,7 +64,7 @@ def is_settled(value: Value, rules: ConvertRules) -> bool:
         return True
     if isinstance(value, str):
         return value in classes.words
-    return classes.is_known(value) or (rules.nearest and bool(classes.anchors()))
+    return classes.is_known(value) or (rules.nearest and bool(classes.anchors))
 
 
 def read_pair_mask(pair: ImageMaskPair, rules: ConvertRules) -> MaskContent | None:
@@ -98,7 +98,7 @@ def _read_mask(path: Path, rules: ConvertRules, page: int) -> MaskContent:
         raise PictureError("mode", path, detail)
     if image.format in ("JPEG", "MPO"):
         mask.kind = "JPEG"
-    if rules.nearest and (mask.strange or set(mask.values) - set(rules.classes.anchors())):
+    if rules.nearest and (mask.strange or set(mask.values) - set(rules.classes.anchors)):
         mask.changes = (*mask.changes, "soft edges: the nearest value (--nearest)")
     mask.orientation = orientation
     return mask
@@ -109,7 +109,7 @@ def _of_numbers(pixels: NDArray[Any], kind: str, rules: ConvertRules) -> MaskCon
     if pixels.dtype == np.uint8 and not rules.nearest:  # by far the most frequent
         counts = np.bincount(pixels.ravel(), minlength=256)
         values: dict[Value, int] = {value: int(n) for value, n in enumerate(counts) if n}
-        return MaskContent(kind, rules.classes.table()[pixels], values)
+        return MaskContent(kind, rules.classes.table[pixels], values)
     numbers, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
     labels = np.array([_label_of(number, rules) for number in numbers.tolist()], np.uint8)
     most = np.argsort(-counts, kind="stable")[:KEPT]
@@ -129,10 +129,10 @@ def _label_of(number: float, rules: ConvertRules) -> int:
     if number != number:  # noqa: PLR0124
         return classes.words.get(NAN, classes.words.get(OTHER, IGNORE))
     if rules.nearest:
-        anchors = classes.anchors()
+        anchors = classes.anchors
         anchor = min(anchors, key=lambda a: (abs(a - number), a))
         return classes.values.get(anchor, anchor)
-    if number in classes.anchors() if OTHER in classes.words else classes.is_known(number):
+    if number in classes.anchors if OTHER in classes.words else classes.is_known(number):
         return int(classes.values.get(int(number), int(number)))
     return classes.words.get(OTHER, IGNORE)
 

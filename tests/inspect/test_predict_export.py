@@ -216,9 +216,8 @@ def test_pictures_are_predicted_as_viewers_show_them(trained: Path) -> None:
     folder.mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6
-    upright = (
-        Image.open(next(iter(sorted((trained / "data/toy/images").iterdir())))).convert("RGB").crop((0, 0, 64, 48))
-    )
+    path = min((trained / "data/toy/images").iterdir())
+    upright = Image.open(path).convert("RGB").crop((0, 0, 64, 48))
     upright.save(folder / "upright.png")
     upright.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=exif)
     assert predicted(trained, "phone", "phone-out").code == 0

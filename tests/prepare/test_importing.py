@@ -427,7 +427,7 @@ def test_class_files_of_every_form(tmp_path, file, text):
     assert found.palette == (((1, 2, 3), (4, 5, 6), (7, 8, 9)) if "1" in text and "2, 3" in text or "1 2 3" in text
                              else ((0, 0, 0), (128, 0, 0), (0, 128, 0)))  # fmt: skip
     assert found.void == ((0, 0, 0) if "ignore" in text else None)
-    assert found.table()[[0, 7, 9]].tolist() == [0, 255, 1]
+    assert found.table[[0, 7, 9]].tolist() == [0, 255, 1]
     assert read_classmap(str(tmp_path / file), tmp_path / "elsewhere", ()).names == found.names
 
 

@@ -164,8 +164,9 @@ def matching_costs(output: QueryOutput, targets: MaskTargets, points: Tensor, cf
     Args:
         points: B P 2, shared by all masks of an image.
     """
-    truth, classes = _padded(targets, points)  # B M P, B M
     logits = sample(output.masks, points)  # B Q P
+    truth, classes = _padded(targets, points)  # B M P, B M
+    truth = truth.to(logits.dtype)
     share = 1 / logits.shape[-1]
     inside, outside = -F.logsigmoid(logits) * share, -F.logsigmoid(-logits) * share  # cross-entropy with 1, with 0
     mask = inside @ truth.mT + outside @ (1 - truth).mT

@@ -29,6 +29,7 @@ TRIED: dict[str, list[Any]] = {  # values to try where the type names none
     "data.dataset": ["camvid"],
     "net.encoder": ["resnet34"],
     "net.weights": ["imagenet"],
+    "data.unlabeled": ["coco"],
     "eval.select": ["test"],
     "eval.report": ["val"],
 }

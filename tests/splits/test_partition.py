@@ -22,10 +22,14 @@ DESIGN = {
     "cityscapes/stpp": (CITY, {"1_30": 100, "1_8": 372, "1_4": 744}),
     "acdc/ssl4mis": (1312, {"1": 32, "3": 68, "7": 136}),
     "coco/pseudoseg": (COCO, {"1_512": 232, "1_256": 463, "1_128": 925, "1_64": 1849, "1_32": 3697}),
+    "voc/all": (VOC, {"full": VOC}),
     "camvid/ours": (367, {"1_16": 23, "1_8": 46, "1_4": 92, "1_2": 184, "full": 367}),
     "toy/ours": (320, {"1_32": 10, "1_16": 20, "1_8": 40, "1_4": 80, "full": 320}),
 }
 SPLITS = [(f"{family}/{part}", n, pool - n) for family, (pool, parts) in DESIGN.items() for part, n in parts.items()]
+SPLITS += [
+    ("voc/all/coco", VOC, COCO)
+]  # the unlabelled images are another dataset's; tests/data/test_other.py reads it
 TOY = "toy/ours/1_16"
 
 
@@ -68,7 +72,7 @@ def test_every_origin_is_a_repository_at_a_full_commit_or_ours() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("name", "labeled", "unlabeled"), [s for s in SPLITS if not s[0].startswith("coco")])
+@pytest.mark.parametrize(("name", "labeled", "unlabeled"), [s for s in SPLITS if "coco" not in s[0]])
 def test_every_split_reads(name: str, labeled: int, unlabeled: int, root: Path) -> None:
     split = Partition.read(name, root)
     assert (split.name, split.dataset, split.custom) == (name, name.split("/")[0], False)

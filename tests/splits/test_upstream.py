@@ -14,7 +14,7 @@ from ssbench.splits import lists
 from ssbench.splits.manifest import Partition, folder, manifest, pool_file
 
 pytestmark = pytest.mark.real
-COUNTS = {"voc": 3 + 2 * 16, "cityscapes": 2 + 2 * 12, "acdc": 3 + 2 * 3, "camvid": 3 + 2 * 5, "toy": 1 + 2 * 5}
+COUNTS = {"voc": 3 + 2 * 16 + 2, "cityscapes": 2 + 2 * 12, "acdc": 3 + 2 * 3, "camvid": 3 + 2 * 5, "toy": 1 + 2 * 5}
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there: whoever asks fails
 
 
@@ -39,6 +39,8 @@ def test_what_is_stored_is_canonical_and_its_bytes_are_the_manifests_digest(
     for name, entry in manifest().splits.items():
         if name.startswith(f"{dataset}/"):
             for role, wanted in (("labeled", entry.labeled), ("unlabeled", entry.unlabeled)):
+                if not wanted.has_file:
+                    continue
                 ids = (folder(name, tmp_path) / f"{role}.txt").read_text().splitlines()
                 assert len(ids) == wanted.count
                 assert lists.fingerprint(ids) == wanted.fingerprint, name

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -72,12 +73,15 @@ class Exact(Trainer):
 
     def _build_method(self) -> Method:
         method = super()._build_method().double()
-        predict = method.predict
-        method.predict = lambda x: predict(x.double())  # type: ignore[method-assign]
+        method.predict = MethodType(_predict_double, method)  # type: ignore[method-assign]  a copy gets its own
         return method
 
     def _step(self, batch: Batch) -> None:
         super()._step(_double(batch))
+
+
+def _predict_double(method: Method, x: torch.Tensor) -> torch.Tensor:
+    return type(method).predict(method, x.double())
 
 
 def _double(value: Any) -> Any:

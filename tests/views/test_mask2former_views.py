@@ -73,9 +73,7 @@ def test_short_sides_are_detectron2s(size: tuple[int, int], short: int, expected
 def test_sixteen_short_sides_as_often_as_one_another() -> None:
     cfg, small, sizes = views(), views(base=8, crop=16, colour_share=0.0), Counter[int]()
     for epoch in range(800):
-        moved = weaken(
-            Sample.of("a", picture(8, 8)), views(base=8, crop=16, colour_share=0.0), Draw(0, epoch, "a", "v")
-        )
+        moved = weaken(Sample.of("a", picture(8, 8)), small, Draw(0, epoch, "a", "v"))
         sizes[min(moved.geometry[0].size)] += 1
     assert sorted(sizes) == sorted({int(8 * f) for f in cfg.scales})
     assert [int(512 * f) for f in cfg.scales] == [int(x * 0.1 * 512) for x in range(5, 21)]

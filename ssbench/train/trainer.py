@@ -139,6 +139,8 @@ class Trainer:
         with dead_workers_named(), closing(self._batches()) as batches:
             for batch in self._timed(batches):
                 self._step(batch)
+                if self.state.step == 1 or self.state.step % GUARD_EVERY == 0:
+                    self._check_finite()
                 bar.move_to(self.state.step)
                 if self.state.step % self.plan.steps_per_epoch == 0:
                     self._end_epoch(bar)
@@ -248,8 +250,6 @@ class Trainer:
         self.method.after_step(t)
         self._add_terms({"loss": step.loss.detach(), **step.terms}, t.step)
         self.state.step += 1
-        if self.state.step == 1 or self.state.step % GUARD_EVERY == 0:
-            self._check_finite()
 
     def _add_terms(self, terms: dict[str, Tensor], step: int) -> None:
         self._finite.add(terms, term_names(self.method.plugin), step)

@@ -101,7 +101,7 @@ def _import_folder(
         report = import_folder(options, root, workers, bars)
     table = write_own_table(options.name, root, replace=options.replace)
     if json:
-        print_json(report.json() | table.json())
+        print_json(report.json() | {"table": table.json()})
         return
     _show_report(report, table, data_root)
 

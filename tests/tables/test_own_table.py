@@ -45,7 +45,7 @@ def test_an_import_writes_the_table_of_its_dataset(ssbench: Ssbench, tmp_path: P
     assert len(runs) == 5
     assert {run["state"] for run in runs} == {"missing"}
     again = ssbench(*words, "--json")
-    assert json.loads(again.out)["kept"] is True, "what a user edited stays"
+    assert json.loads(again.out)["table"]["kept"] is True, "what a user edited stays"
 
 
 def test_commands_that_are_suggested_work_when_pasted(ssbench: Ssbench, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from ssbench import __version__
 from ssbench.commands import data, new, splits
+from ssbench.commands.bench import bench
 from ssbench.commands.certify import certify
 from ssbench.commands.check import check
 from ssbench.commands.demo import demo
@@ -47,6 +48,7 @@ for name, command in (
     ("certify", certify),
     ("plan", plan),
     ("check", check),
+    ("bench", bench),
     ("run", run),
     ("eval", evaluate),
     ("status", status),

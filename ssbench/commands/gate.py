@@ -64,6 +64,9 @@ def gate(
     spread: Spread = None,
     exact: GateExact = False,
     throughput: Annotated[bool, typer.Option("--throughput", help="Compare images/s instead, by machine.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --throughput: time ten steps of each here, instead of --results.")
+    ] = False,
     slower: Slower = SLOWER,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Only write --results to this file.")] = None,
@@ -76,7 +79,10 @@ def gate(
     from ssbench.results import baseline
     from ssbench.results.gate import compare_scores, compare_speeds
 
-    import_stand_ins()  # recipes are read to tell stale records; nothing is computed
+    if measure and not throughput:
+        raise UsageError("--measure times steps, which only --throughput compares", "--measure", "add --throughput")
+    if not measure:
+        import_stand_ins()  # recipes are read to tell stale records; nothing is computed
     data = paths.data_root(data_root)
     new_root, names = paths.results_root(results), with_plugins(targets or [], plugin or ())
     if (plugin or overrides) and not names:
@@ -90,10 +96,16 @@ def gate(
         return
     if against is None:
         raise UsageError("gate needs stored results", "--against", FIX)
-    if against.resolve() == new_root.resolve():
+    if against.resolve() == new_root.resolve() and not measure:
         raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
     stored, not_stored = _stored(against, asked, damaged)
-    new = baseline.read_runs(new_root, {run.place for run in stored}, data, damaged) if new_root.exists() else []
+    if measure:
+        from ssbench.jobs.bench import timed_runs
+        from ssbench.jobs.job import Places
+
+        new = timed_runs(stored, Places(data, paths.runs_root(None), new_root))
+    else:
+        new = baseline.read_runs(new_root, {run.place for run in stored}, data, damaged) if new_root.exists() else []
     print_damaged(damaged)
     outcome: ScoreGate | SpeedGate
     if throughput:

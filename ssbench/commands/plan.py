@@ -63,6 +63,9 @@ def plan(
     tflops: PlanTflops = TFLOPS,
     utilisation: Utilisation = UTILISATION,
     hardware: PlanHardware = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time ten steps of each recipe here, exact and fast, and plan with them.")
+    ] = False,
     data_root: DataRoot = None,
     runs: Runs = None,
     results: Results = None,
@@ -85,10 +88,14 @@ def plan(
     device = Device(tflops, utilisation)
     # The speed of a GPU elsewhere says nothing of a machine that has none.
     own = None if hardware or has_gpu() else processor_name()
-    request = PlanRequest(tuple(targets), tuple(split or ()), seeds, gpus, budget, device, hardware or own)
+    request = PlanRequest(tuple(targets), tuple(split or ()), seeds, gpus, budget, device, hardware or own, measure)
     places = Places(paths.data_root(data_root), paths.runs_root(runs), paths.results_root(results))
     runs_of_targets = target_runs(targets, split or (), places, overrides or ())
-    if all(use_only_our_classes([recipe], settings) for recipe, settings, _ in runs_of_targets.cells):
+    if measure:
+        from ssbench.jobs.bench import measure_speeds
+
+        measure_speeds(list(runs_of_targets.cells), places)
+    elif all(use_only_our_classes([recipe], settings) for recipe, settings, _ in runs_of_targets.cells):
         import_stand_ins()
     planned = make_plan(request, places, runs_of_targets)
     if json:
@@ -100,7 +107,9 @@ def plan(
         unmeasured = sum(not run.measured for run in planned.todo)
         if own and unmeasured and (tflops, utilisation) == (TFLOPS, UTILISATION):
             say(f"planned for an A100, not this machine ({own}, no GPU): of {unmeasured} runs no speed is stored here")
-            say("ssbench run RECIPE --split SPLIT --limit 20 tells what one takes here")
+            say(
+                "ssbench plan ... --measure times ten steps of each here; so does run RECIPE --split SPLIT --limit 20 of one"
+            )
     if planned.needed is not None:
         what = f"no run fits {budget:g} hours: the shortest takes {planned.needed:.2f}"
         raise HardwareError(what, "--gpu-hours", f"--gpu-hours {planned.needed:.2f} or more")

@@ -1,7 +1,8 @@
 """What a run costs: hours from the speed of stored runs like it, else from its arithmetic.
 
-    hours = images / (images/s) x (1 + share of scoring) / 3600        where runs of the same method, plug-ins, network
-                                                                       and crop are stored for this plan's recipes
+    hours = images / (images/s) x (1 + share of scoring) / 3600        where runs of the same method, plug-ins, network,
+                                                                       crop and precision are stored for this plan's
+                                                                       recipes, or `plan --measure` timed some steps
     hours = steps x seconds a step x GPUs / 3600                       where the recipe quotes a released log
     hours = (training + scoring FLOPs) / (peak x utilisation) / 3600   elsewhere; `workload` counts the FLOPs
 
@@ -42,7 +43,7 @@ COUNTED_OF = ("methods", "plugins", "nets", "ops", "data", "train", "jobs", "rec
 """Folders of the package whose code decides what `workload` counts."""
 
 SpeedKind = tuple[str, ...]
-"""What decides the speed of a run: method, plug-ins, network, crop."""
+"""What decides the speed of a run: method, plug-ins, network, crop, precision."""
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -129,7 +130,9 @@ def speed_kind(resolved: Mapping[str, Any]) -> SpeedKind:
     """What decides the speed of a resolved recipe; the weights a network starts from do not."""
     net = {name: value for name, value in resolved["net"].items() if name != "weights"}
     plugins = "+".join(plugin["name"] for plugin in resolved["plugin"])
-    return (resolved["method"]["name"], plugins, json.dumps(net, sort_keys=True), str(resolved["views"]["crop"]))
+    precision = (resolved.get("schedule") or {}).get("precision", "exact")
+    crop = str(resolved["views"]["crop"])
+    return (resolved["method"]["name"], plugins, json.dumps(net, sort_keys=True), crop, precision)
 
 
 def stored_speeds(records: Iterable[Record], hardware: str | None = None) -> dict[SpeedKind, Speed]:
@@ -171,6 +174,46 @@ def _speed(by_machine: Mapping[str, list[_Timed]]) -> Speed:
     return Speed(runs[0].machine, statistics.median(rate), statistics.median(scoring))
 
 
+# Speeds that `ssbench plan --measure` timed
+
+
+class MeasuredSpeed(BaseModel):
+    """Images/s of a kind of run over some steps on a machine."""
+
+    machine: Annotated[str, Field(max_length=1000)]
+    images_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SpeedFile(BaseModel):
+    """Measured speeds by machine, then by kind of run (`SpeedKind` joined by "|")."""
+
+    machines: dict[str, dict[str, MeasuredSpeed]]
+
+
+def speed_file() -> Path:
+    """Where measured speeds are kept, in the user's cache folder."""
+    return _cache_folder() / "speeds.json"
+
+
+def measured_speeds(hardware: str | None = None) -> dict[SpeedKind, Speed]:
+    """The speeds of the machine that measured last, or of the one whose name contains `hardware`; a damaged file has
+    none. Scoring is not timed: it counts as nothing.
+    """
+    machines: dict[str, dict[str, MeasuredSpeed]] = {}
+    with suppress(DataError):
+        machines = read_model(speed_file(), SpeedFile, "file of measured speeds", f"rm {speed_file()}").machines
+    fitting = [speeds for name, speeds in machines.items() if (hardware or "").lower() in name.lower()]
+    newest = fitting[-1] if fitting else {}
+    return {
+        tuple(kind.split("|")): Speed(f"{speed.machine}, some steps", speed.images_per_s, 0.0)
+        for kind, speed in newest.items()
+    }
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssbench"
+
+
 # The cache of counted work
 
 
@@ -186,8 +229,7 @@ class WorkCache:
     """
 
     def __init__(self) -> None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        self.path = Path(home) / "ssbench" / "workloads.json"
+        self.path = _cache_folder() / "workloads.json"
         self._values: dict[str, Work] = {}
         with suppress(DataError):
             file = read_model(self.path, _CacheFile, "cache", f"rm {self.path}")

@@ -17,7 +17,7 @@ from ssbench.console import Bars, say
 from ssbench.errors import DataError
 from ssbench.files import LOCK, is_locked
 from ssbench.jobs.choose import Option, choose, closed, shortest_unit
-from ssbench.jobs.cost import Work, WorkCache, cost, speed_kind, stored_speeds
+from ssbench.jobs.cost import Work, WorkCache, cost, measured_speeds, speed_kind, stored_speeds
 from ssbench.jobs.job import Places, run_folder
 from ssbench.jobs.planned import (
     FURTHEST,
@@ -114,7 +114,10 @@ class _RunLookup:
             if record.key not in self._by_key or record.status == "done":
                 self._by_key[record.key] = record
         self._records = records
-        self._speeds = stored_speeds(records, request.hardware)
+        # A whole run tells more than some steps, unless those have just been timed for this plan. Of a machine that
+        # the request does not name, only runs are known to be meant.
+        stored, timed = stored_speeds(records, request.hardware), measured_speeds(request.hardware)
+        self._speeds = stored | timed if request.measure else {**(timed if request.hardware else {}), **stored}
 
     def runs(self) -> list[PlannedRun]:
         """Every run once, with all that is asked of it, in the order it is first asked for; seeds in turn."""

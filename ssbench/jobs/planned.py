@@ -26,7 +26,8 @@ FURTHEST: tuple[RunState, ...] = ("done", "running", "partial", "failed", "missi
 class PlanRequest:
     """What to plan for. splits: of tables, only these. seeds: how many, from 0. budget: GPU hours.
 
-    hardware: only speeds stored on machines whose name contains this.
+    hardware: only speeds stored on machines whose name contains this. measure: speeds that were timed over some steps
+    come before those of stored runs.
     """
 
     targets: Sequence[str]
@@ -36,6 +37,7 @@ class PlanRequest:
     budget: float | None = None
     device: Device = Device()
     hardware: str | None = None
+    measure: bool = False
 
 
 class PlannedRun(BaseModel):

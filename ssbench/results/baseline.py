@@ -168,7 +168,6 @@ def _why_stale(run: BaselineRun, data_root: Path | None) -> str:
 def _run_of(record: Mapping[str, Any]) -> BaselineRun:
     hardware, scores = record.get("hardware") or {}, record.get("scores") or {}
     device = str(hardware.get("device", ""))
-    threads = f", threads: {hardware.get('threads')}" if device == "cpu" else ""
     return BaselineRun(
         recipe=record["recipe"],
         split=record["split"],
@@ -180,12 +179,18 @@ def _run_of(record: Mapping[str, Any]) -> BaselineRun:
         score=(scores.get("best") or {}).get("report"),
         settings=record.get("settings") or "",
         device=device,
-        machine=f"{hardware.get('name', 'unknown')}{threads}",
+        machine=machine_of(hardware),
         packages=_digest(record.get("packages")),
         numbers=_digest([record.get(name) for name in COMPARED]),
         images_per_s=(record.get("throughput") or {}).get("images_per_s"),
         versions=(record.get("identity") or {}).get("versions") or {},
     )
+
+
+def machine_of(hardware: Mapping[str, Any]) -> str:
+    """The kind of hardware of a record's `hardware`, of a CPU with its threads: speeds are compared within one."""
+    threads = f", threads: {hardware.get('threads')}" if hardware.get("device") == "cpu" else ""
+    return f"{hardware.get('name', 'unknown')}{threads}"
 
 
 def _digest(value: object) -> str:

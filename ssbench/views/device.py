@@ -34,7 +34,7 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class RawPicture:
-    """An image as a worker read it, uint8 H W or H W 3 (or float32 on the 0-255 scale), and what is to be done to it."""
+    """An image as a worker read it, and what is to be done to it: uint8 H W or H W 3, or float32 on the 0-255 scale."""
 
     pixels: Tensor
     steps: tuple[Resize | Crop | Flip, ...] = ()

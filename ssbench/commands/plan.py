@@ -107,9 +107,7 @@ def plan(
         unmeasured = sum(not run.measured for run in planned.todo)
         if own and unmeasured and (tflops, utilisation) == (TFLOPS, UTILISATION):
             say(f"planned for an A100, not this machine ({own}, no GPU): of {unmeasured} runs no speed is stored here")
-            say(
-                "ssbench plan ... --measure times ten steps of each here; so does run RECIPE --split SPLIT --limit 20 of one"
-            )
+            say("--measure times ten steps of each here; ssbench run RECIPE --split SPLIT --limit 20 tries one")
     if planned.needed is not None:
         what = f"no run fits {budget:g} hours: the shortest takes {planned.needed:.2f}"
         raise HardwareError(what, "--gpu-hours", f"--gpu-hours {planned.needed:.2f} or more")

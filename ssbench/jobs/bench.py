@@ -22,6 +22,7 @@ from PIL import Image
 from ssbench.console import Bars, say
 from ssbench.data.batch import Batch
 from ssbench.data.noise import batch_for
+from ssbench.data.open import class_of
 from ssbench.errors import DataError, SsbenchError, UsageError
 from ssbench.files import read_model, write_json
 from ssbench.jobs.cost import MeasuredSpeed, SpeedFile, speed_file, speed_kind, stored_speeds
@@ -173,7 +174,10 @@ def bench(
 
 def _trainer(recipe: Recipe, split: str, folder: Path, places: Places, team: Team, bars: Bars) -> TimedTrainer:
     """On the split's lists where they are here, else on as many stand-ins."""
-    dataset = dataset_of(recipe, places.data)
+    try:
+        dataset = dataset_of(recipe, places.data)
+    except DataError:  # classes and channels are known without the files
+        dataset = class_of(recipe.data.dataset, places.data)(places.data / recipe.data.dataset)
     try:
         partition = Partition.read(split, places.data)
     except DataError:

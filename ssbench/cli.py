@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import sys
@@ -29,7 +28,15 @@ from ssbench.commands.report import report
 from ssbench.commands.run import run
 from ssbench.commands.status import status
 from ssbench.commands.table import table
-from ssbench.errors import DataError, HardwareError, Interrupted, RecipeError, SsbenchError, UsageError, nearest
+from ssbench.errors import (
+    DataError,
+    Interrupted,
+    RecipeError,
+    SsbenchError,
+    UsageError,
+    nearest,
+    refused_by_system,
+)
 
 app = typer.Typer(
     name="ssbench",
@@ -67,9 +74,6 @@ app.add_typer(new.app, name="new")
 
 COMPLETION = "_SSBENCH_COMPLETE"
 """The variable by which a shell asks for completions."""
-
-UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EBUSY, errno.ELOOP}
-"""Refusals of the file system that another path, or other permissions, would avoid."""
 
 # Newer typers carry a click of their own; its errors are no classes of the package `click`.
 BadArguments: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -120,7 +124,7 @@ def _run() -> int:
         what = f"a plug-in, or another package, ended the program: sys.exit({stop.code!r})"
         return _report(RecipeError(what, "", "take the call of sys.exit out of it"))
     except Exception as error:
-        if known := _of_the_machine(error) or _of_the_input(error):
+        if known := refused_by_system(error) or _of_the_input(error):
             return _report(known)
         import traceback
 
@@ -149,20 +153,6 @@ def _in_three_parts(error: Any) -> UsageError:
     if known and what.startswith("No such command") and "Did you mean" not in what:
         what = f"{what}; {nearest(what.split(chr(39))[1], list(known))}"
     return UsageError(what[:1].lower() + what[1:], command, f"{command} --help")
-
-
-def _of_the_machine(error: Exception) -> SsbenchError | None:
-    """A refusal of the file system in three parts: the user can choose another place, or make room."""
-    if not isinstance(error, OSError) or error.errno is None:
-        return None
-    where, what = str(error.filename or ""), (error.strerror or "").lower()
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return HardwareError(f"the disk is full: {what}", where, "free some space; the same command goes on")
-    if error.errno == errno.ENAMETOOLONG:
-        return UsageError(f"'{where[:60]}...' cannot be a path: {what}", "arguments", "give a shorter name")
-    if error.errno in UNUSABLE:
-        return UsageError(f"cannot use '{where}': {what}", where, "choose another place, or change its permissions")
-    return None
 
 
 def _of_the_input(error: Exception) -> SsbenchError | None:

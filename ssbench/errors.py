@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
+
+UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EBUSY, errno.ELOOP}
+"""Refusals of the file system that another path, or other permissions, would avoid."""
 
 
 class SsbenchError(Exception):
@@ -78,6 +82,20 @@ class Interrupted(SsbenchError):  # noqa: N818  asked for, so no fault
     """Interrupted from the keyboard where nothing had to be saved."""
 
     code = 130
+
+
+def refused_by_system(error: Exception) -> SsbenchError | None:
+    """A refusal of the file system in three parts: the user can choose another place, or make room."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    where, what = str(error.filename or ""), (error.strerror or "").lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HardwareError(f"the disk is full: {what}", where, "free some space; the same command goes on")
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"'{where[:60]}...' cannot be a path: {what}", "arguments", "give a shorter name")
+    if error.errno in UNUSABLE:
+        return UsageError(f"cannot use '{where}': {what}", where, "choose another place, or change its permissions")
+    return None
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -12,7 +12,7 @@ import typer
 from ssbench import find
 from ssbench.commands.common import DataRoot, Json, Overrides, Plugins, print_json
 from ssbench.errors import RecipeError, UsageError
-from ssbench.nets.pretrained import PACKAGED
+from ssbench.nets.pretrained import PACKAGED, missing_weights
 from ssbench.paths import quoted
 from ssbench.without_torch import import_stand_ins
 
@@ -77,6 +77,25 @@ def check(
         raise wrong[0]
     if write is not None:
         _write_recipe(loaded[0], write)
+    if not all_ and not json:
+        _say_missing_weights(loaded)
+
+
+def _say_missing_weights(recipes: Sequence[Recipe]) -> None:
+    """Name the encoders' weights that are not on this machine: a run would look for them before it trains.
+
+    Raises:
+        DataError: a file or a package is missing, which no run can download.
+    """
+    from ssbench.console import say
+
+    nets = [recipe.net for recipe in recipes if hasattr(recipe.net, "encoder") and hasattr(recipe.net, "weights")]
+    for encoder, weights in dict.fromkeys((net.encoder, net.weights) for net in nets):
+        if (missing := missing_weights(encoder, weights)) is None:
+            continue
+        if weights != "imagenet":
+            raise missing
+        say(f"note: {missing}")
 
 
 def use_only_our_classes(names: Sequence[str], overrides: Sequence[str]) -> bool:

@@ -6,7 +6,7 @@ import math
 import shutil
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 
 from ssbench.console import Bars, say
 from ssbench.data.dataset import Dataset
-from ssbench.errors import RunsFailed, SsbenchError, Stopped, UsageError
+from ssbench.errors import DataError, RunsFailed, SsbenchError, Stopped, UsageError, refused_by_system
 from ssbench.files import LOCK, open_lock, take_lock, write_json
 from ssbench.jobs.claim import claim_folder
 from ssbench.jobs.job import Busy, Job, Outcome, Places, run_folder
 from ssbench.jobs.kept import find_record, record_without_data
+from ssbench.jobs.preflight import refuse_small_disk, try_places
 from ssbench.jobs.progress import ProgressFile, RunProgress, read_progress
 from ssbench.recipe.identity import head_of
 from ssbench.recipe.recipe import Recipe
@@ -113,6 +114,12 @@ def run_job(job: Job, places: Places, team: Team, bars: Bars, since: float = mat
     except SsbenchError as error:
         say(f"error: {error}")
         return Outcome(job, error=error)
+    except OSError as error:
+        if (refusal := refused_by_system(error)) is None:
+            traceback.print_exc()
+            refusal = DataError(f"{type(error).__name__}: {error}"[:300], str(job), "see the lines above")
+        say(f"error: {refusal}")
+        return Outcome(job, error=refusal)
     except Exception as error:  # a fault of ours or of a plug-in, or memory ran out
         traceback.print_exc()
         what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
@@ -148,7 +155,11 @@ def run(
             claim_folder(spec.folder, spec.head, bars.write_line)
         team.wait()
         with _progress_shown(spec, team, bars) as progress:
+            if team.leads:
+                try_places(spec.folder, spec.store.root)
             trainer = _built(spec, dataset, team, bars)
+            if team.leads:
+                refuse_small_disk(trainer)
             if progress is not None:
                 progress.facts = lambda: progress_facts(trainer)
             trainer.list_notes = notes
@@ -184,7 +195,8 @@ def _train(trainer: Trainer, store: ResultStore) -> dict[str, Any]:
         raise
     except Exception as error:
         if team.leads:
-            store.add(failed_record(trainer, error))
+            with suppress(OSError):  # a disk that is full or gone must not hide the error itself
+                store.add(failed_record(trainer, error))
         if team.world > 1 and not isinstance(error, Diverged):
             what = f"process {team.rank}: {error}"
             raise ProcessFailed(what, str(trainer.folder), "mend that and run again") from error

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ssbench.ops.losses import IGNORE
@@ -187,6 +186,8 @@ def match(costs: Sequence[Tensor], counts: Sequence[int]) -> list[list[tuple[np.
         costs: for each output B Q M; only the first `counts[b]` masks of an image exist.
     """
     table = torch.stack(list(costs)).double().nan_to_num(0.0).clamp(-1e10, 1e10).cpu().numpy()
+    from scipy.optimize import linear_sum_assignment  # late: `ssbench check` loads no scipy
+
     return [[linear_sum_assignment(image[:, :count]) for image, count in zip(o, counts, strict=True)] for o in table]
 
 

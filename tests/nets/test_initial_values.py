@@ -126,6 +126,23 @@ def mask2former(path: str, module: nn.Module, name: str, value: Tensor) -> Law:
     return default(module, name, value)
 
 
+FILE = Law("file", 0.0)
+"""Comes from a file in every run but trials on noise, so no release states a law."""
+
+
+def semivl(path: str, module: nn.Module, name: str, value: Tensor) -> Law:
+    """The decoder has torch's defaults; both CLIP encoders and the ResNet are read from files."""
+    if not path.startswith("decode_head."):
+        return FILE
+    if isinstance(module, nn.MultiheadAttention):
+        return Law("constant", 0.0) if name.endswith("bias") else xavier(value)
+    if path.endswith("out_proj.bias"):
+        return Law("constant", 0.0)
+    if path.startswith("decode_head.head."):
+        return FILE  # the quick encoder's is enlarged; no run of a table has it
+    return default(module, name, value)
+
+
 NETS: dict[str, tuple[Callable[[str, nn.Module, str, Tensor], Law], dict[str, Any]]] = {
     **{
         f"deeplabv3plus {layout}": (deeplab(layout), {"layout": layout, "encoder": "resnet18", "weights": "random"})
@@ -136,25 +153,25 @@ NETS: dict[str, tuple[Callable[[str, nn.Module, str, Tensor], Law], dict[str, An
         {"layout": "u2pl", "encoder": "resnet50s", "weights": "random", "aux": True, "rep": True},
     ),
     "deeplabv3plus xception65": (deeplab("unimatch"), {"encoder": "xception65", "weights": "random"}),
-    "unet": (unet, {}),
+    "unet": (unet, {"weights": "random"}),
     "mask2former": (
         mask2former,
         {"encoder": "resnet18", "weights": "random", "encoder_layers": 2, "decoder_layers": 2},
     ),
+    "semivl": (semivl, {}),
 }
-OF_OTHERS = {"semivl"}
-"""Networks whose test of initial values stands in a file of their own."""
 
 
 def build(name: str) -> SegNet:
     cls = find.load("net", name.split()[0])
     torch.manual_seed(11)
-    net: SegNet = cls(cls.Config(**NETS[name][1]), 6, 1 if name == "unet" else 3)
+    settings = NETS[name][1] or {field: cls.quick[field] for field in cls.quick if field in cls.Config.model_fields}
+    net: SegNet = cls(cls.Config(**settings), 6, 1 if name == "unet" else 3)
     return net
 
 
 def test_every_network_has_a_law() -> None:
-    assert {name.split()[0] for name in NETS} | OF_OTHERS >= set(find.names("net"))
+    assert {name.split()[0] for name in NETS} == set(find.names("net"))
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -164,7 +181,7 @@ def test_every_parameter_follows_the_law_of_its_layer(name: str) -> None:
         for part, value in module.named_parameters(recurse=False):
             full = f"{path}.{part}".lstrip(".")
             law = NETS[name][0](full, module, part, value)
-            if law.kind != "star":
+            if law.kind not in ("star", "file"):
                 assert law.complaint(value) == "", full
             seen += 1
     assert seen == len(list(net.named_parameters()))

@@ -31,7 +31,7 @@ from ssbench.prepare.prepare import known, source_spec
 from ssbench.recipe.quick import CROP
 from ssbench.recipe.recipe import Recipe
 from ssbench.splits.manifest import Partition
-from ssbench.train.evaluate import window_step, windows
+from ssbench.train.windows import window_step, windows
 from ssbench.views.pipelines import scaled_size
 from ssbench.views.sample import Maps
 from ssbench.views.weak import short_side_size

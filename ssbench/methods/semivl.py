@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,6 @@ from ssbench.data.batch import Batch, Unlabeled
 from ssbench.data.plan import Needs
 from ssbench.methods.base import Method, MethodConfig, Step, frozen_forward, labels_of, mean, parts, quality, streams
 from ssbench.nets.segnet import Out
-from ssbench.nets.semivl import SemiVL as Network
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
@@ -51,8 +50,6 @@ class SemiVL(Method):
         guidance: Weight = 0.1  # release maskclip_consistency_lambda, at the first step
         guidance_end: Weight = 0.0  # release, at the last step
         guidance_threshold: Share = 0.9  # release mcc_conf_thresh
-
-    net: Network
 
     @property
     def needs(self) -> Needs:
@@ -117,7 +114,8 @@ class SemiVL(Method):
 
     def _guided(self, images: Unlabeled) -> dict[str, Tensor]:
         """The batch's own maps, and the frozen encoder's labels of the weak images; none on padding."""
-        label, is_sure = self.net.guide(images.weak, self.cfg.guidance_threshold)
+        net: Any = self.net  # `network` says which: it has a frozen encoder beside the trained one
+        label, is_sure = net.guide(images.weak, self.cfg.guidance_threshold)
         return {**images.maps, GUIDE: torch.where(is_sure & images.valid, label + 1, 0)}
 
     def _consistency(self, logits: Tensor, target: Pseudo) -> Tensor:

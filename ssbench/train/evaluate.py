@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from ssbench.recipe.recipe import EvalConfig
 from ssbench.train.batched import BatchedPredictor, Predict, best_class, grouped
 from ssbench.train.distributed import Team
 from ssbench.train.short_side import short_scores
+from ssbench.train.windows import SlidingWindow, window_step, windows
 from ssbench.views.pipelines import eval_view
 from ssbench.views.settings import ViewsConfig
 
@@ -152,54 +153,6 @@ def _window_scores(predict: Predict, x: Tensor, places: Sequence[SlidingWindow])
             parts = torch.cat([x[..., places[k].rows, places[k].columns] for k in group])
             ahead |= dict(zip(group, torch.split(predict(parts), len(x)), strict=True))
         yield ahead.pop(at)
-
-
-@dataclass(frozen=True)
-class SlidingWindow:
-    """Where a network looks: rows and columns of the image."""
-
-    rows: slice
-    columns: slice
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return int(self.rows.stop - self.rows.start), int(self.columns.stop - self.columns.start)
-
-    @property
-    def area(self) -> int:
-        """Pixels."""
-        return self.size[0] * self.size[1]
-
-
-def window_step(cfg: EvalConfig) -> int:
-    """Pixels from one window to the next: `step`, or two thirds of `crop`, rounded as `stride` says."""
-    return cfg.step or (2 * _crop(cfg) // 3 if cfg.stride == "floor" else -(-2 * _crop(cfg) // 3))
-
-
-def windows(
-    height: int, width: int, crop: int, border: Literal["cut", "shift"] = "cut", step: int | None = None
-) -> Iterator[SlidingWindow]:
-    """The windows of `sliding`, row by row.
-
-    Args:
-        border: "cut": a window starts at every step inside the image and ends at its border (card: unimatch 7; card:
-            augseg 10). "shift": the last one is moved back to be whole (card: u2pl 11; card: ael 11; card: cps 6).
-        step: pixels from one window to the next; None: two thirds of `crop`, rounded down.
-    """
-    step = step or 2 * crop // 3
-    for rows in _intervals(height, crop, step, border):
-        for columns in _intervals(width, crop, step, border):
-            yield SlidingWindow(rows, columns)
-
-
-def _intervals(side: int, crop: int, step: int, border: Literal["cut", "shift"]) -> Iterator[slice]:
-    if border == "cut":
-        yield from (slice(start, min(start + crop, side)) for start in range(0, side, step))
-        return
-    for k in range(max(0, -(-(side - crop) // step)) + 1):
-        stop = min(k * step + crop, side)
-        yield slice(max(stop - crop, 0), stop)
 
 
 def centre_crop(x: Tensor, mask: Tensor, cfg: EvalConfig) -> tuple[Tensor, Tensor]:

@@ -23,16 +23,14 @@ from ssbench.recipe.recipe import PROTOCOLS, EvalConfig
 from ssbench.train.distributed import Team
 from ssbench.train.evaluate import (
     Score,
-    SlidingWindow,
     centre_crop,
     evaluate,
     label_image,
     mean_dice,
     sliding,
     volume_labels,
-    window_step,
-    windows,
 )
+from ssbench.train.windows import SlidingWindow, window_step, windows
 from ssbench.views.pipelines import read_views
 from ssbench.views.tensors import layer
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ssbench.data.open import open_dataset
 from ssbench.recipe.recipe import PROTOCOLS, EvalConfig
-from ssbench.train.evaluate import evaluate, label_image, window_step, windows
+from ssbench.train.evaluate import evaluate, label_image
+from ssbench.train.windows import window_step, windows
 from ssbench.views.pipelines import eval_view, read_views, scaled_size, weaken
 from ssbench.views.sample import Draw, Sample
 

@@ -19,6 +19,7 @@ from ssbench.console import Bars
 from ssbench.data.dataset import IGNORE, Dataset
 from ssbench.data.open import open_dataset
 from ssbench.errors import DataError, HardwareError, SsbenchError
+from ssbench.jobs.claim import folder_of
 from ssbench.jobs.job import Places
 from ssbench.page.facts import run_command
 from ssbench.page.runs import Comparison, Experiment, StoredRun
@@ -129,7 +130,9 @@ def _load_run(run: StoredRun, places: Places, device: str | None) -> TrainedRun:
     roots = {"--data-root": (places.data, "data"), "--runs": (places.runs, "runs")}
     options = [word for option, (path, usual) in roots.items() if str(path) != usual for word in (option, str(path))]
     again = run_command(run, *options, "--results", str(places.runs / "again"))
-    path = places.runs / record.recipe / record.split.replace("/", "-") / f"seed{record.seed}" / "best.pt"
+    folder = places.runs / record.recipe / record.split.replace("/", "-") / f"seed{record.seed}"
+    aside = folder_of(folder, record.key)  # where another recipe, data or code has taken the folder since
+    path = (aside if aside.is_dir() else folder) / "best.pt"
     if not path.is_file():
         raise DataError(f"no checkpoint below '{places.runs}'", str(path), again)
     from ssbench.inspect.differences import load_run

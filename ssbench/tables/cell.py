@@ -46,7 +46,7 @@ class Cell:
     "running"; "measured"; "failed". scores, lasts: per seed, at the best-on-val and at the last epoch.
     marks: what a measured number must not be shown without. apart: why it must not be compared with the printed one.
     protocol: how the measured number was scored. why: reasons of failed seeds. left_out: results of this recipe and
-    split that do not count here, by reason.
+    split that do not count here, by reason. versions: behaviour versions above 1 of what computed the scores.
     analysis, entry, quantity, beside: of a number that is no score, the analysis and the place in it that hold it, and
     the recipe of the second run it reads.
     """
@@ -75,6 +75,7 @@ class Cell:
     protocol: str = ""
     why: str = ""
     left_out: tuple[tuple[str, int], ...] = ()
+    versions: tuple[tuple[str, int], ...] = ()
     analysis: AnalysisKind | None = None
     entry: str | None = None
     quantity: str = ""

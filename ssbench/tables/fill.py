@@ -113,6 +113,7 @@ def _measured(
         apart=_apart(cell, chosen),
         protocol=chosen[-1].protocol if chosen else "",
         why="; ".join(f"seed {r.seed}: {r.reason or r.status}" for r in failed),
+        versions=_versions(chosen),
         left_out=tuple(sorted((reason, n) for reason, n in left_out.items() if n)),
     )
 
@@ -146,6 +147,12 @@ def _marks(chosen: list[Record], digest: str | None) -> tuple[str, ...]:
         CHANGED: bool(digest) and any(r.settings != digest for r in chosen),
     }
     return tuple(mark for mark, is_true in holds.items() if is_true)
+
+
+def _versions(chosen: list[Record]) -> tuple[tuple[str, int], ...]:
+    """Behaviour versions above 1 that these runs state, by part."""
+    stated = {pair for run in chosen if run.identity for pair in run.identity.versions.items()}
+    return tuple(sorted(pair for pair in stated if pair[1] > 1))
 
 
 def _stale_marks(chosen: list[Record], why_stale: WhyStale) -> tuple[str, ...]:

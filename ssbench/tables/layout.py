@@ -120,6 +120,9 @@ def footer(filled: Filled, claims: Sequence[Claim] | None = None) -> list[str]:
         out.append(f"against the printed numbers, 95 % by the spread between seeds: {counted}")
     labels = {r.id: r.label for r in table.rows} | {c.id: column_label(c) for c in table.columns}
     out += [f"failed: {labels[c.row]}, {labels[c.column]}: {c.why}" for c in cells if c.why]
+    versions = {labels[c.row]: ", ".join(f"{part} {n}" for part, n in c.versions) for c in cells if c.versions}
+    if versions:
+        out.append("behaviour versions above 1: " + "; ".join(f"{row}: {parts}" for row, parts in versions.items()))
     left_out = Counter[str]()
     for cell in {(c.stored, c.split, c.metric): c for c in cells}.values():
         left_out.update(dict(cell.left_out))

@@ -122,6 +122,7 @@ def long_rows(filled: Filled) -> list[dict[str, Any]]:
             "marks": list(cell.remarks),
             "why": cell.why,
             "left_out": dict(cell.left_out),
+            "versions": dict(cell.versions),
             "venue": row.venue,
             "role": cell.role,
             "method": cell.method,

@@ -16,6 +16,8 @@ from ssbench.without_torch import import_stand_ins
 
 if TYPE_CHECKING:
     from ssbench.certify.matrix import PairState, PluginMatrix
+    from ssbench.recipe.stored import RunHead
+    from ssbench.results.record import Record
 
 CatalogueKind = Literal["datasets", "splits", "methods", "plugins", "recipes", "tables", "runs"]
 STYLES: dict[PairState, str] = {"published": "bold green", "works": "green", "impossible": "dim"}
@@ -177,18 +179,21 @@ def _runs(results: Path, damaged: dict[Path, DataError]) -> list[dict[str, Any]]
 
 def _stale_runs(data: Path, results: Path, damaged: dict[Path, DataError]) -> list[dict[str, Any]]:
     """Finished runs whose data or code are no longer the present ones: what changed, and the record's file."""
-    from ssbench.results.stale import StaleCheck, stale_records
+    from ssbench.results.stale import StaleCheck, stale_folders, stale_records
     from ssbench.results.store import ResultStore
 
     import_stand_ins()  # recipes are read; nothing is computed
     store = ResultStore(results)
-    rows = [
-        {"recipe": r.recipe, "split": r.split, "seed": r.seed, "best": r.best, "finished": r.finished,
-         "why": "; ".join(why), "file": str(r.path)}
-        for r, why in stale_records(store, StaleCheck(data))
-    ]  # fmt: skip
+    rows = [_stale_row(r, r.path, why) for r, why in stale_records(store, StaleCheck(data))]
+    keys = {record.key for record in store.records()}
+    rows += [_stale_row(head, path, why) for path, head, why in stale_folders(paths.runs_root(None), data, keys)]
     damaged |= store.damaged
     return rows
+
+
+def _stale_row(run: Record | RunHead, path: Path, why: tuple[str, ...]) -> dict[str, Any]:
+    names = {"recipe": run.recipe, "split": run.split, "seed": run.seed, "key": run.key}
+    return {**names, "why": "; ".join(why), "file": str(path)}
 
 
 def _show_matrix(also: Sequence[str], json: bool) -> None:

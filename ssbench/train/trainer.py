@@ -276,7 +276,7 @@ class Trainer:
             entry |= {"select": score.value} | ({"volumes": score.volumes} if score.volumes else {})
             is_best = self.state.best is None or score.value > self.state.best.select
             if is_best:
-                facts = {"select": score.value, "per_class": score.per_class, "matrix": score.matrix}
+                facts: dict[str, Any] = {"select": score.value, "per_class": score.per_class, "matrix": score.matrix}
                 self.state.best = BestEpoch(epoch=epoch, step=self.state.step, **facts)
             bar.note(f"epoch {epoch + 1}/{self.epochs} {self.recipe.eval.select} {score.value:.2f}")
         self._sums = {}

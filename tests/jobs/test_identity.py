@@ -156,6 +156,9 @@ def test_an_edited_plugin_file_is_another_run(small: Command) -> None:
     assert last_line(small(*run)).startswith("was done")
     Path("keep.py").write_text(OWN.replace("0.5", "2.0"))  # the same length: no byte-code cache may hide it
     assert stale(small) == ["plugin keep: keep.py has changed"]
+    moved = Path("results").rename("elsewhere")
+    assert stale(small) == ["plugin keep: keep.py has changed"]  # the run's folder tells it, too
+    moved.rename("results")
     ran = small(*run)
     assert last_line(ran).startswith("done")
     assert "plugin keep: keep.py has changed" in ran.err

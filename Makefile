@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '$(OLD_ENOUG
 JOBS ?= 2
 CLEAN := env -u SSBENCH_DATA -u SSBENCH_RUNS -u SSBENCH_RESULTS OMP_NUM_THREADS=1
 
-.PHONY: demo test coverage lint bench soak nightly clean
+.PHONY: demo test coverage lint bench soak gpu tracks nightly clean
 
 demo: $(STAMP)
 	$(CLEAN) $(BIN)/ssbench demo --out demo
@@ -33,6 +33,15 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	set -e; for script in tests/bench/bench_*.py; do echo "$$script"; $(CLEAN) $(BIN)/python $$script; done
+
+# Everything that needs a GPU, in stages that may be cut off. Records and a summary: results/bench/gpu.
+gpu: $(STAMP)
+	$(BIN)/python tests/bench/gpu.py $(GPU)
+
+# Whether fast is the same method as exact: hours of a CPU; may be stopped and started. make tracks TRACKS="--sets acdc"
+tracks: $(STAMP)
+	$(CLEAN) $(BIN)/ssbench prepare toy --data-root tracks/data
+	$(CLEAN) $(BIN)/python tests/bench/fast_tracks.py --data-root tracks/data --work tracks $(TRACKS)
 
 # The toy tables run afresh into nightly/ and are gated against what is stored: scores within what seeds scatter, then
 # images/s. Failed runs (exit code 6) are the gates' to report. make nightly GATE=--exact fails any other number, too.

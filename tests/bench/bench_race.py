@@ -207,7 +207,8 @@ def markdown(name: str, rows: Mapping[str, Mapping[str, Any]], args: argparse.Na
         f"{of['name']}, {args.threads} threads, {args.workers} loader workers, medians of {args.turns} turns of "
         f"{args.steps} steps"
     )
-    lines = ["| side | s / step | x first | CPU s / step | x first | peak MiB | x first |", "|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    columns = ("side", "s / step", "x first", "CPU s / step", "x first", "peak MiB", "x first")
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
     first = next((row for row in rows.values() if "error" not in row), None)
     for label, row in rows.items():
         if "error" in row or first is None:

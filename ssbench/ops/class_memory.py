@@ -66,13 +66,25 @@ class Bank(nn.Module):
         """C int64: how many vectors each class holds."""
         return torch.minimum(self.seen, self.limits)
 
+    def store_in(self, dtype: torch.dtype) -> None:
+        """Keep the vectors in this format from now on: bf16 where they come from passes in bf16, so nothing is lost."""
+        if bool(self.seen.any()):
+            self.keys = self.keys.to(dtype)
+            return
+        shape, home = self.keys.shape, self.keys.device
+        self.keys = torch.empty(0)  # an empty bank is freed first: it may be the largest tensor of the run
+        self.keys = torch.zeros(shape, dtype=dtype, device=home)
+
     @torch.no_grad()
     def insert(self, rows: Tensor, masks: Tensor) -> None:
         """Append the rows (N D) in each class's mask (C N bool), oldest first; the oldest beyond the size are lost."""
         home, seen = self.keys.device, self.seen.to(rows.device)
         for c, keys in enumerate(torch.split(self.keys, self.sizes)):
-            fresh, at = _arrivals(len(keys), seen[c], masks[c])
-            keys.copy_(torch.where(fresh[:, None].to(home), rows[at].to(home, keys.dtype), keys))
+            # Only slots that this batch can reach are written: a bank is some hundred times as large as a small crop.
+            slot, at, arrives = _arrivals(len(keys), seen[c], masks[c])
+            slot = slot.to(home)
+            fresh = torch.where(arrives[:, None].to(home), rows[at].to(home, keys.dtype), keys[slot])
+            keys.index_copy_(0, slot, fresh)
         self.seen += masks.sum(1).to(home)
 
     @torch.no_grad()
@@ -210,15 +222,15 @@ def _merged(rows: Tensor, keys: Tensor, most: int) -> tuple[Tensor, Tensor]:
     return every_row.gather(1, at[:, :most, None].expand(-1, -1, width)), held.sum(1)
 
 
-def _arrivals(slots: int, seen: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a ring of `slots` that `seen` vectors have gone into: which slots the masked rows overwrite, with which row.
+def _arrivals(slots: int, seen: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a ring of `slots` that `seen` vectors have gone into, at most as many slots as the mask (N) has places: which
+    slot, which row goes there, and whether there is such a row (else the slot keeps what it has).
 
     Row j of the mask goes to slot (seen + j) modulo the slots; of several the last one stays.
     """
     count = mask.sum()
-    first = (torch.arange(slots, device=mask.device) - seen) % slots
-    place = first + slots * ((count - 1 - first) // slots)
-    return first < count, nth(mask[None], place.clamp(min=0)[None])[0]
+    arrival = (count - slots).clamp(min=0) + torch.arange(min(slots, len(mask)), device=mask.device)
+    return (seen + arrival) % slots, nth(mask[None], arrival[None])[0], arrival < count
 
 
 def _uniform_integers(u: Tensor, count: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ Source: U2PL ab3d2be u2pl/utils/loss_helper.py, as released and as published (ca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -134,15 +134,48 @@ def info_nce(anchors: Tensor, positive: Tensor, negatives: Tensor, temperature: 
     """C losses, means over anchors of -log softmax(cosine / temperature) at the positive.
 
     Args:
-        anchors: C Q D, the only ones with a gradient. positive: C D. negatives: C Q M D.
+        anchors: C Q D, the only ones with a gradient. positive: C D. negatives: C Q M D; fp32 ones without a gradient
+            are normalised in place, those of a bank in bf16 stay in it.
     """
     anchors = F.normalize(anchors, dim=-1)
     with torch.no_grad():
-        positive, negatives = F.normalize(positive, dim=-1), F.normalize(negatives, dim=-1)
+        positive = F.normalize(positive, dim=-1)
     like = torch.einsum("cqd,cd->cq", anchors, positive)[..., None]
-    unlike = torch.einsum("cqd,cqmd->cqm", anchors, negatives)
+    if negatives.dtype in (torch.bfloat16, torch.float16):
+        unlike: Tensor = _LowSimilarities.apply(anchors, negatives)
+    else:
+        with torch.no_grad():
+            lengths = negatives.norm(2, -1, keepdim=True).clamp_min_(1e-12)  # as F.normalize
+            # In place where the caller has just drawn them: they are the largest tensor of the step.
+            negatives = negatives / lengths if negatives.requires_grad else negatives.div_(lengths)
+        unlike = torch.einsum("cqd,cqmd->cqm", anchors, negatives)
     logits = torch.cat([like, unlike], -1) / temperature
     return -logits.log_softmax(-1)[..., 0].mean(1)
+
+
+class _LowSimilarities(torch.autograd.Function):
+    """C Q M cosines, in fp32, of unit anchors (C Q D, fp32) with negatives (C Q M D) that are stored in bf16.
+
+    One class at a time is widened, in both directions, so that the negatives take half of what they take in fp32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, negatives: Tensor) -> Tensor:
+        ctx.save_for_backward(negatives)
+        each = [
+            torch.einsum("qd,qmd->qm", a, F.normalize(n.float(), dim=-1))
+            for a, n in zip(anchors, negatives, strict=True)
+        ]
+        return torch.stack(each)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (negatives,) = ctx.saved_tensors
+        each = [
+            torch.einsum("qm,qmd->qd", g, F.normalize(n.float(), dim=-1))
+            for g, n in zip(gradients[0], negatives, strict=True)
+        ]
+        return torch.stack(each), None
 
 
 def contrastive_loss(

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ssbench.nets.precision import EXACT, FormattedModule, PassFormat, bf16_support
+from ssbench.ops.class_memory import Bank
 from ssbench.recipe.recipe import ScheduleConfig
 
 
@@ -62,12 +63,15 @@ def choose_computation(schedule: ScheduleConfig, device: torch.device, compiled_
 
 
 def set_formats(module: nn.Module, passes: PassFormat) -> None:
-    """Let every network inside `module` (students, teachers, those of plug-ins) compute in this format."""
+    """Let every network inside `module` (students, teachers, those of plug-ins) compute in this format, and memories
+    of their features keep it."""
     if passes is EXACT:
         return
     for child in list(module.modules()):
         if isinstance(child, FormattedModule):
             child.set_format(passes)
+        elif isinstance(child, Bank) and passes.dtype is not None:
+            child.store_in(passes.dtype)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class PatchTable:
 
     def __call__(self, x: Tensor, mask: Tensor, labels: Tensor) -> None:
         """Count one image: x 1 3 H W, mask and labels 1 H W. Waits for the device."""
-        features = self.net(x).feats["layer1"]
+        features = self.net.first_stage(x)
         field, grid = self.net.receptive_field(), (features.shape[-2], features.shape[-1])
         truth = mask.long()
         is_there = patch_labels(truth, self.classes, *field, grid) > 0

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -28,6 +28,8 @@ from ssbench.ops.reduce import mean_of
 from ssbench.plugins.base import Count, LossScale, MixedView, Plugin, Settings, Share, StudentView
 from ssbench.views.sample import Maps
 from ssbench.views.settings import ViewsConfig
+
+T = TypeVar("T")
 
 
 class MethodConfig(Settings):
@@ -378,15 +380,38 @@ def _share(chosen: Tensor, of: Tensor) -> Tensor:
     return mean_of(chosen.sum().to(torch.float32), of.sum())
 
 
-def frozen_forward(net: SegNet) -> Callable[[Tensor], Out]:
-    """An eval-mode, gradient-free forward of `net`, for plug-ins that need a teacher's view of another image."""
+@dataclass(frozen=True)
+class FrozenForward:
+    """An eval-mode, gradient-free forward of `net`, for plug-ins that need a teacher's view of another image.
+
+    known: outputs that the method has computed already; they answer for the very tensor they were computed of.
+    """
+
+    net: SegNet
+    known: Sequence[tuple[Tensor, Out]] = ()
 
     @torch.no_grad()
-    def forward(x: Tensor) -> Out:
-        mode = net.training
-        net.eval()
-        out = net(x)
-        net.train(mode)
+    def __call__(self, x: Tensor) -> Out:
+        """The output for images x (B 3 H W)."""
+        return self._recalled(x) or self._in_eval(self.net, x)
+
+    @torch.no_grad()
+    def first_stage(self, x: Tensor) -> Tensor:
+        """feats["layer1"] alone, at the cost of the network's first layers."""
+        recalled = self._recalled(x)
+        return recalled.feats["layer1"] if recalled else self._in_eval(self.net.first_stage, x)
+
+    def _recalled(self, x: Tensor) -> Out | None:
+        return next((out for images, out in self.known if images is x), None)
+
+    def _in_eval(self, call: Callable[[Tensor], T], x: Tensor) -> T:
+        mode = self.net.training
+        self.net.eval()
+        out = call(x)
+        self.net.train(mode)
         return out
 
-    return forward
+
+def frozen_forward(net: SegNet) -> FrozenForward:
+    """An eval-mode, gradient-free forward of `net`."""
+    return FrozenForward(net)

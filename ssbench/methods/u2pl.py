@@ -32,6 +32,7 @@ from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.data.plan import Needs
 from ssbench.errors import RecipeError
 from ssbench.methods.base import (
+    FrozenForward,
     LossConfig,
     MakeNet,
     Method,
@@ -146,7 +147,7 @@ class U2PL(Method):
         sizes = [len(batch.labeled.x), *(len(m.images) for m in mixed)]
         out, *outs = parts(self.net(both), sizes)
         known, *teacher_outs = parts(self._teacher_in_train_mode(both), sizes)
-        teach = _recalling(self.teacher, [(m.weak, o) for m, o in zip(mixed, teacher_outs, strict=True)])
+        teach = FrozenForward(self.teacher, [(m.weak, o) for m, o in zip(mixed, teacher_outs, strict=True)])
         views, unsup, con = [], [], []
         for k, (m, student, teacher) in enumerate(zip(mixed, outs, teacher_outs, strict=True), 1):
             pseudo = self._filtered(m.pseudo, teacher, t)
@@ -287,13 +288,3 @@ def _width(net: SegNet) -> int:
 
 def _entropy(probs: Tensor) -> Tensor:
     return -confidence.negative_entropy(probs)
-
-
-def _recalling(teacher: SegNet, known: Sequence[tuple[Tensor, Out]]) -> Teach:
-    """An eval-mode forward of the teacher that answers from `known` where it has seen the very tensor already."""
-    forward = frozen_forward(teacher)
-
-    def teach(x: Tensor) -> Out:
-        return next((out for images, out in known if images is x), None) or forward(x)
-
-    return teach

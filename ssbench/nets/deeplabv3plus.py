@@ -100,6 +100,17 @@ class DeepLabV3Plus(SegNet):
             rep=None if self.rep is None else self.rep(joined[:n]),
         )
 
+    def _first_stage(self, x: Tensor) -> Tensor:
+        """Of timm's encoders that are a list of modules, those up to stage 1; others run to their end."""
+        stage = next(iter(getattr(self.backbone, "return_layers", ())), None)
+        if stage is None or not isinstance(self.backbone, nn.ModuleDict):
+            return super()._first_stage(x)
+        for name, module in self.backbone.items():
+            x = module(x)
+            if name == stage:
+                break
+        return x
+
     def join(self, low: Tensor, deep: Tensor) -> Tensor:
         """The input of `fuse` on stage 1's grid [B, D, h, w], from stages 1 [B, D1, h, w] and 4 [B, D4, h', w']."""
         deep = resize(self.head(deep), low.shape[-2:], self.cfg.interpolation)

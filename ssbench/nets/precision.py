@@ -8,8 +8,8 @@ thresholds, losses and metrics are computed as in `exact`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -25,12 +25,17 @@ class PassFormat:
 
     dtype: of convolutions and products of matrices; None: that of the parameters. channels_last: whether images stand
     with their channels innermost in memory, as kernels for bf16 want it. compiled_side: the side of the square images
-    whose passes are compiled (training crops, which are all of one shape); 0: none.
+    whose passes are compiled (training crops, which are all of one shape), by torch.compile's `backend`; 0: none.
     """
 
     dtype: torch.dtype | None = None
     channels_last: bool = False
     compiled_side: int = 0
+    backend: str = "inductor"
+
+    def compiled(self, side: int, backend: str = "inductor") -> PassFormat:
+        """The same with passes of square images of this side compiled."""
+        return replace(self, compiled_side=side, backend=backend)
 
 
 EXACT = PassFormat()
@@ -47,23 +52,27 @@ class FormattedModule(nn.Module):
         if form.channels_last:
             self.to(memory_format=torch.channels_last)
         if form.compiled_side:
-            self.compile(dynamic=False)
+            self.compile(dynamic=False, backend=form.backend)
 
     def __call__(self, x: Tensor, *rest: Any) -> Any:
         """`forward` in this format."""
         form = self.format
         if form is EXACT:
             return super().__call__(x, *rest)
-        if form.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
         # Images of other sizes (whole ones, in scoring) would each be compiled anew.
         is_compiled = form.compiled_side > 0 and x.shape[-2:] == (form.compiled_side, form.compiled_side)
         call = super().__call__ if is_compiled or not form.compiled_side else self._call_impl
+        return scores_in_full(self._in_format(call, x, *rest))
+
+    def _in_format(self, call: Callable[..., Any], x: Tensor, *rest: Any) -> Any:
+        """What `call` returns, computed in this format; features and scores as they come."""
+        form = self.format
+        if form.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         if form.dtype is None:
             return call(x, *rest)
         with torch.autocast(x.device.type, form.dtype):
-            out = call(x, *rest)
-        return scores_in_full(out)
+            return call(x, *rest)
 
 
 def full(x: Tensor) -> Tensor:

@@ -70,6 +70,14 @@ class SegNet(FormattedModule):
         """
         raise NotImplementedError
 
+    def first_stage(self, x: Tensor) -> Tensor:
+        """feats["layer1"] of x, without the rest of the pass where the network can stop there. The same bits."""
+        features: Tensor = self._in_format(self._first_stage, x)
+        return features
+
+    def _first_stage(self, x: Tensor) -> Tensor:
+        return self.forward(x).feats["layer1"]
+
     def receptive_field(self) -> tuple[int, int]:
         """(half, stride) in pixels of a cell of feats["layer1"]: cell i sees stride*i - half .. stride*i + half."""
         raise NotImplementedError

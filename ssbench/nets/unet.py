@@ -131,6 +131,10 @@ class UNet(SegNet):
         feats = {f"layer{i}": f for i, f in enumerate(maps, start=1)} | {"penultimate": fused[:n], "logits": scores[:n]}
         return Out(scores[:n], scores[n:] if drop is not None else None, feats)
 
+    def _first_stage(self, x: Tensor) -> Tensor:
+        features: Tensor = self.encoder.in_conv(x)
+        return features
+
     def receptive_field(self) -> tuple[int, int]:
         """(2, 1): two 3x3 convolutions at full resolution."""
         return 2, 1

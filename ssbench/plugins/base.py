@@ -136,6 +136,12 @@ class StepOutputs:
     teach: Callable[[Tensor], Out]
 
 
+def first_stage(teach: Callable[[Tensor], Out], x: Tensor) -> Tensor:
+    """`teach(x).feats["layer1"]`, by a pass that ends there where `teach` has one (`methods.base.FrozenForward`)."""
+    alone: Callable[[Tensor], Tensor] | None = getattr(teach, "first_stage", None)
+    return teach(x).feats["layer1"] if alone is None else alone(x)
+
+
 @dataclass(frozen=True)
 class LossScale:
     """Factors on the host's loss in one step: on the whole of it, and on its unlabelled terms besides.

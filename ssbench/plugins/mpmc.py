@@ -33,7 +33,17 @@ from ssbench.ops.patch_stats import patch_labels, patch_shares
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_of
-from ssbench.plugins.base import BelowOne, LossScale, MixedView, Plugin, PluginConfig, StepOutputs, StudentView, Weight
+from ssbench.plugins.base import (
+    BelowOne,
+    LossScale,
+    MixedView,
+    Plugin,
+    PluginConfig,
+    StepOutputs,
+    StudentView,
+    Weight,
+    first_stage,
+)
 
 STACK = ((1, 0), (3, 256), (1, 256), (3, 256), (3, 256), (1, 128), (3, 128), (3, 128), (1, 64), (3, 64))
 """Release: kernel and width of the ten convolutions; 0 = as wide as the input."""
@@ -167,7 +177,7 @@ class MPMC(Plugin):
             self._start_step(t)
             features = pseudo.feats.get("layer1")
             if features is None:  # patches straddle the borders of a mix, so the teacher looks at the mixed image
-                features = teach(mixed.weak).feats["layer1"]
+                features = first_stage(teach, mixed.weak)
             self._judgements[id(pseudo)] = self._judge(features)
         if self.release:
             return (pseudo.keep | pseudo.trusted_mask()).to(pseudo.conf.dtype)

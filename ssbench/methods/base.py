@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from PIL import Image
@@ -20,7 +20,7 @@ from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.data.plan import Needs, Plan
 from ssbench.errors import RecipeError
 from ssbench.methods.hosting import unhosted
-from ssbench.nets.segnet import Out, SegNet
+from ssbench.nets.segnet import FrozenForward, Out, SegNet
 from ssbench.ops import losses
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
@@ -28,8 +28,6 @@ from ssbench.ops.reduce import mean_of
 from ssbench.plugins.base import Count, LossScale, MixedView, Plugin, Settings, Share, StudentView
 from ssbench.views.sample import Maps
 from ssbench.views.settings import ViewsConfig
-
-T = TypeVar("T")
 
 
 class MethodConfig(Settings):
@@ -378,38 +376,6 @@ def quality(target: Pseudo, truth: Tensor | None = None) -> dict[str, Tensor]:
 def _share(chosen: Tensor, of: Tensor) -> Tensor:
     """Pixels of `chosen` per pixel of `of`, both bool, over all processes."""
     return mean_of(chosen.sum().to(torch.float32), of.sum())
-
-
-@dataclass(frozen=True)
-class FrozenForward:
-    """An eval-mode, gradient-free forward of `net`, for plug-ins that need a teacher's view of another image.
-
-    known: outputs that the method has computed already; they answer for the very tensor they were computed of.
-    """
-
-    net: SegNet
-    known: Sequence[tuple[Tensor, Out]] = ()
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor) -> Out:
-        """The output for images x (B 3 H W)."""
-        return self._recalled(x) or self._in_eval(self.net, x)
-
-    @torch.no_grad()
-    def first_stage(self, x: Tensor) -> Tensor:
-        """feats["layer1"] alone, at the cost of the network's first layers."""
-        recalled = self._recalled(x)
-        return recalled.feats["layer1"] if recalled else self._in_eval(self.net.first_stage, x)
-
-    def _recalled(self, x: Tensor) -> Out | None:
-        return next((out for images, out in self.known if images is x), None)
-
-    def _in_eval(self, call: Callable[[Tensor], T], x: Tensor) -> T:
-        mode = self.net.training
-        self.net.eval()
-        out = call(x)
-        self.net.train(mode)
-        return out
 
 
 def frozen_forward(net: SegNet) -> FrozenForward:

@@ -32,7 +32,6 @@ from ssbench.data.batch import Batch, Labeled, Unlabeled
 from ssbench.data.plan import Needs
 from ssbench.errors import RecipeError
 from ssbench.methods.base import (
-    FrozenForward,
     LossConfig,
     MakeNet,
     Method,
@@ -46,7 +45,7 @@ from ssbench.methods.base import (
     quality,
 )
 from ssbench.nets.precision import full
-from ssbench.nets.segnet import Out, SegNet
+from ssbench.nets.segnet import FrozenForward, Out, SegNet
 from ssbench.ops import class_memory, confidence, contrast, ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress

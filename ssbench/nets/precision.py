@@ -81,18 +81,19 @@ def full(x: Tensor) -> Tensor:
 
 
 def scores_in_full(out: T) -> T:
-    """The tensors of a network's output in fp32: a tensor, or the fields of a dataclass.
+    """The tensors of a network's output in fp32: a tensor, or those in dataclasses and tuples, however deep.
 
     Mappings (`Out.feats`) are left as they are: most features only feed another network, and copies of all of them
     would cost what bf16 saves. Who computes with features applies `full`.
     """
     if isinstance(out, Tensor):
         return full(out)  # type: ignore[return-value]
+    if isinstance(out, tuple):
+        return tuple(scores_in_full(part) for part in out)  # type: ignore[return-value]
     if not dataclasses.is_dataclass(out) or isinstance(out, type):
         return out
     values = {field.name: getattr(out, field.name) for field in dataclasses.fields(out)}
-    low = {n: full(v) for n, v in values.items() if isinstance(v, Tensor) and v.dtype in LOW}
-    return dataclasses.replace(out, **low) if low else out
+    return dataclasses.replace(out, **{name: scores_in_full(value) for name, value in values.items()})
 
 
 def bf16_support(device: torch.device, capabilities: Mapping[str, Any] | None = None) -> bool:

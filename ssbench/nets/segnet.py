@@ -5,9 +5,9 @@ Letters as in `ssbench.ops`: B batch, C classes, H W pixels, h w feature grid, D
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ssbench.nets.precision import FormattedModule
 from ssbench.ops.set_loss import QueryOutput
 
+T = TypeVar("T")
 Interpolation = Literal["bilinear", "nearest"]
 
 
@@ -94,6 +95,38 @@ class SegNet(FormattedModule):
 
         def __call__(self, x: Tensor, drop: Sequence[Tensor] | None = None) -> Out:
             """`forward` with its type, which nn.Module hides."""
+
+
+@dataclass(frozen=True)
+class FrozenForward:
+    """An eval-mode, gradient-free forward of `net`.
+
+    known: outputs that the method has computed already; they answer for the very tensor they were computed of.
+    """
+
+    net: SegNet
+    known: Sequence[tuple[Tensor, Out]] = ()
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Out:
+        """The output for images x (B 3 H W)."""
+        return self._recalled(x) or self._in_eval(self.net, x)
+
+    @torch.no_grad()
+    def first_stage(self, x: Tensor) -> Tensor:
+        """feats["layer1"] alone, at the cost of the network's first layers."""
+        recalled = self._recalled(x)
+        return recalled.feats["layer1"] if recalled else self._in_eval(self.net.first_stage, x)
+
+    def _recalled(self, x: Tensor) -> Out | None:
+        return next((out for images, out in self.known if images is x), None)
+
+    def _in_eval(self, call: Callable[[Tensor], T], x: Tensor) -> T:
+        mode = self.net.training
+        self.net.eval()
+        out = call(x)
+        self.net.train(mode)
+        return out
 
 
 def resize(x: Tensor, size: Sequence[int], mode: Interpolation = "bilinear") -> Tensor:

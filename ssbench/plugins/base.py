@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ssbench.data.batch import Batch
 from ssbench.errors import RecipeError
-from ssbench.nets.segnet import Out, SegNet
+from ssbench.nets.segnet import FrozenForward, Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
 from ssbench.ops.reduce import mean_one
@@ -137,9 +137,8 @@ class StepOutputs:
 
 
 def first_stage(teach: Callable[[Tensor], Out], x: Tensor) -> Tensor:
-    """`teach(x).feats["layer1"]`, by a pass that ends there where `teach` has one (`methods.base.FrozenForward`)."""
-    alone: Callable[[Tensor], Tensor] | None = getattr(teach, "first_stage", None)
-    return teach(x).feats["layer1"] if alone is None else alone(x)
+    """`teach(x).feats["layer1"]`, by a pass that ends there where `teach` is a network's own."""
+    return teach.first_stage(x) if isinstance(teach, FrozenForward) else teach(x).feats["layer1"]
 
 
 @dataclass(frozen=True)

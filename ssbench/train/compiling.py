@@ -22,11 +22,13 @@ from torch import Tensor
 
 from ssbench.errors import DataError
 from ssbench.files import read_model, write_json
+from ssbench.methods.base import Method
 from ssbench.nets.precision import PassFormat
 from ssbench.nets.segnet import SegNet
-from ssbench.recipe.recipe import ScheduleConfig
+from ssbench.recipe.recipe import Recipe, ScheduleConfig
+from ssbench.train.distributed import Team
 from ssbench.train.machine import hardware
-from ssbench.train.precision import choose_computation, set_formats
+from ssbench.train.precision import Computation, choose_computation, set_formats
 
 GAIN = 0.95
 """Largest share of the time without compilation at which compiling is worth its minutes."""
@@ -51,6 +53,16 @@ class _CompileFile(BaseModel):
     """`compile.json` in the user's cache folder: times by machine, torch, network and shape."""
 
     times: dict[str, PassTimes] = {}
+
+
+def format_method(method: Method, recipe: Recipe, channels: int, team: Team) -> Computation:
+    """Set how the networks of a run compute, on the device they are on. The leader measures for all processes."""
+    schedule, side, device = recipe.schedule, int(recipe.views.crop), team.device
+    images = max((schedule.labeled_batch + schedule.unlabeled_batch) // team.world, 1)
+    chosen = side_to_compile(method.net, (images, channels, side), schedule, device) if team.leads else 0
+    computation = choose_computation(schedule, device, team.most(chosen))
+    set_formats(method, computation.passes)
+    return computation
 
 
 def side_to_compile(net: SegNet, shape: tuple[int, int, int], schedule: ScheduleConfig, device: torch.device) -> int:

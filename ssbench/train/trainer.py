@@ -34,11 +34,11 @@ from ssbench.splits.manifest import Partition
 from ssbench.train.batched import BatchedPredictor
 from ssbench.train.build import checkpoint_facts, method_of, optimizer_of
 from ssbench.train.checkpoint import BestEpoch, Checkpointer, Snapshot, TrainingState
-from ssbench.train.compiling import side_to_compile
+from ssbench.train.compiling import format_method
 from ssbench.train.distributed import Team, in_parallel, share_batch_norm
 from ssbench.train.evaluate import Score, evaluate
 from ssbench.train.finite import Diverged, FiniteWatch, one_image_refused
-from ssbench.train.precision import choose_computation, set_formats, tf32_as_chosen
+from ssbench.train.precision import tf32_as_chosen
 from ssbench.train.stopping import StopRequest
 from ssbench.views.sample import Maps, Together
 
@@ -89,8 +89,7 @@ class Trainer:
         self.steps = self.plan.steps_per_epoch * self.epochs
         self.method.to(team.device)
         share_batch_norm(self.method, team)
-        self.computation = choose_computation(schedule, team.device, self._side_to_compile())
-        set_formats(self.method, self.computation.passes)
+        self.computation = format_method(self.method, recipe, dataset.channels, team)
         self.module = self.method if team.world == 1 else in_parallel(self.method, team)
         self.predictor = BatchedPredictor(self._predict, team.device, self.computation.precision == "exact")
         self.optimizer = self._build_optimizer()
@@ -203,14 +202,6 @@ class Trainer:
 
     def _predict(self, x: Tensor) -> Tensor:
         return self.method.predict(x)
-
-    def _side_to_compile(self) -> int:
-        """Of the crops, where their passes are compiled. The leader measures, and all processes do as it says."""
-        schedule, team, side = self.recipe.schedule, self.team, int(self.recipe.views.crop)
-        images = (schedule.labeled_batch + schedule.unlabeled_batch) // team.world
-        shape = max(images, 1), self.dataset.channels, side
-        chosen = side_to_compile(self.method.net, shape, schedule, team.device) if team.leads else 0
-        return team.most(chosen)
 
     def _build_optimizer(self) -> Any:
         return optimizer_of(self.recipe.optim, self.method.parameter_groups(), self.computation.fused, self.method)

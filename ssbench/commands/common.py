@@ -93,6 +93,11 @@ def print_damaged(damaged: Mapping[Path, DataError]) -> dict[str, Any]:
 
     for error in damaged.values():
         say(f"ignored: {error}")
+    return damaged_rows(damaged)
+
+
+def damaged_rows(damaged: Mapping[Path, DataError]) -> dict[str, Any]:
+    """The part of a --json object that lists the files passed over: empty where all was readable."""
     rows = [{"file": str(path), "what": error.what, "fix": error.fix} for path, error in damaged.items()]
     return {"damaged": rows} if rows else {}
 

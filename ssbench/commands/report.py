@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import DataRoot, Json, Overrides, Results, Runs, print_damaged, print_json
+from ssbench.commands.common import DataRoot, Json, Overrides, Results, Runs, damaged_rows, print_damaged, print_json
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def report(
                 write_bytes(Path(files[-1]), data)
     write_text(out / "report.html", page.html(content, charts, drawings))
     if json:
-        print_json(_object(content, out / "report.html", files))
+        print_json({**_object(content, out / "report.html", files), **damaged_rows(store.damaged)})
         return
     print(out / "report.html")
 

@@ -155,7 +155,7 @@ def _version(tensor: Tensor) -> int:
 
 def _streams() -> tuple[Any, ...]:
     numpy = np.random.get_state()  # noqa: NPY002  the very one that must not move
-    return random.getstate(), bytes(numpy[1]), numpy[2]  # type: ignore[index, arg-type]
+    return random.getstate(), bytes(numpy[1]), numpy[2]  # type: ignore[index]
 
 
 def _failure(cls: type[Any], name: str, hook: str, error: Exception) -> PluginFault:

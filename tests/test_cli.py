@@ -22,7 +22,7 @@ from ssbench.commands.check import ENCODERS
 
 Ssbench = Callable[..., Ran]
 COMMANDS = (
-    "prepare", "import", "list", "certify", "plan", "check", "run", "eval", "status", "predict", "export", "table",
+    "prepare", "import", "list", "certify", "plan", "check", "bench", "run", "eval", "status", "predict", "export", "table",
     "report", "gate", "demo", "doctor", "splits", "data", "new",
 )  # fmt: skip
 

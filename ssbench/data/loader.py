@@ -16,13 +16,14 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled, map_tensors
+from ssbench.data.colour import Colour
 from ssbench.data.dataset import Dataset
 from ssbench.data.plan import Mixture, Plan, Reading
 from ssbench.errors import DataError, RecipeError, SsbenchError
 from ssbench.keyed import rng
 from ssbench.views import tensors
 from ssbench.views.device import RawPicture, RawViews, draw_colours, is_possible, raw_view
-from ssbench.views.pipelines import LabeledView, as_unlabeled, labeled_view, region, strengthen, unlabeled_view
+from ssbench.views.pipelines import LabeledView, as_unlabeled, labeled_view, region, unlabeled_view
 from ssbench.views.sample import Draw, Maps, Sample
 from ssbench.views.settings import Padded, ViewsConfig
 
@@ -210,30 +211,6 @@ def _inside(samples: Sequence[Sample]) -> Tensor:
 
 def _maps_of(samples: Sequence[Sample]) -> dict[str, Tensor]:
     return _stack_maps([{name: tensors.layer(image) for name, image in sample.maps.items()} for sample in samples])
-
-
-class Colour:
-    """The strong pipeline for the weak pictures of one batch, each by the draws of its own unlabelled image.
-
-    It works on 8-bit pictures. Weak pictures are such before they are normalised, and so is what is pasted of them; a
-    picture coloured here is therefore bit for bit the one that `views.strong_view` makes. Padding must be black
-    (`padding: zero` is not undone).
-    """
-
-    def __init__(self, views: ViewsConfig, draws: Sequence[Draw]) -> None:
-        self.views, self.draws = views, tuple(draws)
-
-    def __call__(self, images: Tensor, copy: int = 0) -> tuple[Tensor, Tensor]:
-        """Images B C H W, coloured, and B H W bool: where cutout put noise. Copies of a batch differ in their draws."""
-        if not len(images):
-            return images, images.new_zeros(images.shape[:1] + images.shape[2:], dtype=torch.bool)
-        pairs = [self._colour(x, draw.of(f"strong{copy}")) for x, draw in zip(images.cpu(), self.draws, strict=True)]
-        coloured, erased = (torch.stack(each).to(images.device) for each in zip(*pairs, strict=True))
-        return coloured, erased
-
-    def _colour(self, x: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        sample = strengthen(Sample.of(draw.id, tensors.pixels(x, self.views)), self.views, draw)
-        return tensors.view(sample, self.views), tensors.erased(sample)
 
 
 def make_steps(

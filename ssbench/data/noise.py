@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
-from ssbench.data.loader import Colour
+from ssbench.data.colour import Colour
 from ssbench.data.plan import Needs
 from ssbench.ops.progress import Progress
 from ssbench.views import tensors

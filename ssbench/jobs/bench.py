@@ -10,9 +10,10 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -83,7 +84,7 @@ class TimedTrainer(Trainer):
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    def loaded(self) -> Iterator[Batch]:
+    def loaded(self) -> Generator[Batch]:
         """The batches of the run, from its data."""
         with closing(self._batches()) as batches:
             yield from batches
@@ -157,11 +158,11 @@ def bench(
         for precision, trainer in trainers.items():
             with tf32_as_chosen(trainer.computation):
                 batch = trainer.noise()
-            sources[precision, False] = lambda batch=batch: batch
+            sources[precision, False] = repeat(batch).__next__
         if loading and not (note := _why_not_loaded(recipes[precisions[0]], split, places)):
             for precision, trainer in trainers.items():
                 batches = stack.enter_context(closing(trainer.loaded()))
-                sources[precision, True] = lambda batches=batches: next(batches)
+                sources[precision, True] = batches.__next__
         seconds = _in_turn(trainers, sources, steps, bars)
         peak = machine.peak_memory(team.device)
     schedule, needs = next(iter(recipes.values())).schedule, next(iter(trainers.values())).method.needs

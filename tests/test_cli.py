@@ -22,8 +22,8 @@ from ssbench.commands.check import ENCODERS
 
 Ssbench = Callable[..., Ran]
 COMMANDS = (
-    "prepare", "import", "list", "certify", "plan", "check", "bench", "run", "eval", "status", "predict", "export", "table",
-    "report", "gate", "demo", "doctor", "splits", "data", "new",
+    "prepare", "import", "list", "certify", "plan", "check", "bench", "run", "eval", "status", "predict", "export",
+    "table", "report", "gate", "demo", "doctor", "splits", "data", "new",
 )  # fmt: skip
 
 

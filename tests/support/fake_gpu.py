@@ -26,11 +26,13 @@ def fake_gpu() -> Iterator[FakeTensorMode]:
     """Where fake tensors on `CUDA` can be computed with.
 
     A generator on a GPU needs a driver, so draws inside come without one: `Progress.generator` is the one place that
-    makes them. autocast believes that there is a GPU with bf16.
+    makes them. Values, which are not there, are not held against a plug-in's promises. autocast believes that there is
+    a GPU with bf16.
     """
     mode = FakeTensorMode()
     with (
         patch.object(Progress, "generator", lambda self, purpose: None),
+        patch("ssbench.plugins.promises._wrong_values", lambda *_: ""),
         patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
         patch("torch.cuda.is_bf16_supported", lambda including_emulation=True: True),
         mode,

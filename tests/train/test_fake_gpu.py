@@ -35,7 +35,9 @@ def step_on_gpu(begun: StartedMethod, passes: PassFormat) -> Step:
 
 def waits(method: str, plugin: str) -> bool:
     """Whether the method says itself that its step waits for the device (`Method.synchronises`)."""
-    return method == "ael" or (method == "stpp" and "mix" in (find.load("plugin", plugin).needs if plugin else ()))
+    return method in ("ael", "mask2former") or (
+        method == "stpp" and "mix" in (find.load("plugin", plugin).needs if plugin else ())
+    )
 
 
 @pytest.mark.parametrize(("method", "plugin"), [pair for pair in ALL if not waits(*pair)])

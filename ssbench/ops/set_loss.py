@@ -188,7 +188,6 @@ def match(costs: Sequence[Tensor], counts: Sequence[int]) -> list[list[tuple[np.
     from scipy.optimize import linear_sum_assignment  # here: `ssbench check` reads this module and computes nothing
 
     table = torch.stack(list(costs)).double().nan_to_num(0.0).clamp(-1e10, 1e10).cpu().numpy()
-    from scipy.optimize import linear_sum_assignment  # late: `ssbench check` loads no scipy
 
     return [[linear_sum_assignment(image[:, :count]) for image, count in zip(o, counts, strict=True)] for o in table]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from ssbench.data.dataset import IGNORE, Dataset
-from ssbench.data.loader import stream, useful_workers
+from ssbench.data.workers import stream, useful_workers
 from ssbench.errors import DataError, RecipeError
 from ssbench.nets.segnet import resize
 from ssbench.ops.confusion import confusion, dice_score, iou, mean_iou

@@ -19,8 +19,9 @@ from torch import Tensor
 from ssbench.console import Bar, Bars
 from ssbench.data.batch import Batch
 from ssbench.data.dataset import Dataset
-from ssbench.data.loader import Steps, dead_workers_named, loader, make_steps, useful_workers, views_on_device
+from ssbench.data.loader import Steps, loader, make_steps, views_on_device
 from ssbench.data.plan import Plan, plan_partition
+from ssbench.data.workers import dead_workers_named, useful_workers
 from ssbench.errors import DataError, Stopped
 from ssbench.keyed import key
 from ssbench.methods.base import Method

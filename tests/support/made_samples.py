@@ -19,7 +19,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 def config(weak: str, crop: int = 32, **settings: object) -> ViewsConfig:
     """Settings of these pipelines; those of other pipelines are left out, so that one call serves all."""
-    settings = {"weak": weak, "crop": crop, "base": BASE.get(weak), **settings}
+    settings = {"weak": weak, "crop": crop, **({"base": BASE[weak]} if weak in BASE else {}), **settings}
     fields = views_class(settings).model_fields
     return read_views({name: value for name, value in settings.items() if name in fields or name not in UNREAD})
 

@@ -54,6 +54,11 @@ GateExact = Annotated[
 ]
 
 
+GateMeasure = Annotated[
+    bool, typer.Option("--measure", help="With --throughput: time ten steps of each here, instead of --results.")
+]
+
+
 def gate(
     targets: GateTargets = None,
     against: GateAgainst = None,
@@ -64,9 +69,7 @@ def gate(
     spread: Spread = None,
     exact: GateExact = False,
     throughput: Annotated[bool, typer.Option("--throughput", help="Compare images/s instead, by machine.")] = False,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="With --throughput: time ten steps of each here, instead of --results.")
-    ] = False,
+    measure: GateMeasure = False,
     slower: Slower = SLOWER,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Only write --results to this file.")] = None,
@@ -99,13 +102,7 @@ def gate(
     if against.resolve() == new_root.resolve() and not measure:
         raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
     stored, not_stored = _stored(against, asked, damaged)
-    if measure:
-        from ssbench.jobs.bench import timed_runs
-        from ssbench.jobs.job import Places
-
-        new = timed_runs(stored, Places(data, paths.runs_root(None), new_root))
-    else:
-        new = baseline.read_runs(new_root, {run.place for run in stored}, data, damaged) if new_root.exists() else []
+    new = _timed(stored, data, new_root) if measure else _new(new_root, stored, data, damaged)
     print_damaged(damaged)
     outcome: ScoreGate | SpeedGate
     if throughput:
@@ -134,6 +131,21 @@ class _GateTargets:
     splits: tuple[str, ...]
     overrides: tuple[str, ...]
     data_root: Path
+
+
+def _new(root: Path, stored: list[BaselineRun], data: Path, damaged: dict[Path, DataError]) -> list[BaselineRun]:
+    """The new results of what is stored."""
+    from ssbench.results.baseline import read_runs
+
+    return read_runs(root, {run.place for run in stored}, data, damaged) if root.exists() else []
+
+
+def _timed(stored: list[BaselineRun], data: Path, results: Path) -> list[BaselineRun]:
+    """The stored runs of this machine as their steps go now."""
+    from ssbench.jobs.bench import timed_runs
+    from ssbench.jobs.job import Places
+
+    return timed_runs(stored, Places(data, paths.runs_root(None), results))
 
 
 def _stored(

@@ -82,8 +82,7 @@ def gate(
     from ssbench.results import baseline
     from ssbench.results.gate import compare_scores, compare_speeds
 
-    if measure and not throughput:
-        raise UsageError("--measure times steps, which only --throughput compares", "--measure", "add --throughput")
+    _refuse_measure(measure, throughput)
     if not measure:
         import_stand_ins()  # recipes are read to tell stale records; nothing is computed
     data = paths.data_root(data_root)
@@ -99,8 +98,7 @@ def gate(
         return
     if against is None:
         raise UsageError("gate needs stored results", "--against", FIX)
-    if against.resolve() == new_root.resolve() and not measure:
-        raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
+    _refuse_itself(against, new_root, measure)
     stored, not_stored = _stored(against, asked, damaged)
     new = _timed(stored, data, new_root) if measure else _new(new_root, stored, data, damaged)
     print_damaged(damaged)
@@ -131,6 +129,16 @@ class _GateTargets:
     splits: tuple[str, ...]
     overrides: tuple[str, ...]
     data_root: Path
+
+
+def _refuse_measure(measure: bool, throughput: bool) -> None:
+    if measure and not throughput:
+        raise UsageError("--measure times steps, which only --throughput compares", "--measure", "add --throughput")
+
+
+def _refuse_itself(against: Path, new_root: Path, measure: bool) -> None:
+    if against.resolve() == new_root.resolve() and not measure:
+        raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
 
 
 def _new(root: Path, stored: list[BaselineRun], data: Path, damaged: dict[Path, DataError]) -> list[BaselineRun]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from ssbench import paths
+from ssbench.commands import eval_options as opt
 from ssbench.commands.common import (
     Checkpoint,
     ClassesAsSaved,
@@ -23,36 +22,26 @@ from ssbench.commands.common import (
 )
 from ssbench.errors import UsageError
 
+if TYPE_CHECKING:
+    from ssbench.results.analysis import AnalysisKind
+
 
 def evaluate(
     checkpoint: Checkpoint,
     recipe: NetworkRecipe = None,
-    split: Annotated[str | None, typer.Option("--split", help="The split it was trained on, for the record.")] = None,
-    protocol: Annotated[str | None, typer.Option("--protocol", help="A named protocol, not the recipe's.")] = None,
-    subset: Annotated[str | None, typer.Option("--on", help="Subset (default: the protocol's reported one).")] = None,
+    split: opt.Split = None,
+    protocol: opt.Protocol = None,
+    subset: opt.Subset = None,
     overrides: Overrides = None,
     entry: Entry = None,
     classes_as_saved: ClassesAsSaved = False,
-    patches: Annotated[bool, typer.Option("--patches", help="Also count by patches: MPMC's Table 4.")] = False,
-    over: Annotated[
-        Literal["union", "all_classes"], typer.Option("--over", help="Classes that patches' agreement is of.")
-    ] = "union",
-    boxes: Annotated[
-        bool,
-        typer.Option("--boxes", help="Also the boxes of its detector (WPL) by class, on unlabelled images."),
-    ] = False,
-    pixels: Annotated[
-        bool, typer.Option("--pixels", help="Also its pseudo-labels by class, apart by the boxes of --baseline.")
-    ] = False,
-    store: Annotated[
-        bool, typer.Option("--store", help="Keep what is counted beside the run's record, where tables find it.")
-    ] = False,
-    baseline: Annotated[
-        Path | None, typer.Option("--baseline", help="Checkpoint that patches gain over, or whose detector has boxes.")
-    ] = None,
-    baseline_recipe: Annotated[
-        str | None, typer.Option("--baseline-recipe", help="Its recipe (default: RECIPE without its plug-in).")
-    ] = None,
+    patches: opt.Patches = False,
+    over: opt.Over = "union",
+    boxes: opt.Boxes = False,
+    pixels: opt.Pixels = False,
+    store: opt.Store = False,
+    baseline: opt.Baseline = None,
+    baseline_recipe: opt.BaselineRecipe = None,
     device: Device = None,
     data_root: DataRoot = None,
     results: Results = None,
@@ -63,15 +52,11 @@ def evaluate(
     from ssbench.inspect.patches import PatchOptions
     from ssbench.inspect.score import score_checkpoint
     from ssbench.jobs.job import Places
-    from ssbench.results.analysis import AnalysisKind
     from ssbench.splits.manifest import Partition
     from ssbench.train.distributed import refuse_device
 
-    if baseline and not (patches or pixels):
-        raise UsageError("--baseline is for --patches and --pixels alone", "--baseline", "add --patches")
-    _refuse_unfit(patches, boxes, pixels, store, split)
-    if baseline_recipe and not baseline:
-        raise UsageError("--baseline-recipe without a checkpoint", "--baseline-recipe", "add --baseline best.pt")
+    chosen: dict[AnalysisKind, bool] = {"patches": patches, "boxes": boxes, "pixels": pixels}
+    _refuse_unfit(chosen, store, split, baseline, baseline_recipe)
     refuse_device(device)
     root = paths.data_root(data_root)
     trained = None if split is None else Partition.read(split, root)
@@ -80,20 +65,24 @@ def evaluate(
         checkpoint, recipe, protocol, subset, root, device, options, overrides or (), entry, classes_as_saved
     )
     scores["split"] = None if trained is None else trained.name
-    chosen: dict[AnalysisKind, bool] = {"patches": patches and store, "boxes": boxes, "pixels": pixels}
-    kinds = [kind for kind, is_wanted in chosen.items() if is_wanted]
+    # Patches are counted with the score already; only to be stored they are an analysis.
+    kinds = [kind for kind, is_chosen in chosen.items() if is_chosen and (store or kind != "patches")]
     if kinds and trained is not None:
         places = Places(root, paths.runs_root(None), paths.results_root(results))
         name, settings = recipe or scores["recipe"], (*_own_settings(checkpoint, recipe), *(overrides or ()))
-        asked = CheckpointAnalyses(checkpoint, name, settings, baseline, baseline_recipe, store)
-        scores["analyses"] = asked.make(kinds, trained.name, places, device, scores)
+        analyses = CheckpointAnalyses(checkpoint, name, settings, baseline, baseline_recipe, store)
+        scores["analyses"] = analyses.make(kinds, trained.name, places, device, scores)
     if json:
         print_json(scores)
-        return
+    else:
+        _print_scores(scores)
+
+
+def _print_scores(scores: dict[str, Any]) -> None:
     print(f"{scores['metric']} {scores['value']:.2f} on {scores['subset']} ({scores['protocol']})")
     for name, value in zip(scores["classes"], scores["per_class"], strict=True):
         print(f"  {name:20} {'-' if value is None else format(value, '.2f')}")
-    if patches:
+    if "patches" in scores:
         _print_patches(scores["patches"])
     for kind, values in scores.get("analyses", {}).items():
         if kind != "patches":
@@ -108,10 +97,20 @@ def _own_settings(checkpoint: Path, recipe: str | None) -> tuple[str, ...]:
     return facts.run.overrides if facts else ()
 
 
-def _refuse_unfit(patches: bool, boxes: bool, pixels: bool, store: bool, split: str | None) -> None:
-    if store and not (patches or boxes or pixels):
+def _refuse_unfit(
+    chosen: Mapping[AnalysisKind, bool],
+    store: bool,
+    split: str | None,
+    baseline: Path | None,
+    baseline_recipe: str | None,
+) -> None:
+    if baseline and not (chosen["patches"] or chosen["pixels"]):
+        raise UsageError("--baseline is for --patches and --pixels alone", "--baseline", "add --patches")
+    if baseline_recipe and not baseline:
+        raise UsageError("--baseline-recipe without a checkpoint", "--baseline-recipe", "add --baseline best.pt")
+    if store and not any(chosen.values()):
         raise UsageError("--store keeps analyses, a score belongs to its run", "--store", "add --patches")
-    if (store or boxes or pixels) and split is None:
+    if (store or chosen["boxes"] or chosen["pixels"]) and split is None:
         raise UsageError("which split was it trained on?", "--split", "ssbench list splits")
 
 

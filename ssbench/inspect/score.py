@@ -70,8 +70,10 @@ def scored_claim(
         DataError: the file or the data are missing, damaged or of another network.
     """
     opened = open_checkpoint(path, CheckpointUse(recipe_name, (), entry, as_saved), data_root)
-    recipe, split = opened.recipe, split or (opened.facts and opened.facts.run.split)
-    if split is None:
+    recipe = opened.recipe
+    if split is None and opened.facts is not None:
+        split = opened.facts.run.split
+    if not split:
         raise UsageError(f"which split was {path.name} trained on?", "--split", "ssbench list splits")
     scored = score_checkpoint(path, recipe_name, None, None, data_root, None, entry=entry, as_saved=as_saved)
     encoder = str(getattr(recipe.net, "encoder", recipe.net.name))

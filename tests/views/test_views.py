@@ -232,7 +232,7 @@ def test_a_setting_that_no_chosen_pipeline_reads_is_refused(names: dict[str, obj
 
 
 def test_the_facts_of_all_pipelines_name_the_same_settings() -> None:
-    """Else two recipes could differ in what their keys cover. Settings of younger pipelines stand in their keys alone."""
+    """Else two recipes could differ in what their keys cover. A younger pipeline's settings stand in its keys alone."""
     fields = {*UNREAD, *ViewsConfig.model_fields} - {"device"}  # which counts only where it is set
     for weak in WEAK:
         for strong in STRONG:

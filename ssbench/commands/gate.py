@@ -52,8 +52,6 @@ GateAgainst = Annotated[
 GateExact = Annotated[
     bool, typer.Option("--exact", help="Other numbers on the same kind of CPU and packages fail, too.")
 ]
-
-
 GateMeasure = Annotated[
     bool, typer.Option("--measure", help="With --throughput: time ten steps of each here, instead of --results.")
 ]
@@ -111,14 +109,7 @@ def gate(
             stored, new, alpha=alpha, spread=spread, exact=exact, neighbours=neighbours, not_stored=not_stored
         )
     _print(outcome, " ".join(names) or str(against), junit, json)
-    if damaged:
-        other = f"; {len(outcome.failures)} failures in the rest" if outcome.failures else "; the rest passes"
-        path, error = next(iter(damaged.items()))
-        what = f"a gate cannot pass over it: {error.what} (1 of {len(damaged)} damaged records{other})"
-        raise DataError(what, str(path), error.fix)
-    if outcome.failures:
-        what = f"{len(outcome.failures)} of the gate's tests failed"
-        raise GateError(what, "; ".join(outcome.failures[:8]), "look at what changed; if it is right, store it")
+    _refuse_failures(outcome, damaged)
 
 
 @dataclass(frozen=True)
@@ -129,6 +120,17 @@ class _GateTargets:
     splits: tuple[str, ...]
     overrides: tuple[str, ...]
     data_root: Path
+
+
+def _refuse_failures(outcome: ScoreGate | SpeedGate, damaged: dict[Path, DataError]) -> None:
+    if damaged:
+        other = f"; {len(outcome.failures)} failures in the rest" if outcome.failures else "; the rest passes"
+        path, error = next(iter(damaged.items()))
+        what = f"a gate cannot pass over it: {error.what} (1 of {len(damaged)} damaged records{other})"
+        raise DataError(what, str(path), error.fix)
+    if outcome.failures:
+        what = f"{len(outcome.failures)} of the gate's tests failed"
+        raise GateError(what, "; ".join(outcome.failures[:8]), "look at what changed; if it is right, store it")
 
 
 def _refuse_measure(measure: bool, throughput: bool) -> None:

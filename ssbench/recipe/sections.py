@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -128,6 +128,12 @@ class ScheduleConfig(Section):
         "compile": "auto",
     }
     """Fields younger than the first stored records. At these values neither key nor record has them."""
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _word(cls, value: object) -> object:
+        """YAML reads the bare words on and off as true and false."""
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _compiles(self) -> ScheduleConfig:

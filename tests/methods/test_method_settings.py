@@ -30,6 +30,8 @@ OUT_OF_BOUNDS: dict[str, dict[str, Any]] = {
     "ael": {"pick": 0, "paste_scale": [2.0, 0.1], "paste_without": [-1], "loss_scale": 0, "bank_momentum": 1},
     "cps": {"weight": float("nan"), "partner": "none"},
     "stpp": {"scales": [], "double_below": -1},
+    "mask2former": {"points": 0, "oversample": 0.5, "uncertain": 1.5, "weight": -1, "label_with": "first"},
+    "semivl": {"threshold": 1.5, "feature_drop": 1, "guidance": -0.1, "confidence": "image"},
     "supervised": {"aux_weight": float("inf"), "epoch_of": "all"},
 }
 UNREAD: dict[str, list[dict[str, Any]]] = {
@@ -38,6 +40,7 @@ UNREAD: dict[str, list[dict[str, Any]]] = {
     "cutmix_seg": [{"threshold": 0.5}, {"confidence": "pixel"}, {"variant": "original", "mix_probability": 1.0}],
     "cps": [{"cutmix": False, "partner": "other"}],
     "ael": [{"paste_share": 0, "paste_draws": 1}],
+    "mask2former": [{"training": "supervised", "weight": 2.0}, {"training": "supervised", "label_with": "last"}],
     "stpp": [{"epoch_of": "unlabeled", "double_below": 0}],
 }
 CASES = [(method, {name: value}) for method, values in OUT_OF_BOUNDS.items() for name, value in values.items()]

@@ -127,6 +127,8 @@ def recipe(folder: Path, method: str, plugins: Sequence[str]) -> str:
     base = Path(__file__).resolve().parents[2] / "recipes" / "base" / "toy.yaml"
     own = find.load("method", yaml_load(method)["name"]).network
     net = f"net: {{name: {own}, weights: random}}\n" if own else ""
+    if own == "semivl":  # its network is made for one crop
+        net = "net: {name: semivl, weights: random, crop: 64}\n"
     path.write_text(f"base: {base}\nmethod: {method}\nplugin:{listed}\n{net}")
     return str(path)
 

@@ -363,5 +363,5 @@ def test_a_number_of_a_pipeline_has_the_source_at_its_own_line(write: Write) -> 
 def test_sections_are_those_documented() -> None:
     assert set(SECTIONS) == {
         "paper", "title", "division", "departures", "data", "views", "net", "method", "optim",
-        "schedule", "plugin", "loss", "eval", "quick",
+        "schedule", "plugin", "loss", "eval", "quick", "logged",
     }  # fmt: skip

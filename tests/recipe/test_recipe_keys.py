@@ -28,7 +28,6 @@ def _fields(recipe: Recipe) -> Iterator[tuple[str, str, Any, Any]]:
 TRIED: dict[str, list[Any]] = {  # values to try where the type names none
     "data.dataset": ["camvid"],
     "net.encoder": ["resnet34"],
-    "net.weights": ["imagenet"],
     "data.unlabeled": ["coco"],
     "eval.select": ["test"],
     "eval.report": ["val"],
@@ -69,7 +68,8 @@ def test_every_constant_is_in_the_key_and_nothing_else_is() -> None:
     assert free == {"data.workers", "schedule.checkpoint_minutes"}
     # Another value needs another layout, protocol, form, loss or score with it, so it is refused alone.
     tied = {"net.wide", "data.form", "eval.protocol", "plugin.gamma", "plugin.dpa", "plugin.agreement"}
-    tied |= {"eval.border", "eval.summed", "eval.stride", "eval.padding"}
+    tied |= {"eval.border", "eval.summed", "eval.stride", "eval.step", "eval.padding", "eval.resize"}
+    tied |= {"net.weights"}  # normalisation goes with them
     tied |= {"loss.ohem_threshold", "loss.ohem_min_kept", "loss.ohem_group"}
     tied |= {"schedule.compile"}
     assert stuck <= {"method.name", "net.name", "plugin.name"} | tied, "add to TRIED"

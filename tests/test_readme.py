@@ -160,7 +160,7 @@ def _check_names(command: str, given: dict[str, object]) -> None:
 
 
 def _free(name: str) -> bool:
-    return name.isupper() or "+" in name or name.endswith((".yaml", ".yml", ".json"))
+    return name.isupper() or "+" in name or name.startswith("shapes/") or name.endswith((".yaml", ".yml", ".json"))
 
 
 @pytest.mark.parametrize(

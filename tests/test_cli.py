@@ -136,7 +136,7 @@ def test_version(ssbench: Ssbench) -> None:
 
 BAD_RECIPE = SMALL.replace("lr: 0.01", "lr: fast")
 CASES: list[tuple[list[str], int, list[str]]] = [
-    (["bogus"], 2, ["no such command 'bogus'", "known: certify"]),
+    (["bogus"], 2, ["no such command 'bogus'", "known: bench, certify"]),
     (["tabel", "s4mc/table1"], 2, ["no such command 'tabel'", "table"]),
     (["run"], 2, ["either recipes and tables, or a plan"]),
     (["run", "toy/none_unimatch", "--sed", "1"], 2, ["--sed", "--seed"]),
@@ -178,7 +178,7 @@ CASES: list[tuple[list[str], int, list[str]]] = [
     (["splits", "make", "toy/custom/x", "--count", "3"], 4, ["toy is not prepared"]),
     (["prepare", "toy", "--check"], 4, ["toy: not as prepared", "ssbench prepare toy"]),
     (["prepare", "camvid", "--source", "nowhere"], 4, ["no such folder or archive 'nowhere'"]),
-    (["eval", "x.pt", "--recipe", "toy/none_unimatch"], 4, ["toy is not prepared"]),
+    (["eval", "x.pt", "--recipe", "toy/none_unimatch"], 4, ["no checkpoint 'x.pt'"]),
 ]
 
 

@@ -91,15 +91,20 @@ def normalised(images: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def main() -> None:
-    """Pretrain and write the file named on the command line."""
+def encoded(net: PretextNet) -> bytes:
+    """The encoder's weights as a safetensors file, in half precision, without batch counters."""
     from safetensors.torch import save
 
+    state = net.backbone.state_dict()
+    return save({name: value.half().contiguous() for name, value in state.items() if value.ndim})
+
+
+def main() -> None:
+    """Pretrain and write the file named on the command line."""
     out = Path(sys.argv[1])
     with Bars() as bars:
         net, accuracy = pretrain(bars)
-    state = {name: value.half().contiguous() for name, value in net.backbone.state_dict().items() if value.ndim}
-    write_bytes(out, save(state))
+    write_bytes(out, encoded(net))
     print(f"{out}: {out.stat().st_size:,} bytes; outline and relief right on {accuracy:.1%} of {HELD_OUT} new pictures")
 
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 Format = Literal["rich", "md", "csv", "latex", "html"]
 LONG = ("paper", "table", "group", "row", "column", "split", "recipe", "metric", "printed", "measured", "sd", "n",
-        "difference", "state", "last_epoch", "seeds", "marks", "why", "verdict", "noise", "spread")  # fmt: skip
+        "difference", "state", "last_epoch", "seeds", "marks", "why", "verdict", "noise", "spread",
+        "level")  # fmt: skip
 
 
 def table(

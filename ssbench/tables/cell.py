@@ -19,6 +19,7 @@ from ssbench.results.analysis import AnalysisKind
 from ssbench.tables.spec import UNSTATED, PaperTable, RowPart, TableColumn, TableRow
 
 CellState = Literal["quoted", "not printed", "not yet", "not run", "running", "measured", "failed"]
+ReproductionLevel = Literal["quoted", "claimed by a log", "checkpoint re-scored", "one seed", "three seeds or more"]
 NO_RUN: tuple[CellState, ...] = ("quoted", "not printed", "not yet")
 ANALYSED: dict[str, tuple[AnalysisKind, str]] = {
     "patch_share": ("patches", "share"),
@@ -48,7 +49,7 @@ class Cell:
     protocol: how the measured number was scored. why: reasons of failed seeds. left_out: results of this recipe and
     split that do not count here, by reason. versions: behaviour versions above 1 of what computed the scores.
     analysis, entry, quantity, beside: of a number that is no score, the analysis and the place in it that hold it, and
-    the recipe of the second run it reads.
+    the recipe of the second run it reads. level: how well the number is backed; `level` holds the rule.
     """
 
     row: str
@@ -80,6 +81,7 @@ class Cell:
     entry: str | None = None
     quantity: str = ""
     beside: str | None = None
+    level: ReproductionLevel | None = None
 
     @property
     def stored(self) -> str | None:

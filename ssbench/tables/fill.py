@@ -27,6 +27,8 @@ from ssbench.tables.cell import (
     cells_of,
     stored_name,
 )
+from ssbench.tables.claims import all_claims
+from ssbench.tables.level import evidence, level_of
 from ssbench.tables.spec import PaperTable
 from ssbench.tables.verdict import judge
 
@@ -63,6 +65,7 @@ def fill(
         why_stale: results of other data or code than the present ones are marked with what it says.
     """
     recipes = {*recipe_names(), *own_names(), *host_names()}
+    claims = evidence(all_claims(store.root, store.damaged))
     runs: dict[tuple[str, str], list[Record]] = {}
     cells: dict[CellKey, Cell] = {}
     for cell in cells_of(table):
@@ -73,7 +76,8 @@ def fill(
             runs[place] = store.runs(*place)
         digest = (settings or {}).get(place[0])
         measured = _measured(cell, runs.get(place, []), division, digest, store, why_stale)
-        cells[cell.row, cell.column] = replace(measured, state=_state(measured, place in running, recipes))
+        state, level = _state(measured, place in running, recipes), level_of(measured, claims)
+        cells[cell.row, cell.column] = replace(measured, state=state, level=level)
     return Filled(table, cells, judge(cells))
 
 

@@ -16,11 +16,13 @@ from typing import Literal
 from ssbench.tables import verdict as verdicts
 from ssbench.tables.cell import CUSTOM, NO_RUN, Cell, CellKey, Filled, Gain
 from ssbench.tables.claims import KINDS, Claim, claims_for
+from ssbench.tables.level import LEVELS
 from ssbench.tables.spec import PaperTable, TableColumn, TableRow
 
 FOOTNOTE_SIGNS = "†‡§¶"
 DASH = "-"
 SILENT = ("not run", *NO_RUN)  # states that a cell with a printed number does not show itself
+CLAIMED = ("claimed by a log", "checkpoint re-scored")
 Font = Literal["", "bold", "underline"]
 
 
@@ -45,6 +47,7 @@ class CellText:
     blank: str = ""
     fonts: CellFonts = CellFonts()
     state: str = ""
+    level: str = ""
 
     @property
     def text(self) -> str:
@@ -119,6 +122,7 @@ def footer(filled: Filled, claims: Sequence[Claim] | None = None) -> list[str]:
     if counted := ", ".join(f"{verdicts.SIGNS[w]} {words[w]} {w}".strip() for w in verdicts.WORDS if words[w]):
         out.append(f"against the printed numbers, 95 % by the spread between seeds: {counted}")
     labels = {r.id: r.label for r in table.rows} | {c.id: column_label(c) for c in table.columns}
+    out += _level_notes(filled)
     out += [f"failed: {labels[c.row]}, {labels[c.column]}: {c.why}" for c in cells if c.why]
     versions = {labels[c.row]: ", ".join(f"{part} {n}" for part, n in c.versions) for c in cells if c.versions}
     if versions:
@@ -129,6 +133,32 @@ def footer(filled: Filled, claims: Sequence[Claim] | None = None) -> list[str]:
     if left_out:
         out.append("not counted: " + ", ".join(f"{n} x {reason}" for reason, n in sorted(left_out.items())))
     return out + _claim_sources([claim for cell in cells for claim in _foreign_claims(cell, claims or ())])
+
+
+def _level_notes(filled: Filled) -> list[str]:
+    """How many cells are of each reproduction level, in one line; the cells that claims back are named.
+
+    The other levels can be read from a cell itself: seeds stand in brackets, a printed number alone is quoted.
+    """
+    texts = []
+    for level in reversed(LEVELS):
+        cells = [cell for cell in filled.cells.values() if cell.level == level]
+        if cells:
+            texts.append(f"{len(cells)} {level}" + (f" ({_named(filled, cells)})" if level in CLAIMED else ""))
+    return [f"levels: {', '.join(texts)}"] if texts else []
+
+
+def _named(filled: Filled, cells: Sequence[Cell]) -> str:
+    """Rows and columns of some cells: "UniMatch: Classic 1/16, 1/8; AugSeg (ResNet-50): Blender".
+
+    A row's group is named where rows of several groups share its label.
+    """
+    rows, by_row = filled.table.rows, defaultdict[str, list[Cell]](list)
+    repeated = {label for label, n in Counter(row.label for row in rows).items() if n > 1}
+    labels = {r.id: f"{r.label} ({r.group})" if r.group and r.label in repeated else r.label for r in rows}
+    for cell in cells:
+        by_row[cell.row].append(cell)
+    return "; ".join(f"{labels[row]}: {_columns_of(filled.table, members)}" for row, members in by_row.items())
 
 
 def emphasis(filled: Filled) -> dict[CellKey, CellFonts]:
@@ -245,14 +275,14 @@ def _cell_text(
         return CellText(blank=DASH)
     key = (cell.row, cell.column)
     printed = f"{cell.printed:{'+' if cell.metric == 'miou_gain' else ''}}" if cell.printed is not None else ""
-    blank = DASH if cell.dash or cell.state == "quoted" else cell.state
+    blank, level = DASH if cell.dash or cell.state == "quoted" else cell.state, cell.level or ""
     if cell.mean is None:
         waiting = cell.state if cell.state in ("running", "failed") else ""
-        return CellText(printed, waiting, "", blank, CellFonts(fonts[key].printed), cell.state)
+        return CellText(printed, waiting, "", blank, CellFonts(fonts[key].printed), cell.state, level)
     rest = _spread(cell.sd, cell.n) + "".join(signs[remark] for remark in cell.remarks)
     if cell.difference is not None:
         rest += f", {cell.difference:+.2f} {verdicts.SIGNS[filled.verdicts[key].word]}".rstrip()
-    return CellText(printed, f"{cell.mean:.2f}", rest, blank, fonts[key], cell.state)
+    return CellText(printed, f"{cell.mean:.2f}", rest, blank, fonts[key], cell.state, level)
 
 
 def _spread(sd: float | None, n: int) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Format = Literal["rich", "md", "csv", "latex", "html"]
 ENDINGS: dict[Format, str] = {"rich": "txt", "md": "md", "csv": "csv", "latex": "tex", "html": "html"}
-CSV_FIELDS = ("printed", "measured", "sd", "n", "state", "verdict")
+CSV_FIELDS = ("printed", "measured", "sd", "n", "state", "verdict", "level")
 
 
 def render(
@@ -137,6 +137,7 @@ def long_rows(filled: Filled) -> list[dict[str, Any]]:
             "noise": _rounded(compared.noise) if compared else None,
             "spread": _rounded(compared.spread) if compared else None,
             "spread_source": compared.source if compared else None,
+            "level": cell.level,
         })  # fmt: skip
     return out
 
@@ -184,7 +185,8 @@ def _csv_cell(cell: Cell | None, verdict: Verdict | None) -> list[str]:
         return [""] * len(CSV_FIELDS)
     numbers = ["" if v is None else f"{v:.4f}" for v in (cell.mean, cell.sd)]
     printed = "" if cell.printed is None else str(cell.printed)
-    return [printed, *numbers, str(cell.n) if cell.n else "", cell.state, verdict.text if verdict else ""]
+    seeds, word = str(cell.n) if cell.n else "", verdict.text if verdict else ""
+    return [printed, *numbers, seeds, cell.state, word, cell.level or ""]
 
 
 def _rounded(value: float | None) -> float | None:

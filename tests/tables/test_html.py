@@ -77,10 +77,11 @@ def test_headings_numbers_and_marks(table_file: Write, store: ResultStore, recor
     assert '<th scope="colgroup" colspan="2">Classic</th>' in text
     assert '<th scope="rowgroup" colspan="5">quoted</th>' in text
     assert (
-        '<th scope="row">UniMatch [CVPR&#39;23]</th><td data-state="measured">70.0<br>70.10 (1), +0.10 ✓</td>' in text
+        '<th scope="row">UniMatch [CVPR&#39;23]</th><td data-state="measured" data-level="one seed">'
+        "70.0<br>70.10 (1), +0.10 ✓</td>" in text
     )
     assert "<strong>71.2</strong><br>71.10 (1), -0.10 ≈" in text  # one seed decides nothing
-    assert '<td data-state="quoted">60.0</td>' in text
+    assert '<td data-state="quoted" data-level="quoted">60.0</td>' in text
 
 
 def test_a_name_cannot_bring_in_markup(table_file: Write, store: ResultStore) -> None:

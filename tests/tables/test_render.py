@@ -40,6 +40,7 @@ Other                                            60.0             61.0         -
 
 n) a note
 against the printed numbers, 95 % by the spread between seeds: ✓ 1 reproduced, ≈ 1 within noise
+levels: 2 three seeds or more, 2 claimed by a log (UniMatch: Classic 1/8, Blender), 4 quoted
 failed: UniMatch + X, Classic 1/8: seed 0: loss is not finite
 """
 
@@ -67,7 +68,8 @@ def test_csv(filled: Filled) -> None:
     rows = list(csv.DictReader(io.StringIO(render(filled, "csv"))))
     assert [r["row"] for r in rows] == ["UniMatch", "UniMatch + X", "Other"]
     assert {k: rows[0][f"a {k}"] for k in CSV_FIELDS} == {"printed": "70.0", "measured": "70.1000", "sd": "0.2000",
-            "n": "3", "state": "measured", "verdict": "reproduced"}  # fmt: skip
+            "n": "3", "state": "measured", "verdict": "reproduced",
+            "level": "three seeds or more"}  # fmt: skip
     assert rows[2]["c state"] == ""
 
 

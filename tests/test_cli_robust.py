@@ -164,6 +164,18 @@ def test_damaged_records_are_named_and_hide_nothing(
     assert ran.out
 
 
+def test_a_report_for_machines_lists_the_damaged_files(ssbench: Ssbench, damaged: Path) -> None:
+    """Two records and a claim, each with its file, what is wrong and what to do; none where all is sound."""
+    words = ("report", "toy/table1", "--pictures", "0", "-o", "out", "--json", "--results")
+    ran = ssbench(*words, damaged)
+    assert ran.code == 0, ran.err
+    rows = json.loads(ran.out)["damaged"]
+    torn = sorted((damaged / "toy" / "none_fixmatch").rglob("seed*.json"))[:2]
+    assert {row["file"] for row in rows} == {str(path) for path in (*torn, damaged / "claims" / "x.json")}
+    assert all(row["what"] and row["fix"] and row.keys() == {"file", "what", "fix"} for row in rows)
+    assert "damaged" not in json.loads(ssbench(*words, ROOT / "results").out)
+
+
 def test_a_report_reads_no_record_it_does_not_show(ssbench: Ssbench, tmp_path: Path) -> None:
     """Records of other recipes are not even opened: here they could not be."""
     root = tmp_path / "results"

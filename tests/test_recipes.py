@@ -178,3 +178,16 @@ def test_it_runs_quickly(name: str, quick: Quick) -> None:
     assert done.record["history"]
     assert all(0 <= done.record["scores"][which]["report"] <= 100 for which in ("best", "last"))
     assert not quick.places.results.exists()
+
+
+def test_only_the_rows_on_fixmatch_divide_by_the_kept_pixels() -> None:
+    """S4MC, Eq. 3: its rows on FixMatch, whose host has no release, divide by the pixels with a pseudo-label.
+
+    CutMix-Seg's release divides otherwise, and its rows keep what that does.
+    """
+    over = {name: load(name).loss.pseudo_over for name in recipe_names() if name.startswith("s4mc/")}
+    fixmatch = {name for name in over if "_fixmatch_" in name}
+    cutmix = {name for name in over if "_cutmix_seg_" in name}
+    assert (len(fixmatch) >= 4, len(cutmix) >= 4) == (True, True)
+    assert {over[name] for name in fixmatch} == {"kept"}
+    assert {name for name in cutmix if over[name] == "kept"} == set()

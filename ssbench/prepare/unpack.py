@@ -1,13 +1,14 @@
 """Unpacks archives that nobody vouches for: nothing outside the folder, no links, no more than was agreed.
 
 `tarfile.data_filter` decides which paths are safe, for tar and zip alike. Ours are the bounds: on the bytes and the
-number of members, counted while they are written, and on the memory that a member's header may take.
+number of members, counted while they are written, and on the memory that a member's header or a zip's index may take.
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import shutil
@@ -32,7 +33,11 @@ MEMBERS = 2_000_000
 HEADERS = 1 << 18
 """Bytes of headers before one member of a tar. PAX and GNU headers have a length of their own, which tarfile trusts: a
 1 MB archive can claim, and compressed hold, a name of 1 GB. Real ones are below 10 kB."""
+INDEX = 1 << 28
+"""Bytes of a zip's index. zipfile reads it whole and makes an object of every entry (about ten times as much memory)
+before anybody can count them; 2,000,000 members with names of 60 letters have 250 MB."""
 LONGEST_NAME = 240  # of file systems' 255 bytes, so that a temporary name still fits
+_FETCH = "do not use this archive; fetch it from its official address"
 NAMES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
 DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -93,7 +98,7 @@ def _write_all(archive: Path, folder: Path, max_bytes: int, max_members: int, ba
     left, name = max_bytes, "its index"
     with readable_errors(archive):
         try:
-            for count, member in enumerate(_members(archive)):
+            for count, member in enumerate(_members(archive, max_members)):
                 name = member.name
                 if count >= max_members:
                     raise _refused(archive, name, f"more than {max_members} members")
@@ -148,25 +153,59 @@ def _safe_path(archive: Path, name: str, folder: Path) -> Path:
     return folder / safe
 
 
-def _members(archive: Path) -> Iterator[ArchiveMember]:
+def _members(archive: Path, max_members: int) -> Iterator[ArchiveMember]:
     with archive.open("rb") as file:
         head = file.read(6)
     if head.startswith(b"PK"):
-        yield from _zip_members(archive)
+        yield from _zip_members(archive, max_members)
         return
     opener = next((o for magic, o in COMPRESSED.items() if head.startswith(magic)), None)
     with _HeaderBound(opener(archive) if opener else archive.open("rb")) as stream:
         yield from _tar_members(archive, stream)
 
 
-def _zip_members(archive: Path) -> Iterator[ArchiveMember]:
-    with zipfile.ZipFile(archive) as file:
+def _zip_members(archive: Path, max_members: int) -> Iterator[ArchiveMember]:
+    with _IndexBound(archive, max_members) as raw, zipfile.ZipFile(raw) as file:
+        raw.is_open = True
         for info in file.infolist():
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _refused(archive, info.filename, "a link or device")
             if info.flag_bits & 1:
                 raise _refused(archive, info.filename, "encrypted")
             yield ArchiveMember(info.filename, info.is_dir(), info.file_size, partial(file.open, info))
+
+
+class _IndexBound(io.BufferedReader):
+    """The file of a zip, which gives zipfile no index of more than INDEX bytes, or of more than `max_members` entries.
+
+    The number of entries that the end of a zip declares is of no use: zipfile goes by the bytes of the index.
+    """
+
+    def __init__(self, archive: Path, max_members: int) -> None:
+        super().__init__(io.FileIO(archive))
+        self.archive, self.max_members = archive, max_members
+        self.is_open = False  # whether zipfile has read the index
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.is_open:
+            return super().read(size)
+        if size is not None and size > INDEX:
+            what = f"{self.archive.name} is refused: its index has {format_bytes(size)}, at most {format_bytes(INDEX)}"
+            raise DataError(f"{what} are read (an archive bomb?)", str(self.archive), _FETCH)
+        data = super().read(size)
+        self._count_entries(data)
+        return data
+
+    def _count_entries(self, data: bytes) -> None:
+        """DataError naming the first entry of an index that is one too many."""
+        at = count = 0
+        while data[at : at + 4] == b"PK\1\2" and at + 46 <= len(data):
+            name, extra, comment = struct.unpack_from("<3H", data, at + 28)  # their lengths
+            count += 1
+            if count > self.max_members:
+                text = data[at + 46 : at + 46 + name].decode("utf-8", "replace")
+                raise _refused(self.archive, text, f"more than {self.max_members} members")
+            at += 46 + name + extra + comment
 
 
 class _HeaderBound:
@@ -219,5 +258,4 @@ def _tar_members(archive: Path, stream: _HeaderBound) -> Iterator[ArchiveMember]
 
 
 def _refused(archive: Path, name: str, why: str) -> DataError:
-    fix = "do not use this archive; fetch it from its official address"
-    return DataError(f"{archive.name} is refused: member '{shown(name)}' is {why}", str(archive), fix)
+    return DataError(f"{archive.name} is refused: member '{shown(name)}' is {why}", str(archive), _FETCH)

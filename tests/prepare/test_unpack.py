@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -88,6 +89,46 @@ def test_bombs_are_refused_by_size_and_by_number(tmp_path, kind):
     refused(big, tmp_path, "'big'", "bomb", limit=100_000)
     refused(big, tmp_path, "'big'", "more than 1 members", members=1)
     unpack(big, tmp_path / "out", 200_000, 2)
+
+
+def zip_end(size: int, start: int, entries: int) -> bytes:
+    """The end of a zip whose index has `size` bytes from `start` on."""
+    return b"PK\5\6" + struct.pack("<4H2LH", 0, 0, entries, entries, size, start, 0)
+
+
+def test_a_zip_whose_index_has_more_bytes_than_are_read_is_refused(tmp_path):
+    """300 MB of index in a sparse file: refused before they are read, whatever number of entries is declared."""
+    path = tmp_path / "big.zip"
+    with path.open("wb") as file:
+        file.write(b"PK\3\4")
+        file.truncate(4 + (300 << 20))
+        file.seek(0, 2)
+        file.write(zip_end(300 << 20, 4, 1))
+    error = refused(path, tmp_path, "its index has 314.6 MB, at most 268.4 MB are read")
+    assert (error.code, error.fix) == (4, "do not use this archive; fetch it from its official address")
+
+
+def test_entries_of_a_zips_index_are_counted_not_believed(tmp_path):
+    """The index has 300 entries, all of one member, and the end of the file declares one."""
+    sound = pack(tmp_path, "zip", {"a": b"1"}).read_bytes()
+    start = sound.index(b"PK\1\2")
+    entry = sound[start : sound.index(b"PK\5\6")]
+    path = tmp_path / "many.zip"
+    path.write_bytes(sound[:start] + 300 * entry + zip_end(300 * len(entry), start, 1))
+    refused(path, tmp_path, "member 'a'", "more than 100 members")
+
+
+def test_a_refused_index_ends_an_import_with_exit_code_4(ssbench, tmp_path):
+    path = tmp_path / "big.zip"
+    with path.open("wb") as file:
+        file.write(b"PK\3\4")
+        file.truncate(300 << 20)
+        file.seek(0, 2)
+        file.write(zip_end((300 << 20) - 4, 4, 1))
+    ran = ssbench("import", str(path), "--name", "mine", "--classes", "a,b", "--data-root", str(tmp_path / "data"))
+    assert ran.code == 4
+    assert "big.zip is refused: its index has" in ran.err
+    assert not (tmp_path / "data").exists() or not any((tmp_path / "data").iterdir())
 
 
 def test_many_files_together_may_not_pass_the_bound(tmp_path):

@@ -121,7 +121,7 @@ def _draw_missing(dataset: str, data_root: Path) -> list[str]:
         make(opened, below / f"1_{fitting}", fraction=Fraction(1, fitting))
         drawn.append(f"{dataset}/custom/1_{fitting}")
     if ALL not in parts and not any(not split.unlabeled for split in splits):
-        make(opened, below / FULL, count=train)
+        make(opened, below / FULL, fraction=Fraction(1))  # a count would be of groups, where images have them
         drawn.append(f"{dataset}/custom/{FULL}")
     return drawn
 

@@ -157,8 +157,14 @@ def test_unlabelled_images_in_an_epoch_of_labelled_ones() -> None:
 @pytest.mark.parametrize(
     ("sizes", "needs", "batch", "devices", "said"),
     [
-        ((5, 7), UNIMATCH, (8, 8), 1, "a batch of 8 images from a list of 7"),
-        ((7, 50), Needs(unlabeled=False, epoch_of="labeled"), (8, 0), 1, "a batch of 8 images from a list of 7"),
+        ((5, 7), UNIMATCH, (8, 8), 1, "a batch of 8 unlabelled images from a list of 7"),
+        (
+            (7, 50),
+            Needs(unlabeled=False, epoch_of="labeled"),
+            (8, 0),
+            1,
+            "a batch of 8 labelled images from a list of 7",
+        ),
         ((50, 0), UNIMATCH, (8, 8), 1, "no unlabelled images"),
         ((5, 50), UNIMATCH, (8, 0), 1, "batches of 8 labelled and 0 unlabelled"),
         ((5, 50), UNIMATCH, (8, 6), 4, "a batch of 6 cannot come from 4 processes"),

@@ -138,7 +138,7 @@ def test_an_archive_is_read_like_the_folder_in_it(tmp_path: Path, ssbench: Cli) 
     report = imported(ssbench, source="brought.zip")
     holds(truth)
     assert report["counts"] == {"train": 6, "val": 2, "test": 2}
-    assert sorted(path.name for path in DATA.iterdir()) == [".mine.lock", "mine"]
+    assert sorted(path.name for path in DATA.iterdir()) == [".mine.lock", "mine", "recipes", "splits"]
     (tmp_path / "bad.zip").write_bytes((tmp_path / "brought.zip").read_bytes()[:2000])
     answer = ssbench("import", "bad.zip", "--name", "bad", "--data-root", "elsewhere")
     assert answer.code == 4
@@ -233,7 +233,7 @@ def test_check_finds_a_name_that_is_taken(tmp_path: Path, ssbench: Cli) -> None:
         assert answer.code == 4
         assert "mine is there already, and holds something else" in answer.err
     assert "cannot be the name" in ssbench("import", "brought", "--name", "voc", "--check").err
-    assert sorted(path.name for path in DATA.iterdir()) == [".mine.lock", "mine"]
+    assert sorted(path.name for path in DATA.iterdir()) == [".mine.lock", "mine", "recipes", "splits"]
 
 
 def test_edges_that_are_too_many_are_no_edges(tmp_path: Path, ssbench: Cli) -> None:

@@ -72,7 +72,8 @@ def import_(
 ) -> None:
     """Bring your own images and masks, from then on a dataset like the others; or what a paper's authors released.
 
-    A training log of UniMatch or AugSeg becomes a claim with its curve (`ssbench table --claims`, `ssbench report`); a
+    A training log of UniMatch's or AugSeg's code becomes a claim with its curve (`ssbench table --claims`, `ssbench
+    report`); what another method's code wrote, or contradicts `--split`, is refused. A
     checkpoint is scored under its recipe's protocol, and its score kept as a claim.
     """
     from ssbench.prepare.unpack import is_archive
@@ -126,7 +127,7 @@ def _import_released(
         fix = f"ssbench import {quoted(path)} --recipe unimatch/unimatch_cityscapes_r50 --split cityscapes/cps/1_16"
         raise UsageError(f"'{path.name}' looks like a checkpoint: which network is it?", "--recipe", fix)
     if not is_checkpoint:
-        claim = claim_of(read_log(path), path.name, split)
+        claim = claim_of(read_log(path, split), path.name, split)
     else:
         from ssbench.inspect.score import scored_claim
 

@@ -102,8 +102,8 @@ class Log(BaseModel):
         return "; ".join(notes)
 
 
-def read_log(path: Path) -> Log:
-    """The log in `path`.
+def read_log(path: Path, split: str | None = None) -> Log:
+    """The log in `path`; `split`: what it is said to be trained on, which a refusal names where it contradicts too.
 
     Raises:
         DataError: it has neither of the two layouts, another method's code wrote it, it holds two runs or no score.
@@ -125,6 +125,8 @@ def read_log(path: Path) -> Log:
             what = "this is no training log of UniMatch or AugSeg: it does not begin with their settings"
             raise DataError(what, str(path), fix)
         if findings:
+            if split is not None and split.partition("/")[0] != fields["dataset"]:
+                findings.insert(0, f"it was trained on {fields['dataset']}, not on {split}")
             raise _foreign(fields["author"], findings, path)
         fields |= _ordered(fields.pop("tests"), start, path)
     except (KeyError, IndexError, TypeError, AttributeError) as error:

@@ -70,6 +70,7 @@ def test_a_log_of_unimatch_v2_on_ade20k_is_no_claim_on_voc(imported: Command, tm
     for words in ((), SPLIT):
         refused(imported(text, *words), tmp_path, "dataset 'ade20k' is none of pascal", "'lock_backbone', 'model'",
                 "UniMatch V2", "'dinov2_base'", "term 'LR'", "EMA: 38.00")  # fmt: skip
+    assert "it was trained on ade20k, not on voc/classic/1_16" in imported(text, *SPLIT).err
 
 
 def test_unimatch_v2_on_voc_is_no_unimatch(imported: Command, tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def import_(
     """Bring your own images and masks, from then on a dataset like the others; or what a paper's authors released.
 
     A training log of UniMatch's or AugSeg's code becomes a claim with its curve (`ssbench table --claims`, `ssbench
-    report`); what another method's code wrote, or contradicts `--split`, is refused. A
-    checkpoint is scored under its recipe's protocol, and its score kept as a claim.
+    report`); one that another method's code wrote, or that contradicts `--split`, is refused. A checkpoint is scored
+    under its recipe's protocol, and its score kept as a claim.
     """
     from ssbench.prepare.unpack import is_archive
 

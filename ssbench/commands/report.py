@@ -12,6 +12,7 @@ import typer
 from ssbench import paths
 from ssbench.commands.common import DataRoot, Json, Overrides, Results, Runs, damaged_rows, print_damaged, print_json
 from ssbench.errors import UsageError
+from ssbench.without_torch import import_stand_ins
 
 if TYPE_CHECKING:
     from ssbench.page.page import ReportContent
@@ -44,6 +45,8 @@ def report(
 
     store, folders = ResultStore(paths.results_root(results)), paths.runs_root(runs)
     root = paths.data_root(data_root)
+    if not pictures or next(folders.rglob("best.pt"), None) is None:
+        import_stand_ins()  # no picture can be made, and recipes are only read to tell stale records
     content = _collect(tables or [], store, folders, StaleCheck(root), root, overrides or ())
     content = _with_gallery(content, root, folders, store.root, pictures, look, device)
     charts = page.charts(content.tables, content.runs.comparisons)

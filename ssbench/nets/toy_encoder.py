@@ -1,6 +1,7 @@
 """Pretrains the small encoder of the toy task, as ImageNet pretrains those of the papers.
 
     python -m ssbench.nets.toy_encoder recipes/toy/encoder.safetensors
+    ssbench run toy/none_supervised --split toy/ours/1_16 --set net.weights=recipes/toy/encoder.safetensors
 
 The pretext is classification, without masks: which outline and which relief a single object has
 (`data.toy_objects`). The file holds half-precision weights of timm's `test_resnet` without a classifier.
@@ -25,6 +26,9 @@ from ssbench.views.tensors import MEAN, STD
 
 ENCODER = "test_resnet"
 PICTURES, HELD_OUT, EPOCHS, BATCH, RATE = 12_000, 1_000, 20, 64, 0.003
+SHIPPED_SHA256 = "00014ec83f6f3d152ee0f3a5fee88aae9eb2cb1354a29414a41f686d05acf6dd"
+"""Of `recipes/toy/encoder.safetensors`, written on one thread of an AMD EPYC. Its network names outline and relief of
+78.3 % of the held-out pictures (chance: 1.25 %). Another processor rounds in another way, so its file has other bytes."""
 
 
 class PretextNet(nn.Module):

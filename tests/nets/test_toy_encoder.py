@@ -11,9 +11,10 @@ import torch
 
 from ssbench.console import Bars
 from ssbench.data import toy_objects, toy_scene
-from ssbench.files import write_bytes
+from ssbench.files import sha256, write_bytes
 from ssbench.nets import toy_encoder
 from ssbench.nets.deeplabv3plus import DeepLabV3Plus
+from ssbench.paths import shipped
 
 
 def test_pictures_depend_on_their_number_alone() -> None:
@@ -38,6 +39,14 @@ def test_every_outline_has_an_inside_and_an_outside(outline: object) -> None:
     spot = toy_scene.Spot.throw(dice, 96, 96, 20.0)
     edge = outline(spot, dice)  # type: ignore[operator]
     assert 0.02 < float((edge < 0).mean()) < 0.6
+
+
+def test_the_shipped_encoder_is_the_one_described() -> None:
+    path = shipped("recipes") / "toy" / "encoder.safetensors"
+    assert sha256(path) == toy_encoder.SHIPPED_SHA256
+    assert path.stat().st_size < 1_000_000
+    cfg = DeepLabV3Plus.Config(encoder=toy_encoder.ENCODER, weights=str(path), wide=64)
+    assert DeepLabV3Plus(cfg, 6).backbone.state_dict()["conv1.0.weight"].abs().mean() > 0.05
 
 
 def test_a_pretrained_encoder_is_read_by_a_network(tmp_path: Path) -> None:

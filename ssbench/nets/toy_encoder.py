@@ -28,7 +28,7 @@ ENCODER = "test_resnet"
 PICTURES, HELD_OUT, EPOCHS, BATCH, RATE = 12_000, 1_000, 20, 64, 0.003
 SHIPPED_SHA256 = "00014ec83f6f3d152ee0f3a5fee88aae9eb2cb1354a29414a41f686d05acf6dd"
 """Of `recipes/toy/encoder.safetensors`, written on one thread of an AMD EPYC. Its network names outline and relief of
-78.3 % of the held-out pictures (chance: 1.25 %). Another processor rounds in another way, so its file has other bytes."""
+78.3 % of the held-out pictures (chance: 1.25 %). Another processor rounds otherwise: its file has other bytes."""
 
 
 class PretextNet(nn.Module):

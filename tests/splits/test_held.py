@@ -243,7 +243,7 @@ def test_a_name_that_is_nearly_one_of_ones_own_splits_is_told_that_one(rooms: Pa
     assert ssbench("splits", "make", "rooms/custom/half", "--fraction", "1/2", "--data-root", "data").code == 0
     answer = ssbench("splits", "show", "rooms/custom/halv", "--data-root", "data")
     assert answer.code == 2
-    assert "did you mean 'rooms/custom/half'?" in answer.err
+    assert "did you mean 'rooms/custom/half' or" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ def run(
     quick: opt.Quick = False,
     division: opt.Division = None,
     allow_leak: AllowLeak = False,
+    track: opt.Track = None,
     jobs: opt.Jobs = None,
     launcher: opt.Launcher = "local",
     slurm: opt.Slurm = None,
@@ -82,7 +84,7 @@ def run(
     if limit is not None:
         try_first_steps(queue, places, device, limit, json)
         return
-    queue = jobs_within_hours(queue, places, device, hours)
+    queue = [replace(job, track=tuple(track or ())) for job in jobs_within_hours(queue, places, device, hours)]
     wanted = analyses_of(plan, targets, split or [], seed or [], places)
     analyses: list[AnalysisEnd] = []
     if options is None:

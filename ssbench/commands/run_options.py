@@ -29,6 +29,10 @@ Quick = Annotated[bool, typer.Option("--quick", help="Toy data, small net, a few
 Division = Annotated[
     Literal["closed", "open"] | None, typer.Option("--division", help="Default: what the recipe says.")
 ]
+Track = Annotated[
+    list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] | None,
+    typer.Option("--track", help="Send each epoch to this tracker too, kept below the runs folder; repeatable."),
+]
 Jobs = Annotated[
     int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time (default: one a GPU; 1 on a CPU).")
 ]

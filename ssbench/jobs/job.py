@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,10 @@ def run_folder(recipe: Recipe, split: str, seed: int, places: Places) -> Path:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do: recipe x split x seed (x overrides)."""
+    """One run to do: recipe x split x seed (x overrides).
+
+    track: names of the trackers that its epochs are sent to. They are no part of which run it is.
+    """
 
     recipe: str
     split: str
@@ -45,6 +48,7 @@ class Job:
     overrides: tuple[str, ...] = ()
     quick: bool = False
     division: Division | None = None
+    track: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return " ".join([self.recipe, *self.overrides, self.split, f"seed {self.seed}"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +33,7 @@ from ssbench.train.finite import Diverged
 from ssbench.train.precision import choose_computation
 from ssbench.train.record import UnbuiltRun, failed_record, finished_record, progress_facts
 from ssbench.train.stages import fit
+from ssbench.train.tracking import tracking
 from ssbench.train.trainer import Trainer
 
 
@@ -106,7 +107,7 @@ def run_job(job: Job, places: Places, team: Team, bars: Bars, since: float = mat
             say(f"{job}: its data are not here; recipe and code are those of its record")
             return Outcome(job, record, repeated=True)
         with _exits_are_failures(job):
-            record, repeated = run(job.load_recipe(places), job.split, job.seed, places, team, bars, since)
+            record, repeated = run(job.load_recipe(places), job.split, job.seed, places, team, bars, since, job.track)
     except (Stopped, ProcessFailed):
         raise
     except Busy as busy:
@@ -128,13 +129,15 @@ def run_job(job: Job, places: Places, team: Team, bars: Bars, since: float = mat
 
 
 def run(
-    recipe: Recipe, split: str, seed: int, places: Places, team: Team, bars: Bars, since: float = math.inf
-) -> tuple[dict[str, Any], bool]:
+    recipe: Recipe, split: str, seed: int, places: Places, team: Team, bars: Bars, since: float = math.inf,
+    track: Sequence[str] = (),
+) -> tuple[dict[str, Any], bool]:  # fmt: skip
     """Train and score one run, or return its record if it is done. Returns (record, whether it was done before).
 
     Args:
         since: when the queue began, seconds since 1970. An end that another process reached after that counts for this
             queue too: a failure is not tried again, a quick run is not repeated.
+        track: names of trackers (`trackers.TRACKERS`) that each epoch is sent to.
     Raises:
         Busy: another process works in the run's folder. DataError: data or split missing or changed.
         Stopped: a signal came, everything is saved. Diverged, and whatever else ends a run: recorded as a failed run,
@@ -165,7 +168,8 @@ def run(
             trainer.list_notes = notes
             for note in notes if team.leads else ():
                 say(f"note: {spec.partition.name}: {note}")
-            return _train(trainer, spec.store), False
+            with tracking(trainer, track if team.leads else (), places.runs):
+                return _train(trainer, spec.store), False
 
 
 def _built(spec: RunSpec, dataset: Dataset, team: Team, bars: Bars) -> Trainer:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,7 @@ class Trainer:
         self.maps: Maps | None = None
         self.stage = ""
         self.earlier_stages: list[dict[str, Any]] = []
+        self.on_epoch: list[Callable[[dict[str, Any]], None]] = []  # called with each saved entry of the history
         self._sums: dict[str, Tensor] = {}  # of each term over the epoch: [sum, steps]
         self._finite = FiniteWatch(team.device)
         self._saved_at = (-1, -1)
@@ -268,9 +269,8 @@ class Trainer:
         """Score the epoch, add it to the history, save. The order of the writes matters: see `Checkpointer`."""
         self._check_finite()
         epoch = self.state.step // self.plan.steps_per_epoch - 1
-        entry: dict[str, Any] = {"epoch": epoch, "terms": self._term_means()}
-        if self.stage:
-            entry["stage"] = self.stage
+        stage = {"stage": self.stage} if self.stage else {}
+        entry: dict[str, Any] = {"epoch": epoch, "terms": self._term_means(), **stage}
         is_best = False
         if self.recipe.eval.is_scored(epoch, self.epochs):
             score = self._score_or_save()
@@ -286,6 +286,8 @@ class Trainer:
         self._save()
         if is_best:
             self.checkpointer.save_best(epoch, self.method.state_dict())
+        for watch in self.on_epoch:
+            watch(entry)
 
     def _score_or_save(self) -> Score:
         """This epoch's score. On a request to stop meanwhile the state is saved, and the next start scores first."""
@@ -305,15 +307,13 @@ class Trainer:
         return means
 
     def _save(self) -> None:
-        position = (self.state.step, len(self.state.history))
-        if position == self._saved_at:
+        if (position := (self.state.step, len(self.state.history))) == self._saved_at:
             return
         self._check_finite()
         self._saved_at = position
         method, optimizer = self.method.state_dict(), self.optimizer.state_dict()
-        self.checkpointer.save(
-            Snapshot(key=self.key, method=method, optimizer=optimizer, state=self.state, sums=self._sums)
-        )
+        snapshot = Snapshot(key=self.key, method=method, optimizer=optimizer, state=self.state, sums=self._sums)
+        self.checkpointer.save(snapshot)
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches, counting how long each kept the loop waiting; scoring and saving count to neither."""

@@ -77,24 +77,29 @@ def run(
     if record is not None:
         _refuse_more(bool(targets or plan or split or seed or overrides or sweep or quick or division))
         targets, split, seed = _from_record(record, places.data)
-    options = slurm_options(launcher == "slurm", slurm or [], detach, device)
+    options, product = slurm_options(launcher == "slurm", slurm or [], detach, device), combinations(sweep or ())
     check_trial(limit, hours, options is not None or quick)
-    product = combinations(sweep or ())
     queue = sweep_jobs(plan, (targets, split or [], seed or [], overrides), product, quick, places, division)
     if limit is not None:
         try_first_steps(queue, places, device, limit, json)
         return
-    queue = [replace(job, track=tuple(track or ())) for job in jobs_within_hours(queue, places, device, hours)]
+    queue = [
+        replace(job, track=tuple(map(str, track or ()))) for job in jobs_within_hours(queue, places, device, hours)
+    ]
     wanted = analyses_of(plan, targets, split or [], seed or [], places)
-    analyses: list[AnalysisEnd] = []
     if options is None:
         outcomes = work(queue, places, device, jobs or default_workers(device))
         analyses = make_analyses(wanted, places, device, quick)
     else:
-        outcomes = _on_slurm(queue, places, device, options, jobs, detach, json, bool(wanted))
+        outcomes, analyses = _on_slurm(queue, places, device, options, jobs, detach, json, bool(wanted)), []
     if not detach:
         _print(outcomes, analyses, (sweep or (), product), json)
     _raise_failed(outcomes, analyses)
+
+
+def _tracked(queue: Sequence[Job], trackers: Sequence[str]) -> list[Job]:
+    """The same jobs, with the trackers that their epochs are sent to."""
+    return [replace(job, track=tuple(map(str, trackers))) for job in queue]
 
 
 def _on_slurm(

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from ssbench.commands.common import finite
+
+
+class TrackerName(StrEnum):
+    """What `--track` takes: the keys of `trackers.TRACKERS`."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    TRACKIO = "trackio"
+    MLFLOW = "mlflow"
+
 
 Targets = Annotated[list[str] | None, typer.Argument(help="Recipes (name or YAML file) or tables (paper/table1).")]
 Plan = Annotated[Path | None, typer.Option("--plan", help="Instead: the runs of this `ssbench plan --json`.")]
@@ -30,7 +41,7 @@ Division = Annotated[
     Literal["closed", "open"] | None, typer.Option("--division", help="Default: what the recipe says.")
 ]
 Track = Annotated[
-    list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] | None,
+    list[TrackerName] | None,
     typer.Option("--track", help="Send each epoch to this tracker too, kept below the runs folder; repeatable."),
 ]
 Jobs = Annotated[

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,14 @@ class _EpochSender:
         title = f"{recipe.stored_name} {split} seed {seed}"
         run = TrackedRun(title, trainer.key, trainer.folder, runs, settings | {"plugin": plugin})
         for name in dict.fromkeys(names):
-            self._guarded(name, lambda name=name: self._trackers.update({name: TRACKERS[name](run)}))
+            self._guarded(name, partial(self._open, name, run))
 
     def send(self, entry: dict[str, Any]) -> None:
         """Send one entry of the history. Never raises an error of a tracker."""
         if not self._trackers:
             return
-        epoch, scalars, pictures = entry["epoch"] + 1, _scalars(self._trainer, entry), {}
+        epoch, scalars = entry["epoch"] + 1, _scalars(self._trainer, entry)
+        pictures: dict[str, np.ndarray] = {}
         try:
             quality, pictures = self._looked_at()
             scalars |= quality
@@ -72,12 +74,15 @@ class _EpochSender:
         scalars = {prefix + name: value for name, value in scalars.items()}
         shown = {prefix + name: picture for name, picture in pictures.items()}
         for name, tracker in list(self._trackers.items()):
-            self._guarded(name, lambda tracker=tracker: tracker.add(scalars, shown, epoch))
+            self._guarded(name, partial(tracker.add, scalars, shown, epoch))
 
     def close(self) -> None:
         """Close every tracker that is left."""
         for name, tracker in list(self._trackers.items()):
             self._guarded(name, tracker.close)
+
+    def _open(self, name: str, run: TrackedRun) -> None:
+        self._trackers[name] = TRACKERS[name](run)
 
     def _guarded(self, name: str, act: Callable[[], None]) -> None:
         try:

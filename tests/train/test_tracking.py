@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from running import ALONE, SPLIT, TINY, Job
 
+from ssbench.commands.run_options import TrackerName
 from ssbench.console import Bars
 from ssbench.jobs import job as jobs
 from ssbench.jobs.run import run, run_job
@@ -150,3 +151,7 @@ def test_local_stores_hold_two_epochs_over_a_restart(
         assert [(step, json.loads(metrics)["score/val"]) for step, metrics in rows] == [(1, 41.0), (2, 42.0)]
     else:
         assert len(list(tmp_path.rglob("offline-run-*/run-abc123.wandb"))) == 2
+
+
+def test_the_command_takes_every_tracker_by_name() -> None:
+    assert [name.value for name in TrackerName] == list(TRACKERS)

@@ -160,7 +160,7 @@ def _show_check(options: ImportOptions, check: FolderCheck, json: bool) -> None:
         for group in group_findings(check.findings):
             print(group.line(check.folder))
     if check.findings:
-        raise findings_error(options, check)
+        raise findings_error(options, check, listed=json)
 
 
 def _show_report(report: ImportReport, table: OwnTable, data_root: Path | None) -> None:

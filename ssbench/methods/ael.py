@@ -118,7 +118,7 @@ class AEL(Method):
             raise RecipeError("the consistency of ael is a weighted cross entropy", "loss.pseudo", "loss: {pseudo: ce}")
         if classes is not None and set(range(classes)) <= set(cfg.paste_without):
             what = f"paste_without leaves none of the {classes} classes"
-            raise RecipeError(what, "method.paste_without", "paste_without: []")
+            raise RecipeError(what, "method.paste_without", "--set 'method.paste_without=[]'")
 
     @classmethod
     def check_views(cls, cfg: Config, views: ViewsConfig) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from ssbench.errors import RecipeError, UsageError
+from ssbench.errors import RecipeError
 from ssbench.nets.xception import Xception65
 
 
@@ -54,10 +54,12 @@ def receptive_field(encoder: nn.Module) -> tuple[int, int]:
     35 for the plain one (bottlenecks).
 
     Raises:
-        UsageError: the encoder is no ResNet.
+        RecipeError: the encoder is no ResNet.
     """
     if not all(hasattr(encoder, part) for part in ("conv1", "maxpool", "layer1")):
-        raise UsageError("the receptive field of stage 1 is known for ResNet encoders only", type(encoder).__name__)
+        what = f"the receptive field of stage 1 is known for ResNets only, not for {type(encoder).__name__}"
+        fix = "--set net.encoder=resnet50 --set net.weights=imagenet (or =random, without a download)"
+        raise RecipeError(what, "net.encoder", fix)
     field, stride = 1, 1
     for name, module in encoder.named_modules():
         part, _, rest = name.partition(".")

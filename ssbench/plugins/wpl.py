@@ -130,9 +130,15 @@ class WPL(Plugin):
     @classmethod
     def check(cls, cfg: Config, classes: int) -> None:
         """Some classes must have boxes, whether the detector is used or not."""
+        if classes == 1:
+            what = (
+                "wpl looks for boxes of things before a background, and the dataset has one class: nothing to segment"
+            )
+            raise RecipeError(what, "plugin", "a dataset of two classes or more, or no plug-in")
         if not (chosen := things(cfg.box_classes, classes)) or max(chosen) >= classes:
-            what = f"wpl: box_classes {list(chosen)} of {classes} classes"
-            raise RecipeError(what, "plugin", f"choose from 0 to {classes - 1}, or set rppi: false")
+            what = f"wpl: box_classes {list(chosen)}, and the dataset's classes are 0 to {classes - 1}"
+            usual = ",".join(map(str, things(None, classes)))
+            raise RecipeError(what, "plugin.box_classes", f"--set 'plugin.box_classes=[{usual}]'")
 
     def prepare(self, run: PrepareInputs) -> None:
         """Train the detector on the labelled split, find the boxes of the unlabelled images, hand them on as maps."""

@@ -63,7 +63,13 @@ def _pretrained(weights: str) -> nn.Module:
     plain = resnet50()
     plain.fc = nn.Identity()
     holder.backbone = plain
-    load_encoder(holder, weights, "resnet50")
+    try:
+        load_encoder(holder, weights, "resnet50")
+    except DataError as error:  # its own fix is about net.weights, which does not reach the detector
+        fix = (
+            f"--set plugin.detector_weights=FILE (a download of {error.where}), or --set plugin.detector_weights=random"
+        )
+        raise DataError(f"wpl's detector: {error.what}", "plugin.detector_weights", fix) from error
     body: nn.Module = resnet50(norm_layer=FrozenBatchNorm2d)
     body.fc = nn.Identity()
     body.load_state_dict(plain.state_dict())

@@ -101,7 +101,7 @@ def import_folder(
     began, data_root, origin = time.monotonic(), data_root.absolute(), options.folder.absolute()
     job = PrepareJob(options.name, data_root, origin, workers or processors(), bars or Bars(show=False))
     final, work = data_root / options.name, data_root / f".{options.name}.partial"
-    with readable_errors(data_root), _clean_refusal(data_root, options.name), preparation_lock(data_root, options.name):
+    with readable_errors(data_root), _import_lock(data_root, options.name):
         shutil.rmtree(work, ignore_errors=True)
         try:
             work.mkdir()
@@ -131,8 +131,10 @@ def import_folder(
     )
 
 
-def findings_error(options: ImportOptions, check: FolderCheck) -> SsbenchError:
+def findings_error(options: ImportOptions, check: FolderCheck, listed: bool = True) -> SsbenchError:
     """The error that counts the findings by kind, gives a line a kind, and the command with the options that mend them.
+
+    listed: False leaves out the lines, where they were printed already.
 
     Classes without names are a UsageError where nothing else is wrong.
     """
@@ -141,10 +143,11 @@ def findings_error(options: ImportOptions, check: FolderCheck) -> SsbenchError:
     counts = Counter(finding.kind for finding in check.findings)
     counted = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
     groups = group_findings(check.findings)
-    lines = [group.line(check.folder) for group in groups[:SHOWN]]
-    if len(groups) > SHOWN:
+    lines = [group.line(check.folder) for group in groups[:SHOWN]] if listed else []
+    if listed and len(groups) > SHOWN:
         lines.append(f"... and {len(groups) - SHOWN} more kinds: add --check to see all")
-    what = f"{len(check.findings)} things are wrong with {options.folder}: {counted}"
+    things = "1 thing is" if len(check.findings) == 1 else f"{len(check.findings)} things are"
+    what = f"{things} wrong with {options.folder}: {counted}"
     mend = options_of(groups)
     fix = f"{options.command} {mend}" if mend else "mend them, or leave these files out"
     return DataError("\n    ".join([what, *lines]), str(options.folder), fix)
@@ -162,21 +165,23 @@ def _check_options(options: ImportOptions) -> None:
 
 
 @contextmanager
-def _clean_refusal(data_root: Path, name: str) -> Iterator[None]:
-    """Where the block fails, take away the lock file, and the data root where it was not there before and is empty.
+def _import_lock(data_root: Path, name: str) -> Iterator[None]:
+    """Hold the lock of `name`; where the block fails, take away what was not there before: lock file, empty data root.
 
-    Only a lock that this process made is taken away, so another import under the same name keeps its own.
+    Only the holder takes the lock file away. Who was refused must not: a third process would lock a new file and
+    work in the folder of the first.
     """
     lock = data_root / f".{name}.lock"
     had_root, had_lock = data_root.exists(), lock.exists()
-    try:
-        yield
-    except BaseException:
-        if not had_lock:
-            lock.unlink(missing_ok=True)
-        if not had_root and data_root.is_dir() and not any(data_root.iterdir()):
-            data_root.rmdir()
-        raise
+    with preparation_lock(data_root, name):
+        try:
+            yield
+        except BaseException:
+            if not had_lock:
+                lock.unlink(missing_ok=True)
+            if not had_root and data_root.is_dir() and not any(data_root.iterdir()):
+                data_root.rmdir()
+            raise
 
 
 def _settings(origin: Path, check: FolderCheck) -> dict[str, Any]:

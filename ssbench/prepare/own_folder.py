@@ -23,7 +23,7 @@ from ssbench.prepare.own_layout import FolderLayout, class_folders
 from ssbench.prepare.own_masks import ConvertRules
 from ssbench.prepare.own_pairs import ImageMaskPair, Pages, PairSearch, find_pairs
 from ssbench.prepare.own_samples import SampleStats, convert_sample
-from ssbench.prepare.own_splits import DrawRules, Subsets, amount, divide
+from ssbench.prepare.own_splits import DrawRules, Subsets, amount, divide, twin_notes
 from ssbench.prepare.unpack import bound, is_archive, unpack
 from ssbench.splits.draw import labeled_count
 
@@ -123,7 +123,7 @@ def read_folder(options: ImportOptions, job: PrepareJob, dest: Path | None) -> F
     rows = tuple(_class_rows(samples, options, images))
     subsets = _subsets(options, pairs, labels, findings)
     notes = [*search.notes, *classes.notes, *conversion_notes(samples), *class_notes(classes, images)]
-    notes += [*_row_notes(rows), *subsets.notes, *_left_notes(pairs, skipped)]
+    notes += [*_row_notes(rows), *subsets.notes, *twin_notes(subsets, pairs), *_left_notes(pairs, skipped)]
     masks = Counter(sample.kind for sample in samples if sample.kind)
     return FolderCheck(
         tuple(pairs),

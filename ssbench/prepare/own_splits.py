@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ssbench.data.folder import Folder
 from ssbench.errors import DataError, UsageError
-from ssbench.files import read_text
+from ssbench.files import read_text, sha256
 from ssbench.prepare.own_pairs import ImageMaskPair
 from ssbench.splits.draw import Drawn, DrawRequest, draw, draw_split, refuse_used
 from ssbench.splits.groups import Grouping, guess_grouping
@@ -98,6 +98,33 @@ def divide(pairs: Sequence[ImageMaskPair], rules: DrawRules, labels: Mapping[str
             notes.append(f"{len(dropped)} unlabelled images of groups in val are left out of train")
     ids["train"] = sorted(set(ids["train"]) - left)
     return Subsets(ids, tuple(notes))
+
+
+def twin_notes(subsets: Subsets, pairs: Sequence[ImageMaskPair]) -> Iterator[str]:
+    """A note where pictures with the same bytes stand under two names, in train and in val or test.
+
+    Only files of equal size are read again; copies that were encoded anew are not seen.
+    """
+    sizes: dict[tuple[int, int | None], list[ImageMaskPair]] = {}
+    for pair in pairs:
+        sizes.setdefault((pair.image.stat().st_size, pair.page), []).append(pair)
+    trained, held = set(subsets.ids["train"]), {*subsets.ids["val"], *subsets.ids["test"]}
+    twins = []
+    for alike in sizes.values():
+        if not any(pair.id in held for pair in alike) or not any(pair.id in trained for pair in alike):
+            continue  # hashes no file where nothing could stand on both sides
+        first: dict[str, str] = {}
+        for pair in alike:
+            if pair.id in trained:
+                first.setdefault(sha256(pair.image), pair.id)
+        others = ((pair.id, first.get(sha256(pair.image))) for pair in alike if pair.id in held)
+        twins += [f"{twin} = {id}" for id, twin in others if twin]
+    if twins:
+        shown = ", ".join(twins[:3]) + (", ..." if len(twins) > 3 else "")
+        yield (
+            f"pictures of val or test that stand in train too, byte for byte under another name: {len(twins)} "
+            f"({shown}): the score counts what was trained on; take one of each away"
+        )
 
 
 def _drawn_for_val(labeled: list[str], rules: DrawRules, labels: Mapping[str, Collection[int]]) -> list[str]:

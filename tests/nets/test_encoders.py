@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from ssbench.errors import RecipeError, UsageError
+from ssbench.errors import RecipeError
 from ssbench.nets import encoders
 
 
@@ -85,7 +85,7 @@ def test_receptive_field_is_the_support_of_the_gradient(name, ceil):
 
 
 def test_receptive_field_of_another_encoder_is_refused():
-    with pytest.raises(UsageError, match="ResNet"):
+    with pytest.raises(RecipeError, match="ResNet"):
         encoders.receptive_field(build("mobilenetv3_small_050"))
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from ssbench.data.ledger import Ledger
 from ssbench.data.open import open_dataset
 from ssbench.errors import DataError, SsbenchError, UsageError
+from ssbench.prepare.job import preparation_lock
 from ssbench.prepare.own import ImportReport, check_folder, import_folder
 from ssbench.prepare.own_classes import read_classmap
 from ssbench.prepare.own_folder import FolderCheck, ImportOptions
@@ -41,7 +42,7 @@ def fails(home: Path, *words: str, classes: str | None = NAMES, **more: object) 
     assert not (home.parent / "data" / "rooms").exists()
     assert not (home.parent / "data" / ".rooms.partial").exists()
     assert not (home.parent / "data" / ".rooms.lock").exists()
-    if "things are wrong" in caught.value.what:
+    if " wrong with " in caught.value.what:
         assert looked(home, classes, **more).findings
     return caught.value
 
@@ -260,7 +261,7 @@ def test_what_is_wrong_is_named_and_nothing_is_imported(home, damage, words):
     good = home.parent / "good"
     shutil.copytree(home, good)
     damage(home)
-    fails(home, "1 things are wrong", *words.split("|"))
+    fails(home, "1 thing is wrong", *words.split("|"))
     shutil.rmtree(home)
     good.rename(home)
     assert run(home).state == "imported"
@@ -381,6 +382,22 @@ def test_too_few_images(tmp_path):
     fails(tmp_path / "nowhere", "no folder")
 
 
+def test_who_is_refused_leaves_the_lock_of_the_one_that_works(home, monkeypatch):
+    """The second starts before the first has its lock file, and is refused after."""
+    data = home.parent / "data"
+    exists = Path.exists
+
+    def just_before(path: Path, **words: bool) -> bool:
+        return path.name != ".rooms.lock" and exists(path, **words)
+
+    with preparation_lock(data, "rooms"):
+        monkeypatch.setattr(Path, "exists", just_before)
+        with pytest.raises(DataError, match="another process"):
+            run(home)
+        monkeypatch.undo()
+        assert (data / ".rooms.lock").exists()
+
+
 def test_two_at_once_end_in_one_whole_dataset(home):
     ends: list[str] = []
 
@@ -493,12 +510,29 @@ def test_the_command_names_what_is_wrong(home, ssbench):
     smaller(own_folder(home, 5))
     said = ssbench(*given, "--check", "--json")
     assert (said.code, [f["kind"] for f in json.loads(said.out)["findings"]]) == (4, ["size"])
-    assert "1 things are wrong" in said.err
+    assert "1 thing is wrong" in said.err
     no_image(home)
     said = ssbench(*given)
     assert (said.code, said.out) == (4, "")
     assert "(masks/room_03.png): has no image called room_03" in said.err
     assert not Path("data").exists()
+
+
+def test_check_lists_each_finding_once(home, ssbench):
+    no_image(home)
+    said = ssbench("import", home, "--name", "rooms", "--classes", NAMES, "--check")
+    assert said.code == 4
+    assert (said.out.count("room_03.png"), said.err.count("room_03.png")) == (1, 0)
+    assert "1 thing is wrong" in said.err
+
+
+def test_a_picture_of_train_that_stands_in_val_under_another_name_is_noted(tmp_path):
+    home = divided_folder(tmp_path / "mine")
+    trained, held = (sorted((home / "images" / subset).iterdir())[0] for subset in ("train", "val"))
+    assert not [note for note in looked(home).notes if "byte for byte" in note]
+    held.write_bytes(trained.read_bytes())
+    (note,) = (note for note in run(home).check.notes if "byte for byte" in note)
+    assert f"1 ({trained.stem} = {held.stem})" in note
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,16 @@ def test_what_needs_more_classes_is_refused_before_it_trains(
     assert "--set method.low_rank=1" in ran.err
 
 
-def test_one_class_is_refused_by_s4mc(ssbench: Callable[..., Ran], own: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("recipe", ["toy/s4mc_fixmatch", "toy/wpl_unimatch"])
+def test_one_class_is_refused_by_plugins_that_compare_classes(
+    ssbench: Callable[..., Ran], own: Callable[..., Path], recipe: str
+) -> None:
     root = own(1)
     split = labelled_split(ssbench, root)
-    ran = ssbench("run", "toy/s4mc_fixmatch", "--split", split, *words(), "--data-root", root)
+    ran = ssbench("run", recipe, "--split", split, *words(), "--data-root", root)
     assert ran.code == 3, ran.err
     assert "nothing to segment" in ran.err
+    assert "a dataset of two classes or more, or no plug-in" in ran.err
 
 
 def test_a_batch_of_one_and_lists_shorter_than_a_batch_name_the_setting(ssbench: Callable[..., Ran], toy: Path) -> None:

@@ -83,9 +83,7 @@ def run(
     if limit is not None:
         try_first_steps(queue, places, device, limit, json)
         return
-    queue = [
-        replace(job, track=tuple(map(str, track or ()))) for job in jobs_within_hours(queue, places, device, hours)
-    ]
+    queue = _tracked(jobs_within_hours(queue, places, device, hours), track or ())
     wanted = analyses_of(plan, targets, split or [], seed or [], places)
     if options is None:
         outcomes = work(queue, places, device, jobs or default_workers(device))

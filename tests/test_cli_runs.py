@@ -161,7 +161,7 @@ def test_an_open_run_says_so(ssbench: Ssbench, there: Path, toy_data: Path) -> N
     assert (said["division"], said["departures"]) == ("open", ["set schedule.epochs=1"])
 
 
-def test_a_fault_in_a_plug_in_fails_the_run_with_its_traceback(
+def test_a_fault_in_a_plug_in_fails_the_run_and_names_its_line(
     ssbench: Ssbench, tmp_path: Path, toy_data: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(
@@ -172,7 +172,7 @@ def test_a_fault_in_a_plug_in_fails_the_run_with_its_traceback(
     (tmp_path / "mine.yaml").write_text(SMALL.replace("{name: s4mc}", "{name: mine.py}"))
     ran = ssbench("run", "mine.yaml", "--quick", "--data-root", toy_data)
     assert ran.code == 6
-    assert 'mine.py", line 9' in ran.err
+    assert "mine.py:9" in ran.err
     assert "AttributeError" in ran.err
 
 

@@ -31,6 +31,7 @@ from ssbench.jobs.job import Places
 from ssbench.jobs.step_passes import MAPS, stand_ins
 from ssbench.jobs.targets import split_size
 from ssbench.plugins.base import Plugin
+from ssbench.plugins.promises import PluginFault, missing_map
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.results.baseline import BaselineRun, machine_of
 from ssbench.results.store import ResultStore
@@ -68,9 +69,9 @@ class TimedTrainer(Trainer):
             batch = batch_for(self.method, self.progress(self.state.step), maps=maps, **sizes).to(self.team.device)
             try:
                 self._step(batch)
-            except KeyError as missing:  # a map that the plug-in would have prepared for every image
-                name = missing.args[0]
-                if not isinstance(name, str) or name in names or len(names) == MAPS:
+            except (KeyError, PluginFault) as error:  # a map that the plug-in would have prepared for every image
+                name = missing_map(error)
+                if name is None or name in names or len(names) == MAPS:
                     raise
                 names = (*names, name)
                 continue

@@ -22,6 +22,7 @@ from ssbench.data.plan import Needs, Plan
 from ssbench.methods.base import Method
 from ssbench.nets.segnet import SegNet
 from ssbench.ops.progress import Progress
+from ssbench.plugins.promises import PluginFault, missing_map
 from ssbench.recipe.quick import CROP, small_settings
 from ssbench.recipe.recipe import Recipe
 from ssbench.train.build import method_of
@@ -95,9 +96,9 @@ def _step_passes(method: Method, labeled: int, unlabeled: int, channels: int, ma
         with torch.random.fork_rng(devices=[]), counting(method) as passes:
             torch.manual_seed(0)
             method.step(batch, t)
-    except KeyError as missing:
-        name = missing.args[0]
-        if not isinstance(name, str) or name in maps or len(maps) == MAPS:
+    except (KeyError, PluginFault) as error:
+        name = missing_map(error)
+        if name is None or name in maps or len(maps) == MAPS:
             raise
         return _step_passes(method, labeled, unlabeled, channels, (*maps, name))
     return passes

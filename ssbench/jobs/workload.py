@@ -102,7 +102,8 @@ class WorkCounter:
                 if not recipe.plugins:
                     raise RecipeError(f"no step on noise: {str(error) or type(error).__name__}", recipe.name) from None
                 self._steps[key] = replace(
-                    self.step(replace(recipe, plugins=())), note="without what its plug-in passes"
+                    self.step(replace(recipe, plugins=(), classes=recipe.classes[:2])),
+                    note="without what its plug-in passes",
                 )
         return self._steps[key]
 

@@ -49,6 +49,13 @@ class PluginFault(RunsFailed):
         self.hook = hook
 
 
+def missing_map(error: BaseException) -> str | None:
+    """The name of the map that a step looked up in vain, where that is why it failed."""
+    cause = error.__cause__ if isinstance(error, PluginFault) else error
+    name = cause.args[0] if isinstance(cause, KeyError) and cause.args else None
+    return name if isinstance(name, str) else None
+
+
 def build_plugin(cls: type[Plugin], cfg: Any, classes: int, every_value: bool = False) -> Plugin:
     """A plug-in whose hooks are held to their promises.
 

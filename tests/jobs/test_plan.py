@@ -128,7 +128,7 @@ def ran(rate: float, hardware: str, **fields: Any) -> dict[str, Any]:
 
 
 def test_stored_speeds_are_medians_on_one_machine(store: ResultStore, record: Callable[..., dict[str, Any]]) -> None:
-    kind: SpeedKind = ("unimatch", "", '{"name": "n"}', "9")
+    kind: SpeedKind = ("unimatch", "", '{"name": "n"}', "9", "exact")
     assert speed_kind(ran(0, "")["resolved"]) == kind
     for seed, (rate, hardware) in enumerate(
         [(99.0, "EPYC"), (4.0, "A100"), (6.0, "A100"), (50.0, "A100"), (5.0, "A100")]

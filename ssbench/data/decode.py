@@ -266,7 +266,7 @@ def _described(path: Path) -> str:
     try:
         with path.open("rb") as file:
             head = file.read(512)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         return ""
     if not head:
         return "it is empty"

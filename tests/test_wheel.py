@@ -90,7 +90,7 @@ def test_what_is_shipped_is_the_package_and_no_more(unpacked: Path) -> None:
     assert {path.name for path in shipped.iterdir()} == {"recipes", "splits"}
     files = [path for path in unpacked.rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix in (".pyc", ".pt", ".png", ".jpg")]
-    assert sum(path.stat().st_size for path in files) < 3_000_000
+    assert sum(path.stat().st_size for path in files) < 5_000_000  # 0.8 MB are the toy task's encoder
     points = next(unpacked.glob("ssbench-*.dist-info/entry_points.txt")).read_text()
     assert "ssbench = ssbench.cli:main" in points
     assert next(unpacked.glob("ssbench-*.dist-info/licenses/LICENSE")).read_text().startswith("MIT License")

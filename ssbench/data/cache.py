@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ssbench.data.dataset import Dataset
 from ssbench.data.ledger import Digest, Ledger
+from ssbench.data.wrapped import WrappedDataset
 from ssbench.errors import DataError
 from ssbench.files import read_model
 from ssbench.paths import quoted
@@ -182,39 +183,16 @@ def shard_name(number: int) -> str:
     return f"{number:05d}.u8"
 
 
-class Cached(Dataset):
+class Cached(WrappedDataset):
     """A prepared dataset read through its cache; ids that the cache lacks, and all else, come from the dataset."""
 
     def __init__(self, dataset: Dataset, store: Store) -> None:
-        super().__init__(dataset.root)
-        self.dataset, self.store = dataset, store
-        self.name, self.classes, self.palette = dataset.name, dataset.classes, dataset.palette
-        self.channels, self.ignore = dataset.channels, dataset.ignore
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "dataset" not in self.__dict__:  # not yet there while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def ids(self, subset: str) -> tuple[str, ...]:
-        """Those of the dataset."""
-        return self.dataset.ids(subset)
-
-    def unit(self, id: str) -> str:
-        """That of the dataset."""
-        return self.dataset.unit(id)
+        super().__init__(dataset)
+        self.store = store
 
     def labels_in(self, id: str) -> frozenset[int]:
         """Those of the dataset."""
         return self.dataset.labels_in(id)
-
-    def unmasked(self) -> frozenset[str]:
-        """Those of the dataset."""
-        return self.dataset.unmasked()
-
-    def volumes(self, subset: str) -> dict[str, tuple[str, ...]] | None:
-        """Those of the dataset."""
-        return self.dataset.volumes(subset)
 
     def image(self, id: str) -> Image.Image:
         """The image, from the cache; see `Dataset.image`."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from PIL import Image
 
 from ssbench.data.dataset import IGNORE, Dataset
+from ssbench.data.wrapped import WrappedDataset
 from ssbench.errors import RecipeError
 from ssbench.splits.lists import IDS
 
 
-class WithOtherImages(Dataset):
+class WithOtherImages(WrappedDataset):
     """`dataset`, which also has the images of `other`, with no label known. Ids tell which is which.
 
     Raises:
@@ -20,26 +20,11 @@ class WithOtherImages(Dataset):
     """
 
     def __init__(self, dataset: Dataset, other: Dataset) -> None:
-        super().__init__(dataset.root)
+        super().__init__(dataset)
         if other.name not in IDS or dataset.name not in IDS or other.name == dataset.name:
             what = f"images of {other.name} cannot be told from those of {dataset.name} by their ids"
             raise RecipeError(what, "data.unlabeled", "data: {dataset: voc, unlabeled: coco}")
-        self.dataset, self.other = dataset, other
-        self.name, self.classes, self.palette = dataset.name, dataset.classes, dataset.palette
-        self.channels, self.ignore = dataset.channels, dataset.ignore
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "dataset" not in self.__dict__:  # not yet there while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def ids(self, subset: str) -> tuple[str, ...]:
-        """Those of the dataset itself."""
-        return self.dataset.ids(subset)
-
-    def volumes(self, subset: str) -> dict[str, tuple[str, ...]] | None:
-        """Those of the dataset itself."""
-        return self.dataset.volumes(subset)
+        self.other = other
 
     def image(self, id: str) -> Image.Image:
         """The image, of whichever dataset has it."""

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ssbench.nets.renaming import rename
+
 _PIXEL, _LAYER = "model.model.pixel_level_module", r"(\d+)"
 _TRANSFORMER = "model.model.transformer_module"
 _S, _D = r"sem_seg_head\.", f"{_TRANSFORMER}.decoder"
@@ -97,11 +99,7 @@ def _of_today(name: str) -> str:
 def _our_name(name: str) -> str:
     if block := _BLOCK.match(name):
         return _block_name(block) + name[block.end() :]
-    for pattern, ours in RELEASED_TO_OURS:
-        renamed, changed = re.subn(rf"^{pattern}", ours, name)
-        if changed:
-            return renamed
-    return name
+    return rename(name, ((rf"^{pattern}", ours) for pattern, ours in RELEASED_TO_OURS))
 
 
 def _block_name(block: re.Match[str]) -> str:

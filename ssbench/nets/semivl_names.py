@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ssbench.nets.renaming import rename
+
 ENCODERS = ("backbone.", "clip_encoder.")
 RELEASED = (
     (r"^patch_embed\.projection\.", "patch_embed.proj."),
@@ -62,7 +64,7 @@ def from_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         prefix = next((p for p in ENCODERS if name.startswith(p)), "")
         if prefix:
-            renamed = _renamed(name.removeprefix(prefix), RELEASED)
+            renamed = rename(name.removeprefix(prefix), RELEASED)
             ours[prefix + renamed] = value[..., 0, 0] if renamed == "head.weight" and value.ndim == 4 else value
         else:
             ours[conv_name(name)] = value
@@ -87,7 +89,7 @@ def to_released(name: str) -> str:
         (r"^blocks\.(\d+)\.mlp\.fc2\.", r"layers.\1.ffn.layers.1."),
         (r"^head\.", "proj."),
     )
-    return prefix + _renamed(inner, backward)
+    return prefix + rename(inner, backward)
 
 
 def conv_name(name: str) -> str:
@@ -106,13 +108,13 @@ def clip_vision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     inner = _without(state, "backbone.", "patch_embed.projection.weight")
     if "patch_embed.projection.weight" in inner:
-        ours = {_renamed(name, RELEASED): value for name, value in inner.items()}
+        ours = {rename(name, RELEASED): value for name, value in inner.items()}
         head = ours.get("head.weight")
         if head is not None and head.ndim == 4:
             ours["head.weight"] = head[..., 0, 0]
     elif "visual.conv1.weight" in state or "conv1.weight" in state:
         inner = _without(state, "visual.", "conv1.weight")
-        ours = {_renamed(name, OPENAI): value for name, value in inner.items()}
+        ours = {rename(name, OPENAI): value for name, value in inner.items()}
         if "head.weight" in ours:
             ours["head.weight"] = ours["head.weight"].T
     elif any(name.endswith("embeddings.patch_embedding.weight") for name in state):
@@ -136,7 +138,7 @@ def _of_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if found:
             parts.setdefault(f"blocks.{found[1]}.attn.qkv.{found[3]}", {})[found[2]] = value
         elif name != "embeddings.position_ids":
-            ours[_renamed(name, TRANSFORMERS)] = value
+            ours[rename(name, TRANSFORMERS)] = value
     joined = {name: torch.cat([three[k] for k in "qkv"]) for name, three in parts.items() if len(three) == 3}
     head = {"head.weight": state["visual_projection.weight"]} if "visual_projection.weight" in state else {}
     return {**ours, **joined, **head}
@@ -147,11 +149,3 @@ def _without(state: Mapping[str, Tensor], prefix: str, marker: str) -> dict[str,
     if prefix + marker in state:
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return dict(state)
-
-
-def _renamed(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
-    for pattern, ours in patterns:
-        name, changed = re.subn(pattern, ours, name)
-        if changed:
-            return name
-    return name

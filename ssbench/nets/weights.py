@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ssbench.errors import DataError
 from ssbench.nets import mask2former_names, pretrained, semivl_names
+from ssbench.nets.renaming import rename
 
 OTHER_FILE = "give a file that the baseline's authors released, or one that `ssbench run` wrote"
 OTHER_NET = "use a recipe whose net (layout, encoder, classes, aux, rep) is the one of that file"
@@ -118,7 +119,7 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
         naming, state = "mask2former", mask2former_names.to_ours(state)
     elif semivl_names.is_released(state):
         naming, state = "semivl", semivl_names.from_released(state)
-    _fit(net, _rename(state, naming), f"checkpoint {path}")
+    _fit(net, _rename_state(state, naming), f"checkpoint {path}")
     numbers, notes = {name: _number(content.get(name)) for name in ("epoch", "previous_best", "best_miou")}, []
     for name, number in numbers.items():
         if name in content and number is None:
@@ -320,18 +321,10 @@ def _without_shared_parts(state: dict[str, Tensor], own: Collection[str]) -> dic
     return state
 
 
-def _rename(state: dict[str, Tensor], naming: str) -> dict[str, Tensor]:
+def _rename_state(state: dict[str, Tensor], naming: str) -> dict[str, Tensor]:
     """The state under our names; CPS's second branch is left out."""
-    renamed = {}
-    for name, value in state.items():
-        if naming == "cps" and name.startswith("branch2."):
-            continue
-        for pattern, ours in RENAMES[naming]:
-            name, changed = re.subn(pattern, ours, name)
-            if changed:
-                break
-        renamed[name] = value
-    return renamed
+    own = {name: value for name, value in state.items() if naming != "cps" or not name.startswith("branch2.")}
+    return {rename(name, RENAMES[naming]): value for name, value in own.items()}
 
 
 def _fit(module: nn.Module, state: dict[str, Tensor], what: str, fix: str = OTHER_NET) -> None:

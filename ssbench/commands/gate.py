@@ -87,17 +87,17 @@ def gate(
     new_root, names = paths.results_root(results), with_plugins(targets or [], plugin or ())
     if (plugin or overrides) and not names:
         raise UsageError("--plugin and --set need a recipe or table", "arguments", "ssbench gate RECIPE --plugin NAME")
-    asked = _GateTargets(tuple(names), tuple(split or ()), tuple(overrides or ()), data)
+    selection = _GateTargets(tuple(names), tuple(split or ()), tuple(overrides or ()), data)
     damaged = dict[Path, DataError]()
     if save is not None:
-        runs = _stored(new_root, asked, damaged)[0]
+        runs = _stored(new_root, selection, damaged)[0]
         print_damaged(damaged)
         baseline.save(runs, save)
         return
     if against is None:
         raise UsageError("gate needs stored results", "--against", FIX)
     _refuse_itself(against, new_root, measure)
-    stored, not_stored = _stored(against, asked, damaged)
+    stored, not_stored = _stored(against, selection, damaged)
     new = _timed(stored, data, new_root) if measure else _new(new_root, stored, data, damaged)
     print_damaged(damaged)
     outcome: ScoreGate | SpeedGate
@@ -206,7 +206,7 @@ def _places(targets: _GateTargets, source: Path) -> dict[Place, None] | None:
 
 
 def _print(outcome: ScoreGate | SpeedGate, suite: str, junit: Path | None, json: bool) -> None:
-    """As XML where asked; as JSON, or a line a cell on stdout and what holds for all of them on stderr."""
+    """As XML where a file is named; as JSON, or a line a cell on stdout and what holds for all of them on stderr."""
     from ssbench.console import say
     from ssbench.files import write_bytes
     from ssbench.results.gate import SpeedGate

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from ssbench.jobs.job import Job, Outcome, Places
     from ssbench.jobs.slurm import SlurmOptions
     from ssbench.jobs.sweep import Combination
-    from ssbench.jobs.targets import WantedAnalysis
+    from ssbench.jobs.targets import AnalysisJob
 
-    AnalysisEnd = tuple[WantedAnalysis, SsbenchError | None]
+    AnalysisEnd = tuple[AnalysisJob, SsbenchError | None]
 
 
 def run(

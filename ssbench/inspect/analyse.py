@@ -24,7 +24,7 @@ from ssbench.inspect.patches import Over, PatchTable
 from ssbench.inspect.pseudo_labels import ClassBoxes, PixelGroups
 from ssbench.jobs.job import Job, Places
 from ssbench.jobs.run import RunSpec
-from ssbench.jobs.targets import WantedAnalysis
+from ssbench.jobs.targets import AnalysisJob
 from ssbench.plugins.wpl import WPL, things
 from ssbench.plugins.wpl_detector import BoxesFile
 from ssbench.recipe.recipe import Recipe, load
@@ -94,13 +94,13 @@ class FinishedRun:
 
 
 def make_analyses(
-    wanted: Sequence[WantedAnalysis], places: Places, device: str | None, quick: bool = False
-) -> list[tuple[WantedAnalysis, SsbenchError | None]]:
+    wanted: Sequence[AnalysisJob], places: Places, device: str | None, quick: bool = False
+) -> list[tuple[AnalysisJob, SsbenchError | None]]:
     """Make and store the analyses that are not there yet and whose runs are done; each with its error, if any.
 
     One that waits for a run that is not done comes back with that as its error.
     """
-    team, ends = join(device), list[tuple[WantedAnalysis, SsbenchError | None]]()
+    team, ends = join(device), list[tuple[AnalysisJob, SsbenchError | None]]()
     for analysis in wanted if team.leads else ():
         try:
             _make(analysis, places, team, quick)
@@ -111,7 +111,7 @@ def make_analyses(
     return ends
 
 
-def _make(wanted: WantedAnalysis, places: Places, team: Team, quick: bool) -> None:
+def _make(wanted: AnalysisJob, places: Places, team: Team, quick: bool) -> None:
     run = FinishedRun.of(wanted.job(quick), places)
     beside = None if wanted.beside is None else FinishedRun.of(replace(wanted.job(quick), **wanted.beside_run), places)
     root = run.spec.store.root

@@ -13,7 +13,7 @@ from ssbench.errors import RecipeError, UsageError
 from ssbench.files import read_model
 from ssbench.jobs.job import Job, Places
 from ssbench.jobs.planned import THERE, DatasetDisk, PlannedAnalysis, PlannedRun, RunPlan
-from ssbench.jobs.targets import WantedAnalysis, split_size, target_analyses, target_jobs
+from ssbench.jobs.targets import AnalysisJob, split_size, target_analyses, target_jobs
 from ssbench.recipe.recipe import Division, load
 from ssbench.splits.manifest import dataset_of_split
 
@@ -60,7 +60,7 @@ def jobs_of(
 
 def analyses_of(
     plan: Path | None, targets: Sequence[str], splits: Sequence[str], seeds: Sequence[int], places: Places
-) -> list[WantedAnalysis]:
+) -> list[AnalysisJob]:
     """The analyses behind a plan's file, or behind the tables among the targets (`target_analyses`)."""
     if plan is None:
         return target_analyses(targets, splits, seeds or [0], places)

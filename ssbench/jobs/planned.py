@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ssbench.data.ledger import Ledger
 from ssbench.jobs.choose import hours_side_by_side
 from ssbench.jobs.cost import Amount, Device, Work
-from ssbench.jobs.targets import WantedAnalysis
+from ssbench.jobs.targets import AnalysisJob
 from ssbench.prepare.prepare import known, source_spec
 from ssbench.results.analysis import AnalysisKind
 
@@ -79,7 +79,7 @@ class PlannedRun(BaseModel):
 
 
 class PlannedAnalysis(BaseModel):
-    """An analysis that a table of the plan shows (`targets.WantedAnalysis`), and whether it is stored."""
+    """An analysis that a table of the plan shows (`targets.AnalysisJob`), and whether it is stored."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -93,10 +93,10 @@ class PlannedAnalysis(BaseModel):
     state: Literal["done", "missing"] = "missing"
 
     @property
-    def wanted(self) -> WantedAnalysis:
+    def wanted(self) -> AnalysisJob:
         """As a job."""
         fields = self.model_dump(exclude={"state"})
-        return WantedAnalysis(**{**fields, "overrides": tuple(self.overrides)})
+        return AnalysisJob(**{**fields, "overrides": tuple(self.overrides)})
 
 
 @dataclass(frozen=True)

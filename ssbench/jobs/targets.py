@@ -31,7 +31,7 @@ RunName = tuple[str, tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
-class WantedAnalysis:
+class AnalysisJob:
     """An analysis of a run that some table shows, and the recipe of the second run it reads, if any."""
 
     kind: AnalysisKind
@@ -67,7 +67,7 @@ class TargetRuns:
     cells: dict[RunName, list[str]] = field(default_factory=dict)
     bases: dict[RunName, list[RunName]] = field(default_factory=dict)
     not_yet: Counter[str] = field(default_factory=Counter)
-    analyses: list[WantedAnalysis] = field(default_factory=list)
+    analyses: list[AnalysisJob] = field(default_factory=list)
 
 
 def target_runs(
@@ -202,7 +202,7 @@ def _add_analysis(cell: Cell, table: str, runs: TargetRuns, filled: str) -> None
     """Add the analysis behind a cell, once, and the second run it reads: it fills the cell as well."""
     if cell.analysis is None or cell.recipe is None or cell.split is None:
         return
-    wanted = WantedAnalysis(cell.analysis, cell.recipe, cell.overrides, cell.split, cell.beside, table=table)
+    wanted = AnalysisJob(cell.analysis, cell.recipe, cell.overrides, cell.split, cell.beside, table=table)
     if wanted not in runs.analyses:
         runs.analyses.append(wanted)
     if cell.beside is not None:
@@ -214,7 +214,7 @@ def _add_analysis(cell: Cell, table: str, runs: TargetRuns, filled: str) -> None
 
 def target_analyses(
     targets: Sequence[str], splits: Sequence[str], seeds: Sequence[int], places: Places
-) -> list[WantedAnalysis]:
+) -> list[AnalysisJob]:
     """The analyses that tables among the targets show, for each seed. Errors as of `target_runs`."""
     tables = [target for target in targets if _is_table(target)]
     wanted = target_runs(tables, splits, places).analyses if tables else []

@@ -122,6 +122,12 @@ def test_no_folder_holds_more_than_a_person_overlooks() -> None:
     assert not {name: size for name, size in sizes.items() if size > MOST_MODULES}
 
 
+def test_no_two_test_files_share_a_name() -> None:
+    """Pytest imports a test file by its bare name: the second of two of one name is an error and never runs."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert not [name for name in sorted(set(names)) if names.count(name) > 1]
+
+
 def test_ops_import_torch_and_the_keys_alone() -> None:
     assert not offenders(modules("ops"), ("ssbench.ops", "ssbench.keyed"))
     for path in modules("ops"):

@@ -40,6 +40,7 @@ def report(
     from ssbench.console import Bars
     from ssbench.files import write_bytes, write_text
     from ssbench.page import drawing, page
+    from ssbench.page.label_curves import labelled_count
     from ssbench.results.stale import StaleCheck
     from ssbench.results.store import ResultStore
 
@@ -49,7 +50,7 @@ def report(
         import_stand_ins()  # no picture can be made, and recipes are only read to tell stale records
     content = _collect(tables or [], store, folders, StaleCheck(root), root, overrides or ())
     content = _with_gallery(content, root, folders, store.root, pictures, look, device)
-    charts = page.charts(content.tables, content.runs.comparisons)
+    charts = page.charts(content.tables, content.runs.comparisons, lambda split: labelled_count(split, root))
     drawings, files = {}, list[str]()
     with Bars() as bars:
         for chart in bars.watch(charts, "plots", len(list(charts))):

@@ -46,7 +46,11 @@ class Level:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Values over epochs. name: of its files; limits: of the y axis, by default as the data need."""
+    """Values over epochs, or over another count.
+
+    name: of its files; limits: of the y axis, by default as the data need. ticks: (x, label) of the x axis, which is
+    then logarithmic; empty: a linear axis with ticks as the data need.
+    """
 
     name: str
     title: str
@@ -57,6 +61,7 @@ class LineChart:
     dots: tuple[Dots, ...] = ()
     levels: tuple[Level, ...] = ()
     limits: tuple[float, float] | None = None
+    ticks: tuple[tuple[float, str], ...] = ()
 
     def described(self) -> str:
         """The chart in words, for readers who do not see it."""

@@ -134,7 +134,12 @@ def _draw_lines(chart: LineChart) -> Figure:
     for level in chart.levels:
         axes.axhline(level.value, clip_on=False, color=SOFT, linestyle=":", linewidth=1, label=keys[level.label])
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+    if chart.ticks:
+        axes.set_xscale("log")
+        axes.set_xticks([x for x, _ in chart.ticks], [label for _, label in chart.ticks])
+        axes.minorticks_off()
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
     axes.set_ylim(*chart.limits or (None, None))
     axes.set_xlabel(chart.x)
     axes.set_ylabel(chart.y)

@@ -18,7 +18,9 @@ from ssbench import __version__
 from ssbench.page import curves, facts
 from ssbench.page.charts import BarChart, Chart, LineChart
 from ssbench.page.drawing import Drawing
+from ssbench.page.label_curves import Count, label_curves
 from ssbench.page.runs import Comparison, Experiment, ReportedRuns
+from ssbench.page.scorings import scoring_chart
 from ssbench.paths import PACKAGE
 from ssbench.tables.cell import Filled
 from ssbench.tables.claims import Claim
@@ -56,12 +58,14 @@ class ReportContent:
 
 @dataclass(frozen=True)
 class ReportCharts:
-    """Every chart of a report. gains: by name of the table, "" for those outside the tables; the others by comparison,
-    where it has what they show.
+    """Every chart of a report. gains: by name of the table, "" for those outside the tables; labels: by name of the
+    table; the others by comparison, where it has what they show.
     """
 
     gains: Mapping[str, BarChart]
+    labels: Mapping[str, tuple[LineChart, ...]]
     scores: tuple[tuple[Comparison, LineChart], ...]
+    scorings: tuple[LineChart, ...]
     losses: tuple[tuple[Comparison, tuple[LineChart, ...]], ...]
     classes: tuple[BarChart, ...]
     quality: tuple[LineChart, ...]
@@ -69,7 +73,9 @@ class ReportCharts:
     def __iter__(self) -> Iterator[Chart]:
         """All of them, in the order of the page."""
         yield from self.gains.values()
+        yield from (chart for of_table in self.labels.values() for chart in of_table)
         yield from (chart for _, chart in self.scores)
+        yield from self.scorings
         yield from (chart for _, of_terms in self.losses for chart in of_terms)
         yield from self.classes
         yield from self.quality
@@ -95,15 +101,17 @@ class SummaryNumber:
     label: str
 
 
-def charts(tables: Sequence[Filled], groups: Sequence[Comparison]) -> ReportCharts:
-    """The charts of these tables and runs."""
+def charts(tables: Sequence[Filled], groups: Sequence[Comparison], count: Count) -> ReportCharts:
+    """The charts of these tables and runs. count: how many labelled images a split has."""
     gains = {filled.table.name: curves.table_gains(filled) for filled in tables}
     gains[""] = curves.other_gains(groups, tables)
     # Comparisons with precision and recall come first, so that the page's rows of three stay whole.
     measured = sorted(map(curves.quality_charts, groups), key=len, reverse=True)
     return ReportCharts(
         {name: chart for name, chart in gains.items() if chart},
+        {filled.table.name: tuple(label_curves(filled, count)) for filled in tables},
         tuple((g, chart) for g in groups if (chart := curves.score_chart(g))),
+        tuple(chart for g in groups if (chart := scoring_chart(g))),
         tuple((g, of_terms) for g in groups if (of_terms := tuple(curves.loss_charts(g)))),
         tuple(bars for g in groups if (bars := curves.class_chart(g))),
         tuple(chart for of_group in measured for chart in of_group),
@@ -133,9 +141,14 @@ def html(report: ReportContent, charts: ReportCharts, drawings: Mapping[str, Dra
         "numbers": summary_numbers(report),
         "summaries": [facts.table_summary(filled) for filled in report.tables],
         "caution": _caution(experiments),
-        "tables": [(filled.table.name, _table(filled), gains.get(filled.table.name)) for filled in report.tables],
+        "tables": [
+            (name, _table(filled), gains.get(name), [panel(chart) for chart in charts.labels.get(name, ())])
+            for filled in report.tables
+            for name in [filled.table.name]
+        ],
         "other_gains": gains.get(""),
         "scores": [panel(chart, _log_sources(group)) for group, chart in charts.scores],
+        "scorings": [panel(chart) for chart in charts.scorings],
         "losses": [(group.heading, [panel(chart) for chart in of_terms]) for group, of_terms in charts.losses],
         "classes": [panel(chart, _shown_note(chart)) for chart in charts.classes],
         "quality": [panel(chart) for chart in charts.quality],

@@ -12,6 +12,7 @@ from PIL import Image
 from ssbench.page import page
 from ssbench.page.drawing import draw
 from ssbench.page.gallery import ComparedImage, Gallery, label_map, photograph
+from ssbench.page.label_curves import labelled_count
 from ssbench.page.page import ReportContent
 from ssbench.page.runs import ReportedRuns, collect
 from ssbench.results.store import ResultStore
@@ -57,7 +58,7 @@ def made_report(store: ResultStore, make: Make, table_file: Callable[..., Path])
 
 def page_of(report: ReportContent) -> str:
     """The HTML of a report, with its charts drawn."""
-    charts = page.charts(report.tables, report.runs.comparisons)
+    charts = page.charts(report.tables, report.runs.comparisons, lambda split: labelled_count(split, Path()))
     return page.html(report, charts, {chart.name: draw(chart) for chart in charts})
 
 

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from PIL import Image
 
 from ssbench.console import Bars, say
 from ssbench.data.batch import Batch
@@ -28,10 +28,9 @@ from ssbench.errors import DataError, SsbenchError, UsageError
 from ssbench.files import read_model, write_json
 from ssbench.jobs.cost import MeasuredSpeed, SpeedFile, speed_file, speed_kind, stored_speeds
 from ssbench.jobs.job import Places
-from ssbench.jobs.step_passes import MAPS, stand_ins
 from ssbench.jobs.targets import split_size
+from ssbench.jobs.workload import batch_with_maps, stand_ins
 from ssbench.plugins.base import Plugin
-from ssbench.plugins.promises import PluginFault, missing_map
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.results.baseline import BaselineRun, machine_of
 from ssbench.results.store import ResultStore
@@ -62,20 +61,8 @@ class TimedTrainer(Trainer):
         }
         # Past every warm-up of an epoch or two, whose steps do less.
         self.state.step = max(min(3 * self.plan.steps_per_epoch, self.steps - 100), 0)
-        names: tuple[str, ...] = ()
-        while True:
-            layers = {name: Image.new("L", (crop, crop)) for name in names}
-            maps = (lambda id, layers=layers: layers,)
-            batch = batch_for(self.method, self.progress(self.state.step), maps=maps, **sizes).to(self.team.device)
-            try:
-                self._step(batch)
-            except (KeyError, PluginFault) as error:  # a map that the plug-in would have prepared for every image
-                name = missing_map(error)
-                if name is None or name in names or len(names) == MAPS:
-                    raise
-                names = (*names, name)
-                continue
-            return batch
+        noise = partial(batch_for, self.method, self.progress(self.state.step), **sizes)
+        return batch_with_maps(lambda maps: noise(maps=maps).to(self.team.device), self._step, crop)
 
     def seconds_of(self, next_batch: Callable[[], Batch]) -> float:
         """Seconds of one step, with what it takes to get its batch."""

@@ -6,7 +6,7 @@
     hours = steps x seconds a step x GPUs / 3600                       where the recipe quotes a released log
     hours = (training + scoring FLOPs) / (peak x utilisation) / 3600   elsewhere; `workload` counts the FLOPs
 
-Seven released logs of UniMatch and AugSeg, whose GPUs are not named, show 4 to 26 TFLOPS a GPU by this count; the
+Twelve released logs of UniMatch and AugSeg, whose GPUs are not named, show 3 to 28 TFLOPS a GPU by this count; the
 default (19.5 x 0.5, an A100 without its tensor cores) lies between. So an estimate without a stored run may be wrong by
 a factor of three either way, and nothing finer than this model would mend that.
 """
@@ -14,7 +14,6 @@ a factor of three either way, and nothing finer than this model would mend that.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import statistics
@@ -30,12 +29,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssbench.errors import DataError
-from ssbench.files import read_model, sha256, write_json
+from ssbench.files import read_model, write_json
 from ssbench.paths import PACKAGE
 from ssbench.recipe.recipe import Recipe
 from ssbench.recipe.sections import LoggedSpeed
 from ssbench.results.record import Record
-from ssbench.results.store import settings_digest
 
 NEWEST = 3
 """So many of the last records of a recipe on a split tell its speed."""
@@ -51,8 +49,8 @@ class Work(BaseModel):
     """What a run computes and keeps.
 
     steps: optimiser steps of all its trainings. images: of all steps, as stored throughput counts them. train_flops,
-    score_flops: of all steps; of all scores and of what is computed between trainings. checkpoint_bytes: the files
-    that stay in its folder. note: what is not in it, for people.
+    score_flops: of all steps; of all scores. checkpoint_bytes: the files that stay in its folder. note: what is not in
+    it, for people.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -67,7 +65,7 @@ class Work(BaseModel):
 
 @dataclass(frozen=True)
 class Speed:
-    """Stored throughput on one machine. scoring: seconds of scoring per second of training."""
+    """Throughput on one machine. scoring: seconds of scoring per second of training."""
 
     hardware: str
     images_per_s: float
@@ -112,20 +110,6 @@ def cost(work: Work | str, speed: Speed | None, device: Device, logged: LoggedSp
     return Cost(hours, f"FLOPs at {device}" + (f", {work.note}" if work.note else ""))
 
 
-# Speeds of stored runs
-
-
-@dataclass(frozen=True)
-class _Timed:
-    """What one record tells of its run's speed."""
-
-    machine: str
-    on_gpu: bool
-    finished: str
-    images_per_s: float
-    scoring: float
-
-
 def speed_kind(resolved: Mapping[str, Any]) -> SpeedKind:
     """What decides the speed of a resolved recipe; the weights a network starts from do not."""
     net = {name: value for name, value in resolved["net"].items() if name != "weights"}
@@ -136,42 +120,42 @@ def speed_kind(resolved: Mapping[str, Any]) -> SpeedKind:
 
 
 def stored_speeds(records: Iterable[Record], hardware: str | None = None) -> dict[SpeedKind, Speed]:
-    """The speed of each kind of run among the records, on one machine each: a GPU before a CPU, then the last used.
+    """The speed of each kind of run among the records: the median of its last runs on one machine.
+
+    That machine is one with a GPU before one without, then the one that ran last. Quick runs do not count.
 
     Args:
         hardware: only machines whose name, as records have it, contains this text.
     """
-    timed: dict[SpeedKind, dict[str, list[_Timed]]] = defaultdict(lambda: defaultdict(list))
-    for record in _newest(records):
-        with suppress(DataError, KeyError, TypeError):  # a damaged record, or one of an older shape
-            whole = record.full()
-            run = _timed(record, whole)
-            if run.images_per_s > 0 and (hardware or "").lower() in run.machine.lower():
-                timed[speed_kind(whole["resolved"])][run.machine].append(run)
-    return {kind: _speed(by_machine) for kind, by_machine in timed.items()}
-
-
-def _timed(record: Record, whole: Mapping[str, Any]) -> _Timed:
-    hardware, timings = whole.get("hardware") or {}, whole.get("timings") or {}
-    train, score = timings.get("train_s") or 0.0, timings.get("score_s") or 0.0
-    scoring = score / train if train > 0 else 0.0
-    rate = whole["throughput"]["images_per_s"]
-    return _Timed(str(hardware.get("name", "")), hardware.get("device") == "cuda", record.finished, rate, scoring)
-
-
-def _newest(records: Iterable[Record]) -> list[Record]:
-    """The last finished records of each recipe on each split; a quick run's speed means nothing."""
     by_place: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in records:
+    for record in sorted(records, key=lambda record: record.finished):
         if record.status == "done" and not record.quick:
             by_place[record.recipe, record.split].append(record)
-    return [r for group in by_place.values() for r in sorted(group, key=lambda r: r.finished)[-NEWEST:]]
+    newest = sorted((r for group in by_place.values() for r in group[-NEWEST:]), key=lambda r: r.finished)
+    machines: dict[SpeedKind, dict[tuple[bool, str], list[Speed]]] = defaultdict(dict)
+    for record in newest:
+        with suppress(DataError, KeyError, TypeError):  # a damaged record, or one of an older shape
+            whole = record.full()
+            kind, (is_gpu, speed) = speed_kind(whole["resolved"]), _speed_of(whole)
+            if speed.images_per_s > 0 and (hardware or "").lower() in speed.hardware.lower():
+                runs = machines[kind].pop((is_gpu, speed.hardware), [])
+                machines[kind][is_gpu, speed.hardware] = [*runs, speed]  # the machine that ran last stands last
+    return {kind: _median(by_machine) for kind, by_machine in machines.items()}
 
 
-def _speed(by_machine: Mapping[str, list[_Timed]]) -> Speed:
-    runs = max(by_machine.values(), key=lambda runs: (runs[0].on_gpu, max(run.finished for run in runs)))
-    rate, scoring = (run.images_per_s for run in runs), (run.scoring for run in runs)
-    return Speed(runs[0].machine, statistics.median(rate), statistics.median(scoring))
+def _speed_of(record: Mapping[str, Any]) -> tuple[bool, Speed]:
+    """(whether it ran on a GPU, its speed) of a whole record."""
+    hardware, timings = record.get("hardware") or {}, record.get("timings") or {}
+    train, score = timings.get("train_s") or 0.0, timings.get("score_s") or 0.0
+    scoring = score / train if train > 0 else 0.0
+    speed = Speed(str(hardware.get("name", "")), record["throughput"]["images_per_s"], scoring)
+    return hardware.get("device") == "cuda", speed
+
+
+def _median(by_machine: dict[tuple[bool, str], list[Speed]]) -> Speed:
+    name = max(reversed(by_machine), key=lambda machine: machine[0])  # the first of equals
+    rates, scoring = zip(*((run.images_per_s, run.scoring) for run in by_machine[name]), strict=True)
+    return Speed(name[1], statistics.median(rates), statistics.median(scoring))
 
 
 # Speeds that `ssbench plan --measure` timed
@@ -190,6 +174,10 @@ class SpeedFile(BaseModel):
     machines: dict[str, dict[str, MeasuredSpeed]]
 
 
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssbench"
+
+
 def speed_file() -> Path:
     """Where measured speeds are kept, in the user's cache folder."""
     return _cache_folder() / "speeds.json"
@@ -203,15 +191,10 @@ def measured_speeds(hardware: str | None = None) -> dict[SpeedKind, Speed]:
     with suppress(DataError):
         machines = read_model(speed_file(), SpeedFile, "file of measured speeds", f"rm {speed_file()}").machines
     fitting = [speeds for name, speeds in machines.items() if (hardware or "").lower() in name.lower()]
-    newest = fitting[-1] if fitting else {}
     return {
         tuple(kind.split("|")): Speed(f"{speed.machine}, some steps", speed.images_per_s, 0.0)
-        for kind, speed in newest.items()
+        for kind, speed in (fitting[-1] if fitting else {}).items()
     }
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssbench"
 
 
 # The cache of counted work
@@ -235,16 +218,9 @@ class WorkCache:
             file = read_model(self.path, _CacheFile, "cache", f"rm {self.path}")
             self._values = file.values if file.code == _code_digest() else {}
 
-    def get(self, recipe: Recipe, labeled: int, unlabeled: int, ledger: Path, count: Callable[[], Work]) -> Work:
-        """The work of a recipe on so many images, by `count` where it is not known yet.
-
-        Args:
-            ledger: of the dataset, which tells how many images an imported one has to score.
-        """
-        files = (inspect.getsourcefile(type(cfg)) for cfg in (recipe.method, *recipe.plugins, recipe.net))
-        own = [sha256(Path(file)) for file in files if file and not Path(file).is_relative_to(PACKAGE)]
-        changed = ledger.stat().st_mtime_ns if ledger.is_file() else 0
-        name = settings_digest([recipe.resolved(), labeled, unlabeled, own, changed])
+    def get(self, recipe: Recipe, labeled: int, unlabeled: int, count: Callable[[], Work]) -> Work:
+        """The work of a recipe on so many images, by `count` where it is not known yet."""
+        name = recipe.key(f"{labeled} + {unlabeled}", 0)  # also of an imported dataset and of files of the user's own
         if name not in self._values:
             self._values[name] = count()
             with suppress(OSError):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,34 +97,33 @@ class _RunLookup:
 
     def __init__(self, targets: TargetRuns, places: Places, request: PlanRequest) -> None:
         self.targets, self.places, self.request = targets, places, request
-        self._recipes: dict[tuple[str, tuple[str, ...], str | None], Recipe] = {}
-        self._datasets: dict[str, str | None] = {}
+        bases = (base for of_run in targets.bases.values() for base in of_run)
+        self._datasets = {split: dataset_of_split(split, places.data) for *_, split in (*targets.cells, *bases)}
+        self._load = cache(partial(load, data_root=places.data))  # a recipe on many splits is read once
         self._sizes = {split: split_size(split, places.data) for *_, split in targets.cells}
         self._works: dict[str, Work | str] = {}
         self._cache = WorkCache()
-        self._counting: ProcessPoolExecutor | None = None
         # only the folders of these recipes and splits: a store may hold 100,000 records of others
         store = ResultStore(places.results)
         folders = ((self._recipe(name).stored_name, name[2]) for name in targets.cells)
-        records = [record for record in store.select(folders) if not record.quick]
+        self._records = [record for record in store.select(folders) if not record.quick]
         for damage in store.damaged.values():
             say(f"ignored: {damage}")
         self._by_key: dict[str, Record] = {}
-        for record in records:
+        for record in self._records:
             if record.key not in self._by_key or record.status == "done":
                 self._by_key[record.key] = record
-        self._records = records
         # A whole run tells more than some steps, unless those have just been timed for this plan. Of a machine that
         # the request does not name, only runs are known to be meant.
-        stored, timed = stored_speeds(records, request.hardware), measured_speeds(request.hardware)
+        stored, timed = stored_speeds(self._records, request.hardware), measured_speeds(request.hardware)
         self._speeds = stored | timed if request.measure else {**(timed if request.hardware else {}), **stored}
 
     def runs(self) -> list[PlannedRun]:
         """Every run once, with all that is asked of it, in the order it is first asked for; seeds in turn."""
         runs: dict[str, PlannedRun] = {}
-        with Bars() as bars:
+        with Bars() as bars, ProcessPoolExecutor(1, get_context("spawn")) as pool:
             for name in bars.watch(self.targets.cells, "counting what a step computes", len(self.targets.cells)):
-                self._work(name)
+                self._works.setdefault(self._id(name, 0), self._work(name, pool))
         for seed in range(self.request.seeds):
             for name in self.targets.cells:
                 run = self._run(name, seed)
@@ -133,7 +132,7 @@ class _RunLookup:
 
     def _run(self, name: RunName, seed: int) -> PlannedRun:
         recipe, (recipe_name, overrides, split) = self._recipe(name), name
-        digest, work = self._sizes[split][2], self._work(name)
+        digest, work = self._sizes[split][2], self._works[self._id(name, 0)]
         key = None if digest is None else recipe.key(digest, seed)
         speed = self._speeds.get(speed_kind(recipe.resolved()))
         price = cost(work, speed, self.request.device, recipe.about.logged)
@@ -158,41 +157,24 @@ class _RunLookup:
         )
 
     def _recipe(self, name: RunName) -> Recipe:
-        dataset = self._dataset(name[2])
-        if (place := (name[0], name[1], dataset)) not in self._recipes:
-            self._recipes[place] = load(name[0], name[1], data_root=self.places.data, dataset=dataset)
-        return self._recipes[place]
-
-    def _dataset(self, split: str) -> str | None:
-        if split not in self._datasets:
-            self._datasets[split] = dataset_of_split(split, self.places.data)
-        return self._datasets[split]
+        return self._load(name[0], name[1], dataset=self._datasets[name[2]])
 
     def _id(self, name: RunName, seed: int) -> str:
         """What a run key hashes, with the split's name for its digest."""
         return f"{settings_digest(self._recipe(name).resolved())} {name[2]} {seed}"
 
-    def _work(self, name: RunName) -> Work | str:
+    def _work(self, name: RunName, pool: ProcessPoolExecutor) -> Work | str:
         """What a run computes, or why nobody can say."""
-        recipe, (labeled, unlabeled, _) = self._recipe(name), self._sizes[name[2]]
-        if (place := self._id(name, 0)) not in self._works:
-            try:
-                ledger = self.places.data / recipe.data.dataset / "ledger.json"
-                self._works[place] = self._cache.get(
-                    recipe, labeled, unlabeled, ledger, lambda: self._count(name, labeled, unlabeled)
-                )
-            except Exception as error:  # a method or network of others may not expect to be counted
-                self._works[place] = str(error).partition("\n")[0] or type(error).__name__
-        return self._works[place]
+        labeled, unlabeled, _ = self._sizes[name[2]]
+        arguments = (*name[:2], self.places.data, self._datasets[name[2]], labeled, unlabeled)
 
-    def _count(self, name: RunName, labeled: int, unlabeled: int) -> Work:
-        """Counting needs torch: in a process of its own where this one holds stand-ins for it."""
-        arguments = (*name[:2], self.places.data, self._dataset(name[2]), labeled, unlabeled)
-        if not has_stand_ins():
-            return _count_work(*arguments)
-        if self._counting is None:
-            self._counting = ProcessPoolExecutor(1, get_context("spawn"))
-        return self._counting.submit(_count_work, *arguments).result()
+        def count() -> Work:  # needs torch: in another process where this one holds stand-ins for it
+            return pool.submit(_count_work, *arguments).result() if has_stand_ins() else _count_work(*arguments)
+
+        try:
+            return self._cache.get(self._recipe(name), labeled, unlabeled, count)
+        except Exception as error:  # a method or network of others may not expect to be counted
+            return str(error).partition("\n")[0] or type(error).__name__
 
     def _state(
         self, recipe: Recipe, split: str, seed: int, key: str | None, work: Work | None

@@ -241,13 +241,26 @@ def _refused(error: ValidationError, marked: Marked, shown: str) -> RecipeError:
         keys = keys[:-1]
     where, last = str(marked.at(keys)) or shown, str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
-        models: tuple[type[BaseModel], ...] = (PaperTable, TableRow, TableColumn, EmphasisRule)
-        known = {"set", *(field for model in models for field in model.model_fields)} - {"overrides", "name", "folder"}
-        return RecipeError(f"a table has no field '{last}'; {nearest(last, sorted(known))}", where, "mend the line")
+        section, model = _section(first["loc"])
+        known = {"set", *model.model_fields} - {"overrides", "name", "folder"}
+        return RecipeError(f"no field '{last}' in {section}; {nearest(last, sorted(known))}", where, "mend the line")
     if first["type"] == "missing":
         return RecipeError(f"'{last}' is missing", where, f"add '{last}:'")
     path = ".".join(map(str, keys)) or "the table"
     return RecipeError(f"{path}: {first['msg']} (it is {first['input']!r:.60})", where, "mend the value")
+
+
+def _section(keys: Keys) -> tuple[str, type[BaseModel]]:
+    """What the part of a table's file is called that a field stands in, and its fields."""
+    names = [key for key in keys[:-1] if isinstance(key, str)]
+    sections: dict[str, tuple[str, type[BaseModel]]] = {
+        "defaults": ("the defaults", CellFields),
+        "columns": ("a column", TableColumn),
+        "rows": ("a row", TableRow),
+        "parts": ("a part of a row", RowPart),
+        "emphasis": ("the emphasis", EmphasisRule),
+    }
+    return next((sections[name] for name in reversed(names) if name in sections), ("the table", PaperTable))
 
 
 def _flaws(table: PaperTable) -> Iterator[tuple[Keys, str]]:

@@ -25,7 +25,7 @@ def test_a_table_is_read_with_its_digits(table_file: Write) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "what"),
     [
-        ("gain_over: base,", "gain_ower: base,", 13, "no field 'gain_ower'; did you mean 'gain_over'"),
+        ("gain_over: base,", "gain_ower: base,", 13, "no field 'gain_ower' in a row; did you mean 'gain_over'"),
         ("gain_over: base,", "gain_over: bose,", 13, "gain_over names no other of the rows: 'bose'"),
         ("gain_over: base,", "gain_over: plug,", 13, "gain_over names no other"),
         ("notes: [n],", "notes: [m],", 13, "no note 'm'"),
@@ -39,7 +39,7 @@ def test_a_table_is_read_with_its_digits(table_file: Write) -> None:
         ("role: B,", "role: X,", 10, "'B', 'P', 'A', 'C' or 'Q'"),
         ("{id: b, label: 1/8", "{id: a, label: 1/8", 7, "'a' is used twice"),
         ("split: voc/classic/1_8", "split: voc/1_8", 7, "pattern"),
-        ("title: a small table", "titel: a small table", 1, "no field 'titel'; did you mean 'title'"),
+        ("title: a small table", "titel: a small table", 1, "no field 'titel' in the table; did you mean 'title'"),
         ("  n: a note", "  n: a note\n  n: twice", 17, "stands twice"),
         ("columns:\n", "columns: [\n", 6, ""),
     ],

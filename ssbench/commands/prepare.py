@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    datasets: Annotated[list[str], typer.Argument(help="voc, cityscapes, acdc, coco, camvid, toy, or an import.")],
+    datasets: Annotated[
+        list[str], typer.Argument(help="voc, cityscapes, acdc, coco, ade20k, camvid, toy or an import.")
+    ],
     data_root: DataRoot = None,
     source: Annotated[Path | None, typer.Option("--source", help="A folder or archives already on disk.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only verify what is there.")] = False,
@@ -57,7 +59,11 @@ def _summary(report: PrepareReport) -> str:
     counts = ", ".join(f"{n} {subset}" for subset, n in report.counts.items())
     lists = f", {report.lists} split lists" if report.lists else ""
     size = f"{report.files} files, {report.bytes / 2**20:.1f} MiB{lists}"
-    return f"{report.name}: {report.state} in {report.seconds:.0f} s: {counts} ({size})\n  ledger: {report.ledger}"
+    rule = report.settings.get("masks")  # what the labels mean: two forms of one dataset's masks may be about
+    masks = f"\n  masks: {rule}" if isinstance(rule, str) else ""
+    return (
+        f"{report.name}: {report.state} in {report.seconds:.0f} s: {counts} ({size})\n  ledger: {report.ledger}{masks}"
+    )
 
 
 def _cache_summary(report: CacheReport) -> str:

@@ -43,7 +43,10 @@ from ssbench.views.pipelines import scaled_size
 from ssbench.views.sample import Maps
 from ssbench.views.weak import short_side_size
 
-SIDES = {"voc": (375, 500), "cityscapes": (1024, 2048), "coco": (480, 640), "camvid": (360, 480), "toy": (96, 96)}
+SIDES = {
+    **{"voc": (375, 500), "cityscapes": (1024, 2048), "coco": (480, 640), "ade20k": (512, 683)},
+    **{"camvid": (360, 480), "toy": (96, 96)},
+}
 """Height and width of a usual image, for the cost of scoring; of other datasets the crop stands for it."""
 SLOTS = {"sgd": 1, "adam": 2, "adamw": 2}
 """Numbers an optimiser keeps for each weight."""

@@ -73,7 +73,7 @@ def find_list(source: Path, origin: str, path: str) -> Path | None:
 def _tasks(dataset: str, data_root: Path) -> Iterator[_ListTask]:
     """Every list of a dataset: its pools, then the two of each split, the labelled one first."""
     for subset, pool in manifest().pools[dataset].items():
-        if pool.fingerprint is not None:
+        if pool.fingerprint is not None and (pool.path is not None or pool.origin == OURS):  # else in no file
             yield _ListTask(pool_file(dataset, subset, data_root), pool, pool.origin, pool.format)
     for name, split in manifest().splits.items():
         if name.split("/")[0] == dataset:

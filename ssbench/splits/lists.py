@@ -19,6 +19,7 @@ IDS = {
     "cityscapes": r"[a-z-]+_\d{6}_\d{6}",
     "acdc": r"patient\d{3}_frame\d{2}(?:_slice_\d+)?",  # with the slice number or, for evaluation, the whole volume
     "coco": r"\d{12}",
+    "ade20k": r"ADE_(?:train|val)_\d{8}",
     "camvid": r"(?:0001TP|0006R0|0016E5|Seq05VD)_f?\d+",  # the drive and the frame
     "toy": r"[a-z]+_\d{4}",
 }
@@ -32,6 +33,7 @@ FORMATS = {
     " gtFine/{subset}/{city}/{id}_gtFine_labelTrainIds.png",
     "cityscapes_flat": "/images/{subset}/{id}.png\t/segmentation/{subset}/{id}_gtFine.png",
     "coco_pair": "{subset}/{id}.jpg masks/{id}.png",
+    "ade20k_pair": "images/{subset}/{id}.jpg annotations/{subset}/{id}.png",
     "acdc_slice": "data/slices/{id}.h5",
     "acdc_volume": "data/{id}.h5",
 }

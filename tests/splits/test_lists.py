@@ -16,6 +16,7 @@ DATASET_OF = {
     "cityscapes_pair": "cityscapes",
     "cityscapes_flat": "cityscapes",
     "coco_pair": "coco",
+    "ade20k_pair": "ade20k",
     "acdc_slice": "acdc",
     "acdc_volume": "acdc",
 }
@@ -34,6 +35,8 @@ ROUND_TRIPS = [*DATASET_OF.items(), *(("bare", dataset) for dataset in lists.IDS
         ("cityscapes_pair", "cityscapes", "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png gtFine/train/ulm/"
          "ulm_000000_000019_gtFine_labelTrainIds.png", "ulm_000000_000019"),
         ("coco_pair", "coco", "train2017/000000177254.jpg masks/000000177254.png", "000000177254"),
+        ("ade20k_pair", "ade20k", "images/training/ADE_train_00001609.jpg annotations/training/ADE_train_00001609.png",
+         "ADE_train_00001609"),
         ("acdc_slice", "acdc", "data/slices/patient099_frame01_slice_1.h5", "patient099_frame01_slice_1"),
         ("acdc_volume", "acdc", "data/patient028_frame02.h5", "patient028_frame02"),
         ("bare", "camvid", "0006R0_f00930", "0006R0_f00930"),

@@ -10,7 +10,7 @@ from ssbench.errors import DataError, UsageError
 from ssbench.prepare.split_lists import fetch_lists
 from ssbench.splits.manifest import Partition, folder, manifest
 
-VOC, CITY, COCO = 10582, 2975, 118287
+VOC, CITY, COCO, ADE = 10582, 2975, 118287, 20210
 # The table of the design, by hand: labelled images of each part; the rest of the pool is unlabelled.
 DESIGN = {
     "voc/classic": (VOC, {"1_16": 92, "1_8": 183, "1_4": 366, "1_2": 732, "full": 1464}),
@@ -22,6 +22,8 @@ DESIGN = {
     "cityscapes/stpp": (CITY, {"1_30": 100, "1_8": 372, "1_4": 744}),
     "acdc/ssl4mis": (1312, {"1": 32, "3": 68, "7": 136}),
     "coco/pseudoseg": (COCO, {"1_512": 232, "1_256": 463, "1_128": 925, "1_64": 1849, "1_32": 3697}),
+    "ade20k/unimatch_v2": (ADE, {"1_64": 316, "1_32": 631, "1_16": 1263, "1_8": 2526, "1_4": 5052, "1_2": 10105}),
+    "ade20k/semivl": (ADE, {"1_128": 158, "1_32": 632}),
     "voc/all": (VOC, {"full": VOC}),
     "camvid/ours": (367, {"1_16": 23, "1_8": 46, "1_4": 92, "1_2": 184, "full": 367}),
     "toy/ours": (320, {"1_32": 10, "1_16": 20, "1_8": 40, "1_4": 80, "full": 320}),
@@ -72,7 +74,9 @@ def test_every_origin_is_a_repository_at_a_full_commit_or_ours() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("name", "labeled", "unlabeled"), [s for s in SPLITS if "coco" not in s[0]])
+@pytest.mark.parametrize(
+    ("name", "labeled", "unlabeled"), [s for s in SPLITS if "coco" not in s[0] and "ade20k" not in s[0]]
+)
 def test_every_split_reads(name: str, labeled: int, unlabeled: int, root: Path) -> None:
     split = Partition.read(name, root)
     assert (split.name, split.dataset, split.custom) == (name, name.split("/")[0], False)

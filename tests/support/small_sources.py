@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from made_ade20k import published_lists, write_pairs
 from PIL import Image
 
 from ssbench.data.cityscapes import subset_of
@@ -72,6 +73,18 @@ def coco(shared: Path, root: Path) -> Counts:
     return {"train": 2, "val": 2}
 
 
+def ade20k(shared: Path, root: Path) -> Counts:
+    """Three drawn pairs, raw masks, and the published lists: their rule is known, so they need no real file."""
+    write_pairs(
+        root / "ADEChallengeData2016",
+        {"ADE_train_00000001": [0, 1, 2], "ADE_train_00000002": [150, 3], "ADE_val_00000001": [0, 7]},
+    )
+    for (repository, path), text in published_lists().items():
+        (root / repository / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / repository / path).write_bytes(text)
+    return {"train": 2, "val": 1}
+
+
 def camvid(shared: Path, root: Path) -> Counts:
     """Two frames of each subset."""
     for subset in ("train", "val", "test"):
@@ -93,7 +106,9 @@ def toy(shared: Path, root: Path) -> Counts:
     return {"train": 4, "val": 2, "test": 2}
 
 
-SOURCES: dict[str, Callable[[Path, Path], Counts]] = {f.__name__: f for f in (voc, cityscapes, acdc, coco, camvid, toy)}
+SOURCES: dict[str, Callable[[Path, Path], Counts]] = {
+    f.__name__: f for f in (voc, cityscapes, acdc, coco, ade20k, camvid, toy)
+}
 
 
 def spoil(mask: Path) -> None:

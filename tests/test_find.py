@@ -38,7 +38,7 @@ def test_what_the_issue_asks_for_is_there_and_helpers_are_not() -> None:
     assert {"supervised", "mean_teacher", "cutmix_seg", "fixmatch", "unimatch"} <= set(find.names("method"))
     assert "s4mc" in find.names("plugin")
     assert find.names("dataset") == ("acdc", "ade20k", "camvid", "cityscapes", "coco", "toy", "voc")
-    assert find.names("net") == ("deeplabv3plus", "mask2former", "semivl", "unet")
+    assert find.names("net") == ("deeplabv3plus", "dpt", "mask2former", "semivl", "unet")
     assert "base" not in {name for kind in KINDS for name in find.names(kind)}
 
 

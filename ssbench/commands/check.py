@@ -12,7 +12,7 @@ import typer
 from ssbench import find
 from ssbench.commands.common import DataRoot, Json, Overrides, Plugins, print_json
 from ssbench.errors import RecipeError, UsageError
-from ssbench.nets.pretrained import PACKAGED, missing_weights
+from ssbench.nets.pretrained import DINO, PACKAGED, missing_weights
 from ssbench.paths import quoted
 from ssbench.without_torch import import_stand_ins
 
@@ -31,6 +31,8 @@ ENCODERS = (
     "xception65",
     "vit_b16",
     "vit_tiny",
+    "vit_tiny_patch8",
+    *DINO,
     *PACKAGED,
 )
 """Encoders of the shipped recipes, and of packages with weights. Other names only timm knows, which imports torch."""
@@ -93,7 +95,7 @@ def _say_missing_weights(recipes: Sequence[Recipe]) -> None:
     for encoder, weights in dict.fromkeys((net.encoder, net.weights) for net in nets):
         if (missing := missing_weights(encoder, weights)) is None:
             continue
-        if weights != "imagenet":
+        if weights not in ("imagenet", "dinov2"):
             raise missing
         say(f"note: {missing}")
 

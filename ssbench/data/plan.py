@@ -36,7 +36,9 @@ class Needs:
     composition: how many of each kind a batch of a mixture has: as the shuffle gives ("drawn"), or `labeled_batch` and
     `unlabeled_batch` at every step ("fixed").
     repeats: how a repeated labelled list gets the length of the epoch's list: its end is "cut" (UniMatch), or its
-    entries are "drawn" without replacement, once for the whole run (AugSeg, U2PL).
+    entries are "drawn" without replacement, once for the whole run (AugSeg, U2PL). "whole": cut, too, but a list that
+    is longer from the start is shuffled whole every epoch (UniMatch V2).
+    at_least: the epoch's list counts as so many images, by repetition, where it has fewer (UniMatch V2, Supervised).
     """
 
     unlabeled: bool = True
@@ -49,7 +51,8 @@ class Needs:
     donor_scale: tuple[float, float] | None = None
     mixture: Literal["coloured", "plain"] | None = None
     composition: Literal["drawn", "fixed"] = "drawn"
-    repeats: Literal["cut", "drawn"] = "cut"
+    repeats: Literal["cut", "drawn", "whole"] = "cut"
+    at_least: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse lists too short for one batch, and batches that the authors' processes could not have shared."""
-        listed, batch, pick = len(self._epoch_list), self._batch, self.needs.pick
+        listed, batch, pick = self._length, self._batch, self.needs.pick
         if self.needs.unlabeled and not self.unlabeled:
             raise RecipeError("the split has no unlabelled images, which the method reads", "--split",
                               "method: {name: supervised}, or a split that labels less")  # fmt: skip
@@ -94,13 +97,18 @@ class Plan:
         return self.unlabeled if self._over_unlabeled else self.labeled
 
     @property
+    def _length(self) -> int:
+        """Entries that an epoch passes over."""
+        return max(len(self._epoch_list), self.needs.at_least)
+
+    @property
     def _batch(self) -> int:
         return self.unlabeled_batch if self._over_unlabeled else self.labeled_batch
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch."""
-        return count_steps(len(self._epoch_list), self._batch, self.devices, self.last)
+        return count_steps(self._length, self._batch, self.devices, self.last)
 
     def labeled_at(self, step: int) -> list[Reading]:
         """The step's labelled images.
@@ -136,7 +144,8 @@ class Plan:
         Images that come again because of the wrap are repetitions of their own: the releases augment them afresh.
         """
         epoch, at = divmod(step, self.steps_per_epoch)
-        length, passes = len(self._epoch_list), -(-len(self._epoch_list) // len(ids))
+        length = max(self._length, len(ids) if self.needs.repeats == "whole" else 0)
+        passes = -(-length // len(ids))
         order = shuffled(self.seed, epoch, stream, length)
         entries = drawn_once(self.seed, len(ids) * passes, length) if self.needs.repeats == "drawn" else range(length)
         readings = []

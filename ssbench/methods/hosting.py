@@ -90,6 +90,15 @@ def net_refused(host: str, method: type[Any], name: str, net: type[Any]) -> Refu
     return None
 
 
+def tap_refused(name: str, net: type[Any], parts: Sequence[Part]) -> Refusal | None:
+    """Why the network `name` has not the feature map that one of these plug-ins reads; None: it has them all."""
+    for which, part in enumerate(parts):
+        if part.cls.local_stage and net.not_local:
+            what = f"{part.name} judges the patches behind a local stage, which {name} does not have: {net.not_local}"
+            return Refusal(what, "net: {name: deeplabv3plus}, or another plug-in", which)
+    return None
+
+
 def fit(method: type[Any], plugin: type[Any]) -> Fit:
     """Whether a method and a plug-in fit, and the single change of settings that makes them fit if they do not."""
     if plugin.one_student and method.two_students:

@@ -81,10 +81,10 @@ class DeepLabV3Plus(SegNet):
         self.rep: nn.Module | None = parts.rep if cfg.rep else None
         load_encoder(self, cfg.weights, cfg.encoder)
 
-    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None) -> Out:
+    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None, alone: bool = False) -> Out:
         """Scores of x [B, channels, H, W]; `drop` multiplies the low-level and the deepest map (see `SegNet`)."""
         feats = {f"layer{i}": f for i, f in enumerate(self.backbone(x), start=1)}
-        low, deep = with_perturbed([feats["layer1"], feats["layer4"]], drop)
+        low, deep = with_perturbed([feats["layer1"], feats["layer4"]], drop, alone)
         joined = self.join(low, deep)
         fused = self.fuse(joined)
         scores = full(self.classifier(self.dropout(fused)))  # B or 2B, C, h, w
@@ -94,7 +94,7 @@ class DeepLabV3Plus(SegNet):
         resized = resize(scores, size, self.cfg.interpolation)
         return Out(
             logits=resized[:n],
-            perturbed=resized[n:] if drop is not None else None,
+            perturbed=None if drop is None or alone else resized[n:],
             feats=feats,
             aux=None if self.aux is None else resize(full(self.aux(feats["layer3"])), size, self.cfg.interpolation),
             rep=None if self.rep is None else self.rep(joined[:n]),

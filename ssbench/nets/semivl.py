@@ -46,6 +46,7 @@ class SemiVL(SegNet):
     """
 
     no_files: ClassVar = {"weights": "random", "text": "drawn"}
+    not_local: ClassVar = "every token sees the whole image"
     quick: ClassVar = {
         **{"encoder": "vit_tiny", "weights": "random", "conv_weights": "random"},
         **{"text": "drawn", "crop": 48},
@@ -104,7 +105,7 @@ class SemiVL(SegNet):
             parameter.requires_grad_(any(part in name for part in TRAINED))
         self.clip_encoder.requires_grad_(False)
 
-    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None) -> Out:
+    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None, alone: bool = False) -> Out:
         """Scores of x [B, 3, H, W]: made at crop x crop, whatever x's size is, and resized to it (release builder.py).
 
         `drop` multiplies the value maps, the normalised embedding, and the convolutional map, in this order.
@@ -113,9 +114,9 @@ class SemiVL(SegNet):
         maps = [*values, raw / raw.norm(dim=1, keepdim=True)]
         if self.conv_encoder is not None:
             maps.append(self.conv_encoder(x))
-        scores = self._decode(with_perturbed(maps, drop), x.shape[-2:])
+        scores = self._decode(with_perturbed(maps, drop, alone), x.shape[-2:])
         feats = {"penultimate": raw}
-        if drop is None:
+        if drop is None or alone:
             return Out(scores, feats=feats)
         return Out(scores[: len(x)], scores[len(x) :], feats)
 

@@ -122,14 +122,14 @@ class UNet(SegNet):
         self.encoder = Encoder()
         self.decoder = Decoder(classes)
 
-    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None) -> Out:
+    def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None, alone: bool = False) -> Out:
         """Scores of x [B, 1, H, W]; `drop` multiplies all five encoder maps, [B, 16] .. [B, 256] (see `SegNet`)."""
         maps = self.encoder(x)
-        fused, scores = self.decoder(with_perturbed(maps, drop))
+        fused, scores = self.decoder(with_perturbed(maps, drop, alone))
         scores = full(scores)
         n = len(x)
         feats = {f"layer{i}": f for i, f in enumerate(maps, start=1)} | {"penultimate": fused[:n], "logits": scores[:n]}
-        return Out(scores[:n], scores[n:] if drop is not None else None, feats)
+        return Out(scores[:n], None if drop is None or alone else scores[n:], feats)
 
     def _first_stage(self, x: Tensor) -> Tensor:
         features: Tensor = self.encoder.in_conv(x)

@@ -167,6 +167,8 @@ class Plugin(nn.Module):
     """Settings for a run of seconds (`--quick`, tests) in which the plug-in still changes something."""
     one_student: ClassVar[bool] = False
     """Whether it remembers one student's features, so that a host of two students cannot have it."""
+    local_stage: ClassVar[bool] = False
+    """Whether it judges the patch behind each cell of feats["layer1"], which some networks do not have."""
     behaviour: ClassVar[int] = 1
     """Version of the computation. Raise it when the computation changes: above 1 it enters the run key."""
     absolute: bool = False

@@ -89,6 +89,7 @@ class MPMC(Plugin):
 
     zero: ClassVar = {"labelled": False, "unlabelled": False}
     quick: ClassVar = {"widest": 32}
+    local_stage: ClassVar = True
 
     class Config(PluginConfig):
         """Settings."""

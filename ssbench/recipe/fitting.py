@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssbench.errors import RecipeError
-from ssbench.nets.pretrained import PACKAGED, normalisation_of
+from ssbench.nets.pretrained import ALL_PACKAGED, normalisation_of
 from ssbench.recipe.marks import Marked
 from ssbench.views.settings import ViewsConfig
 
@@ -29,9 +29,9 @@ def refuse_unfit_weights(net: Any, views: ViewsConfig, marked: Marked) -> None:
     encoder, weights = getattr(net, "encoder", None), getattr(net, "weights", None)
     if not isinstance(encoder, str) or not isinstance(weights, str):  # the net of a user's file has its own settings
         return
-    if weights == "package" and encoder not in PACKAGED:
-        what = f"no package has weights for encoder '{encoder}' (there are: {', '.join(PACKAGED)})"
-        raise RecipeError(what, str(marked.at(("net", "weights"))), f"encoder: {next(iter(PACKAGED))}")
+    if weights == "package" and encoder not in ALL_PACKAGED:
+        what = f"no package has weights for encoder '{encoder}' (there are: {', '.join(ALL_PACKAGED)})"
+        raise RecipeError(what, str(marked.at(("net", "weights"))), f"encoder: {next(iter(ALL_PACKAGED))}")
     own = normalisation_of(encoder, weights)
     if own is None or views.normalise in (own, "none" if own == "imagenet" else own):
         return

@@ -26,7 +26,7 @@ from ssbench.files import sha256
 from ssbench.paths import PACKAGE
 from ssbench.paths import data_root as data_root_of
 
-NO_FILE = {"random", "imagenet", "clip", "package"}
+NO_FILE = {"random", "imagenet", "clip", "dinov2", "package"}
 """Values of a `weights` setting that name no file."""
 
 

@@ -191,7 +191,8 @@ def _hooks_fit(recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, 
     if refusal := hosting.net_refused(recipe.method.name, method, recipe.net.name, recipe.classes[1]):
         raise RecipeError(refusal.what, str(marked.at(("net", "name"))), refusal.fix)
     parts = [hosting.Part(cfg.name, cls, cfg) for (_, cls), cfg in zip(plugins, recipe.plugins, strict=True)]
-    if refusal := hosting.refused(recipe.method.name, method, recipe.method, parts):
+    refusal = hosting.refused(recipe.method.name, method, recipe.method, parts)
+    if refusal := refusal or hosting.tap_refused(recipe.net.name, recipe.classes[1], parts):
         raise RecipeError(refusal.what, str(marked.at(plugins[refusal.which][0])), refusal.fix)
 
 

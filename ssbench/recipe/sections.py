@@ -273,6 +273,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "summed": "logits",
         "absent": "zero",
     },
+    "unimatch_v2/cityscapes": {"protocol": "sliding", "crop": 798, "border": "shift", "absent": "zero"},
     "cps/voc": {**_SHIFTED, "crop": 512, "summed": "logits", "padding": "ignored", "absent": "left_out"},
     "cps/cityscapes": {**_SHIFTED, "crop": 800, "summed": "logits", "padding": "ignored", "absent": "left_out"},
 }
@@ -281,7 +282,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 U2PL and AEL choose the best epoch by a central crop (`u2pl/cityscapes-training`), and on VOC report that score. Their
 Cityscapes numbers come from a script of their own (eval.py), run once on the chosen checkpoint. CPS scores by windows
 (furnace/engine/evaluator.py), which on VOC images, of at most 500 pixels, is one forward of the padded image.
-CutMix-Seg's score is `whole`. Mask2Former resizes images for the test (release ADE20K configuration).
+CutMix-Seg's score is `whole`, and so is UniMatch V2's but on Cityscapes: its network resizes images to whole patches.
+Mask2Former resizes images for the test (release ADE20K configuration).
 """
 
 

@@ -32,7 +32,8 @@ OUT_OF_BOUNDS: dict[str, dict[str, Any]] = {
     "stpp": {"scales": [], "double_below": -1},
     "mask2former": {"points": 0, "oversample": 0.5, "uncertain": 1.5, "weight": -1, "label_with": "first"},
     "semivl": {"threshold": 1.5, "feature_drop": 1, "guidance": -0.1, "confidence": "image"},
-    "supervised": {"aux_weight": float("inf"), "epoch_of": "all"},
+    "supervised": {"aux_weight": float("inf"), "epoch_of": "all", "list_at_least": -1},
+    "unimatch_v2": {"threshold": 1.5, "ema": 1.0, "dropout": "both", "group": 0},
 }
 UNREAD: dict[str, list[dict[str, Any]]] = {
     "fixmatch": [{"ema": 0.5}],
@@ -101,6 +102,7 @@ def test_averaging_hard_examples_by_group_is_a_new_behaviour() -> None:
         ("augseg", "schedule.labeled_batch=2", "2 labelled and 4 unlabelled"),
         ("augseg", "method.group=3", "do not form groups of 3"),
         ("u2pl", "method.group=3", "do not form groups of 3"),
+        ("unimatch_v2", "method.group=3", "do not form groups of 3"),
         ("unimatch", "method.threshold=2.0", "threshold = 2.0"),
         ("unimatch", "method.threshold='0.9'", "threshold = '0.9'"),
     ],

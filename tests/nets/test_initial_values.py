@@ -143,6 +143,20 @@ def semivl(path: str, module: nn.Module, name: str, value: Tensor) -> Law:
     return default(module, name, value)
 
 
+def dpt(path: str, module: nn.Module, name: str, value: Tensor) -> Law:
+    """Card: unimatch_v2 9. The transposed convolutions' fan in counts their second axis, as torch has it."""
+    if not path.startswith("backbone."):
+        return default(module, name, value)
+    laws = {"cls_token": Law("normal", 1e-6), "pos_embed": Law("normal", 0.02), "mask_token": Law("constant", 0.0)}
+    if name in laws:
+        return laws[name]
+    if name == "gamma":
+        return Law("constant", 1.0)
+    if isinstance(module, nn.Linear):
+        return Law("constant", 0.0) if name == "bias" else Law("normal", 0.02)
+    return default(module, name, value)
+
+
 NETS: dict[str, tuple[Callable[[str, nn.Module, str, Tensor], Law], dict[str, Any]]] = {
     **{
         f"deeplabv3plus {layout}": (deeplab(layout), {"layout": layout, "encoder": "resnet18", "weights": "random"})
@@ -159,6 +173,7 @@ NETS: dict[str, tuple[Callable[[str, nn.Module, str, Tensor], Law], dict[str, An
         {"encoder": "resnet18", "weights": "random", "encoder_layers": 2, "decoder_layers": 2},
     ),
     "semivl": (semivl, {}),
+    "dpt": (dpt, {}),
 }
 
 

@@ -4,7 +4,7 @@ Two places hold claims beside the tables' printed numbers:
 
 * `recipes/claims/<method>.yaml`, shipped. Numbers stand as their source writes them, in groups that share a source:
   `parts` and `values` (one number a part, "-" for none), or `runs`, one line a training log: the part, then
-  `epoch:score` for the epochs known of its curve; its score is the largest.
+  `epoch:score` for the epochs known of its curve; its score is the largest. `epochs`: how many such a run has.
 * `<results>/claims/<name>.json`, written by `write_claim` (`ssbench import LOG`): the fields of `Claim`, `value` as a
   string, `curve` as [[epoch, score], ...].
 """
@@ -42,7 +42,8 @@ class Claim:
 
     method, plugin: our names. split: `dataset/family/part`. backbone, crop (pixels): None where the source is silent.
     kind: who says it ("checkpoint": a released one, scored here). source: where it stands. note: what a reader must
-    know before comparing, or "".
+    know before comparing, or "". epochs: of the whole run that a log is about, where it is known. departs: settings in
+    which that run is not the one its authors released, or "".
     """
 
     method: Text
@@ -56,6 +57,8 @@ class Claim:
     source: Text
     note: Text = ""
     curve: Curve | None = None
+    epochs: Count | None = None
+    departs: Text = ""
 
 
 class _ClaimFile(RootModel[Claim]):
@@ -81,6 +84,7 @@ class ClaimGroup(BaseModel):
     parts: str = ""
     values: Printed = None
     runs: dict[str, str] = {}
+    epochs: int | None = None
 
     @model_validator(mode="after")
     def _one_value_a_part(self) -> ClaimGroup:
@@ -94,7 +98,7 @@ class ClaimGroup(BaseModel):
         def claim(part: str, value: Decimal, source: str, curve: Curve | None) -> Claim:
             split = f"{self.family}/{part}"
             return Claim(method, self.plugin, split, self.backbone, self.crop, self.metric, value, self.kind, source,
-                         self.note, curve)  # fmt: skip
+                         self.note, curve, self.epochs)  # fmt: skip
 
         for part, value in zip(self.parts.split(), self.values or [], strict=True):
             if value is not None:
@@ -196,7 +200,7 @@ def read_shipped(path: Path) -> list[Claim]:
 def write_claim(root: Path, claim: Claim) -> Path:
     """Keep a claim under `root` (the results); one of the same identity, kind and source is replaced."""
     stored = asdict(claim) | {"value": str(claim.value)}
-    identity = json.dumps([v for k, v in stored.items() if k not in ("value", "note", "curve")])
+    identity = json.dumps([v for k, v in stored.items() if k not in ("value", "note", "curve", "epochs", "departs")])
     words = (claim.method, claim.plugin, claim.split.replace("/", "-"), claim.backbone, claim.kind.replace(" ", "-"))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     path = root / "claims" / ("_".join(word for word in (*words, digest) if word) + ".json")

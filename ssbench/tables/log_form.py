@@ -128,7 +128,7 @@ def unimatch_method(settings: Mapping[str, Any], text: str) -> tuple[str, list[s
         findings.append(f"its backbone '{backbone[:40]}' is none of resnet, xception and unet")
     steps, unknown = _unimatch_lines(text)
     if unknown:
-        findings.append(f"it has the {_named('line', unknown)}")
+        findings.append(f"it has the {named_words('line', unknown)}")
     method = UNIMATCH_STEPS.get(frozenset(*steps), "") if len(steps) == 1 else ""
     if not steps:
         findings.append("it has no line of a training step ('Iters: 0, Total loss: ...')")
@@ -161,14 +161,14 @@ def augseg_findings(settings: Mapping[str, Any], text: str) -> list[str]:
     if not steps:
         findings.append("it has no line of a training step ('Epoch/Iter [80: 0/654]. ...')")
     if terms:
-        findings.append(f"its training steps have the {_named('term', terms)}")
+        findings.append(f"its training steps have the {named_words('term', terms)}")
     return findings
 
 
 def _unknown_settings(names: Iterable[str]) -> Iterator[str]:
     if names := sorted(names):
         known = sorted({OTHERS[name] for name in names if name in OTHERS})
-        yield f"it has the {_named('setting', names)}" + (f", as {' and '.join(known)} has" if known else "")
+        yield f"it has the {named_words('setting', names)}" + (f", as {' and '.join(known)} has" if known else "")
 
 
 def _dataset_findings(author: str, name: Any, classes: Any) -> Iterator[str]:
@@ -206,7 +206,7 @@ def _step_finding(steps: set[frozenset[str]]) -> str:
     known = frozenset[str]().union(*UNIMATCH_STEPS)
     foreign = sorted({term for terms in steps for term in terms} - known)
     if foreign:
-        return f"its training steps have the {_named('term', foreign)}"
+        return f"its training steps have the {named_words('term', foreign)}"
     return "its training steps have the terms of " + ("two methods" if len(steps) > 1 else "none of its three methods")
 
 
@@ -216,7 +216,7 @@ def _method_of_path(settings: Mapping[str, Any]) -> str | None:
     return parts[2] if len(parts) > 3 and parts[0] == "exp" and parts[1] == settings.get("dataset") else None
 
 
-def _named(noun: str, names: list[str]) -> str:
+def named_words(noun: str, names: list[str]) -> str:
     """ "settings 'a', 'b' and 3 more"."""
     rest = len(names) - SHOWN
     shown = ", ".join(f"'{name}'" for name in names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

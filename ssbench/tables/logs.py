@@ -6,7 +6,8 @@ UniMatch (LiheYoung/UniMatch, `training-logs/` and `more-scenarios/medical/train
 dictionary, "===========> Epoch: N", after each epoch one "MeanIoU:" ("meanIOU:" in the logs of 2022, "MeanDice:" on
 ACDC), before it the "Mask ratio" of the epoch so far. AugSeg (ZhenZHAO/AugSeg, `training-logs/`): the settings, then
 after each epoch "<<Test>> - Epoch: N.  MIoU: student/teacher", one number in supervised runs; a network that was not
-scored in an epoch stands as -100000. An epoch whose score is nan has no score, and the claim's note names it.
+scored in an epoch stands as -100000. UniMatch V2: `log_v2`. An epoch whose score is nan has no score, and the claim's
+note names it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,11 +27,12 @@ from ssbench.paths import quoted
 from ssbench.splits.manifest import manifest
 from ssbench.tables.claims import Claim
 from ssbench.tables.log_form import DATASETS, augseg_findings, decode_log, unimatch_method
+from ssbench.tables.log_v2 import REPOSITORY, EpochScore, is_v2, read_v2
 
 NUMBER = r"(-?\d{1,9}(?:\.\d{1,9})?)"
 SCORED = r"(-?\d{1,9}(?:\.\d{1,9})?|nan)"
 EPOCH = re.compile(r"=> Epoch: (\d{1,9})")
-SCORE = re.compile(r"Evaluation .*>>>> Mean(IoU|Dice): (-?\d{1,9}\.\d\d|nan)\s*$", re.IGNORECASE)
+SCORE = re.compile(r"Evaluation .*>>>> Mean(IoU|Dice): (-?\d{1,9}\.\d\d|nan)(?:, EMA: [\d.nan]+)?\s*$", re.IGNORECASE)
 """Two decimals to the end of the line: a file that is cut within a number must not give another number."""
 KEPT = re.compile(rf"Loss w_fp: .*Mask(?: ratio)?: {NUMBER}")
 TEST = re.compile(rf"<<Test>> - Epoch: (\d{{1,9}})\.\s+MIoU: {SCORED}(?:/{SCORED})?(?=\.\s)")
@@ -45,10 +47,10 @@ MAX_SETTINGS = 100_000  # characters; the longest released ones have 3,000
 MAX_HEADS = 64  # dictionaries at the begin of a line that are looked at
 OF_A_START = ("port", "ngpus", "local_rank")  # settings that may change when a run is resumed
 BACKBONES = {"xception": "xception65"}
-AUTHORS = {"UniMatch": "LiheYoung/UniMatch", "AugSeg": "ZhenZHAO/AugSeg"}
+AUTHORS = {"UniMatch": "LiheYoung/UniMatch", "AugSeg": "ZhenZHAO/AugSeg", REPOSITORY: "LiheYoung/UniMatch-V2"}
 
-AUTHORS_LIST = re.compile(r"(?:^|[/!])(?:splits|splitsall|partitions)/\w+/[^/]+/labeled\.txt$")
-"""How both authors' lists are named: one that we do not know is another list, whatever `--split` says."""
+AUTHORS_LIST = re.compile(r"(?:^|[/!])(?:splits|splitsall|partitions)/\w+/[^/]+/(?:labeled|train)\.txt$")
+"""How the authors' lists are named: one that we do not know is another list, whatever `--split` says."""
 NOT_SCORED = Decimal(-100000)  # what AugSeg prints for a network that was not scored
 
 _Name = Annotated[str, Field(max_length=200)]
@@ -60,9 +62,9 @@ class Log(BaseModel):
     """What a released log holds. author: key of `AUTHORS`. dataset: our name of the one it was trained on.
 
     lists: path of the labelled list it names, or None. labeled: how many images it says that list has, or None.
-    scores, students: epoch (from 0) -> percent, as printed; of AugSeg the teacher's, and its student's.
+    scores, students: epoch (from 0) -> percent, as printed; of AugSeg and UniMatch V2 the teacher's, and its student's.
     unscored: epochs whose score is nan. logged: the last epoch that was tested. kept: epoch -> share of pixels kept at
-    its end. epochs: how many the run was to have.
+    its end. epochs: how many the run was to have. departs: settings that are not those of the released configuration.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -81,6 +83,7 @@ class Log(BaseModel):
     unscored: tuple[int, ...]
     logged: int
     kept: dict[int, float]
+    departs: Annotated[str, Field(max_length=1000)] = ""
 
     @property
     def best(self) -> tuple[int, Decimal]:
@@ -99,6 +102,8 @@ class Log(BaseModel):
             notes.append(f"cut short: {self.logged + 1} of {self.epochs} epochs")
         if self.students and (top := max(self.students.values())) > score:
             notes.append(f"its student reached {top}")
+        if self.departs:
+            notes.append(self.departs)
         return "; ".join(notes)
 
 
@@ -106,7 +111,7 @@ def read_log(path: Path, split: str | None = None) -> Log:
     """The log in `path`; `split`: what it is said to be trained on, which a refusal names where it contradicts too.
 
     Raises:
-        DataError: it has neither of the two layouts, another method's code wrote it, it holds two runs or no score.
+        DataError: it has none of the three layouts, another method's code wrote it, it holds two runs or no score.
     """
     kind, fix = "training log", "give a file of their training-logs folders, whole"
     try:
@@ -119,10 +124,12 @@ def read_log(path: Path, split: str | None = None) -> Log:
     try:
         if _is_augseg(settings):
             fields, findings = _augseg(settings, text)
+        elif is_v2(settings):
+            fields, findings = read_v2(settings, text)
         elif settings:
             fields, findings = _unimatch(settings, text)
         else:
-            what = "this is no training log of UniMatch or AugSeg: it does not begin with their settings"
+            what = "this is no training log of UniMatch, UniMatch V2 or AugSeg: it does not begin with their settings"
             raise DataError(what, str(path), fix)
         if findings:
             if split is not None and split.partition("/")[0] != fields["dataset"]:
@@ -165,7 +172,7 @@ def claim_of(log: Log, name: str, split: str | None) -> Claim:
     taken = f"; its list '{log.lists}' was taken to be {chosen}, as --split said" if log.lists and own is None else ""
     curve = tuple((epoch, float(score)) for epoch, score in sorted(log.scores.items()))
     return Claim(log.method, None, chosen, log.backbone, log.crop, log.metric, log.best[1], "log", source,
-                 log.note() + taken, curve)  # fmt: skip
+                 log.note() + taken, curve, log.epochs, log.departs)  # fmt: skip
 
 
 def _refuse_other_split(log: Log, name: str, split: str) -> None:
@@ -260,16 +267,7 @@ def _is_augseg(settings: dict[str, Any]) -> bool:
     return {"trainer", "net"} <= settings.keys()
 
 
-class _Test(NamedTuple):
-    """The scores of one epoch as they are printed, and the line (from 0) that has them."""
-
-    line: int
-    epoch: int
-    score: str
-    student: str = ""
-
-
-def _ordered(tests: list[_Test], start: int, path: Path) -> dict[str, Any]:
+def _ordered(tests: list[EpochScore], start: int, path: Path) -> dict[str, Any]:
     """The fields of a `Log` about its scores. DataError where an epoch is scored again: a second run begins there."""
     scores: dict[int, Decimal] = {}
     students: dict[int, Decimal] = {}
@@ -298,7 +296,7 @@ def _unimatch(settings: dict[str, Any], text: str) -> tuple[dict[str, Any], list
             kept[epoch] = float(match[1])
         elif (match := SCORE.search(line)) and epoch >= 0:
             metrics.add("dice" if match[1].lower() == "dice" else "miou")
-            tests.append(_Test(number, epoch, match[2].lower()))
+            tests.append(EpochScore(number, epoch, match[2].lower()))
     method, findings = unimatch_method(settings, text)
     dataset = _dataset("UniMatch", settings["dataset"])
     if metrics - {metric := "dice" if dataset == "acdc" else "miou"}:
@@ -317,7 +315,7 @@ def _augseg(settings: dict[str, Any], text: str) -> tuple[dict[str, Any], list[s
     for number, line in enumerate(text.split("\n")):
         if match := TEST.search(line):
             first, second = match[2], match[3]
-            tests.append(_Test(number, int(match[1]), second or first, first if second else ""))
+            tests.append(EpochScore(number, int(match[1]), second or first, first if second else ""))
     net, train, trainer = settings["net"], settings["dataset"]["train"], settings["trainer"]
     method = "augseg" if "unsupervised" in trainer else "supervised"
     backbone, crop = net["encoder"]["type"].rpartition(".")[2], train["crop"]["size"][0]

@@ -63,20 +63,6 @@ def test_the_terms_of_a_step_say_which_method_it_is(imported: Command, step: str
     assert (claim["method"], claim["split"], claim["value"]) == (method, "voc/classic/1_16", "61.00")
 
 
-def test_a_log_of_unimatch_v2_on_ade20k_is_no_claim_on_voc(imported: Command, tmp_path: Path) -> None:
-    step = "LR: 0.0000050, Total loss: 2.469, Loss x: 4.939, Loss s: 0.000, Mask ratio: 0.000"
-    text = log(["37.00"], step, ", EMA: 38.00", dataset="ade20k", nclass=150, backbone="dinov2_base", model="dpt",
-               lock_backbone=False, labeled_id_path="splits/ade20k/1_16/labeled.txt")  # fmt: skip
-    for words in ((), SPLIT):
-        refused(imported(text, *words), tmp_path, "dataset 'ade20k' is none of pascal", "'lock_backbone', 'model'",
-                "UniMatch V2", "'dinov2_base'", "term 'LR'", "EMA: 38.00")  # fmt: skip
-    assert "it was trained on ade20k, not on voc/classic/1_16" in imported(text, *SPLIT).err
-
-
-def test_unimatch_v2_on_voc_is_no_unimatch(imported: Command, tmp_path: Path) -> None:
-    refused(imported(log(["70.82"], SUPERVISED, backbone="dinov2_base", model="dpt"), *SPLIT), tmp_path, "'model'")
-
-
 def test_corrmatchs_form_is_refused_with_its_settings_and_lines(imported: Command, tmp_path: Path) -> None:
     """CorrMatch's steps go to a progress bar; its scores have four decimals, and a list of classes follows."""
     after = f"21 \n\n{STAMP}***** ClassIOU ***** >>>> \n[0.93 0.88]\n"

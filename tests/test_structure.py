@@ -139,6 +139,7 @@ def test_ops_import_torch_and_the_keys_alone() -> None:
 def test_methods_and_plugins_never_import_each_other(folder: str) -> None:
     shared = (
         "ssbench.nets.precision",
+        "ssbench.nets.pretrained",
         "ssbench.nets.segnet",
         "ssbench.nets.weights",
         "ssbench.plugins.wpl_boxes",

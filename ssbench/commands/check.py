@@ -12,7 +12,7 @@ import typer
 from ssbench import find
 from ssbench.commands.common import DataRoot, Json, Overrides, Plugins, print_json
 from ssbench.errors import RecipeError, UsageError
-from ssbench.nets.pretrained import DINO, PACKAGED, missing_weights
+from ssbench.nets.pretrained import DINO, PACKAGED, NotHereError
 from ssbench.paths import quoted
 from ssbench.without_torch import import_stand_ins
 
@@ -84,20 +84,28 @@ def check(
 
 
 def _say_missing_weights(recipes: Sequence[Recipe]) -> None:
-    """Name the encoders' weights that are not on this machine: a run would look for them before it trains.
+    """Name the weights that are not on this machine: a run would look for them before it trains.
 
     Raises:
         DataError: a file or a package is missing, which no run can download.
     """
     from ssbench.console import say
 
-    nets = [recipe.net for recipe in recipes if hasattr(recipe.net, "encoder") and hasattr(recipe.net, "weights")]
-    for encoder, weights in dict.fromkeys((net.encoder, net.weights) for net in nets):
-        if (missing := missing_weights(encoder, weights)) is None:
-            continue
-        if weights not in ("imagenet", "dinov2"):
-            raise missing
-        say(f"note: {missing}")
+    missing = [
+        error
+        for recipe in recipes
+        for cls, cfg in zip(recipe.classes[1:], (recipe.net, *recipe.plugins), strict=True)
+        for error in getattr(cls, "missing_files", _no_files)(cfg)
+    ]
+    for error in {str(error): error for error in missing}.values():
+        if not isinstance(error, NotHereError):
+            raise error
+        say(f"note: {error}")
+
+
+def _no_files(cfg: object) -> tuple[()]:
+    """What a class has that names no files: one of a user's that is no `SegNet` or `Plugin`."""
+    return ()
 
 
 def use_only_our_classes(names: Sequence[str], overrides: Sequence[str]) -> bool:

@@ -22,6 +22,7 @@ from ssbench.commands.common import (
     print_table,
 )
 from ssbench.errors import UsageError
+from ssbench.paths import quoted
 from ssbench.without_torch import import_stand_ins
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ def table(
     if out is not None:
         if long or json or claims:
             raise UsageError("--out writes the tables alone", "--out", "leave out --long, --json and --claims")
-        _write(names, store, out, format, why_stale)
+        if dataset is not None:
+            fix = f"ssbench table --dataset {quoted(dataset)} --format {format} > FILE"
+            raise UsageError("--out writes tables that have a name", "--dataset", fix)
+        _write(names, store, out, format, why_stale, root, overrides or ())
         return
     if claims and format in ("csv", "latex") and not (long or json):
         raise UsageError(f"--claims has no place in {format}", "--format", "rich, md or html; or --long, --json")
@@ -91,6 +95,17 @@ def table(
         for at, f in enumerate(filled):
             print(end="\n" if at else "")
             print_table(f, format, published)
+        if not every and dataset is None:
+            _say_other_settings(filled[0], store, tuple(overrides or ()))
+
+
+def _say_other_settings(filled: Filled, store: ResultStore, given: tuple[str, ...]) -> None:
+    """Name stored runs of the table's rows under other settings, on stderr."""
+    from ssbench.console import say
+    from ssbench.tables.variants import notes
+
+    for note in notes(filled, store, given):
+        say(f"note: {note}")
 
 
 def _names(name: str | None, every: bool, dataset: str | None) -> Sequence[str]:
@@ -135,11 +150,16 @@ def filled_table(
     return fill(table, store, running=at_work, why_stale=why_stale, overrides=overrides)
 
 
-def _write(names: Sequence[str], store: ResultStore, out: Path, how: Format, why_stale: WhyStale) -> None:
+def _write(
+    names: Sequence[str], store: ResultStore, out: Path, how: Format, why_stale: WhyStale, data_root: Path,
+    overrides: Sequence[str],
+) -> None:  # fmt: skip
     """Files, and a line on stderr for each that is new or has changed."""
     from ssbench.tables.render import write_tables
 
-    written = [path for path, is_changed in write_tables(names, store, out, how, why_stale) if is_changed]
+    written = [
+        path for path, is_changed in write_tables(names, store, out, how, why_stale, data_root, overrides) if is_changed
+    ]
     print_damaged(store.damaged)
     for path in written:
         print(path, file=sys.stderr)

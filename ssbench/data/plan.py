@@ -253,8 +253,9 @@ def refuse_batch(batch: int, listed: int, devices: int, steps: int, what_to_divi
         kind = {"labeled_batch": "labelled ", "unlabeled_batch": "unlabelled "}.get(what_to_divide, "")
         what = f"a batch of {batch} {kind}images from a list of {listed}: no step fits into an epoch"
         setting = f"schedule.{what_to_divide}"
-        most = max(listed // devices * devices, devices)
-        raise RecipeError(what, setting, f"--set {setting}={most}, or a split with a longer {kind}list")
+        most, longer = max(listed // devices * devices, devices), f"a split with a longer {kind}list"
+        # Most networks cannot be trained on a single image, so that this is no way to go on.
+        raise RecipeError(what, setting, longer if most == 1 else f"--set {setting}={most}, or {longer}")
 
 
 @lru_cache(maxsize=8)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from ssbench.errors import SsbenchError
 from ssbench.jobs.job import Job, Places
 from ssbench.recipe.identity import version_changes
 from ssbench.recipe.outside import last_change
-from ssbench.recipe.recipe import Recipe, load
+from ssbench.recipe.recipe import Recipe, load, stored_name_of
 from ssbench.results.record import Record
 from ssbench.results.store import ResultStore, settings_digest
+from ssbench.splits.manifest import dataset_of_split
 
 
 def find_record(store: ResultStore, recipe: Recipe, split: str, split_sha256: str, seed: int) -> dict[str, Any] | None:
@@ -31,19 +34,28 @@ def record_without_data(job: Job, places: Places) -> dict[str, Any] | None:
     """
     if job.quick:
         return None
-    try:
-        recipe = load(job.recipe, job.overrides, job.quick, job.division, places.data, is_checked=False)
-    except SsbenchError:
-        return None  # reading it again as always gives the error
-    if (places.data / recipe.data.dataset / "ledger.json").is_file():
-        return None
-    store, settings = ResultStore(places.results), settings_digest(recipe.resolved())
-    records = store.runs(recipe.stored_name, job.split)
-    for record in sorted(records, key=lambda record: record.finished, reverse=True):
-        is_same = (record.seed, record.status, record.settings) == (job.seed, "done", settings)
-        if is_same and _is_same_code(record, recipe) and (whole := store.whole(record)) is not None:
-            return whole
+    store = ResultStore(places.results)
+    with suppress(SsbenchError):  # reading the recipe again as always gives the error
+        split = _stored_split(job.split, places.data)
+        if split is None or (places.data / split.partition("/")[0] / "ledger.json").is_file():
+            return None
+        records = store.runs(stored_name_of(job.recipe, job.overrides), split)
+        for record in sorted(records, key=lambda record: record.finished, reverse=True):
+            if (record.seed, record.status) == (job.seed, "done") and (whole := store.whole(record)) is not None:
+                dataset, done = split.partition("/")[0], whole.get("resolved")
+                recipe = load(job.recipe, job.overrides, False, job.division, places.data, False, dataset, done)
+                is_same = record.settings == settings_digest(recipe.resolved())
+                if is_same and _is_same_code(record, recipe):
+                    return whole
     return None
+
+
+def _stored_split(name: str, data_root: Path) -> str | None:
+    """The name under which runs on a split are stored; None for a folder of lists of which the dataset is not known."""
+    if not Path(name).is_dir():
+        return name
+    dataset = dataset_of_split(name, data_root)
+    return None if dataset is None else f"{dataset}/custom/{Path(name).resolve().name}"
 
 
 def _is_same_code(record: Record, recipe: Recipe) -> bool:

@@ -105,6 +105,11 @@ class AEL(Method):
 
     bank: Tensor
 
+    @classmethod
+    def smallest_pass(cls, cfg: Config, labeled: int, unlabeled: int, views: int | None) -> int:
+        """Labelled images and mixed ones pass apart."""
+        return min(labeled, unlabeled // cfg.pick * (views or 1))
+
     @property
     def needs(self) -> Needs:
         """Images to paste between labelled ones, and a partner for each unlabelled one, chosen in `wants`."""

@@ -75,6 +75,11 @@ class AugSeg(Method):
         padding: Literal["counted", "ignored"] = "counted"  # release: the teacher labels padding too
         group: Count = 8  # release: unlabelled images a process, VOC 8, Cityscapes 4
 
+    @classmethod
+    def smallest_pass(cls, cfg: Config, labeled: int, unlabeled: int, views: int | None) -> int:
+        """Only in the warm-up do labelled images pass alone."""
+        return labeled if cfg.warmup_epochs else labeled + unlabeled
+
     @property
     def needs(self) -> Needs:
         """One strong view; partners are in the batch."""

@@ -213,6 +213,14 @@ class Method(nn.Module):
         """
 
     @classmethod
+    def smallest_pass(cls, cfg: Any, labeled: int, unlabeled: int, views: int | None) -> int:
+        """Images of its smallest pass in train mode, of batches of so many; `views`: mixed ones, None: its own number.
+
+        By default the whole batch passes at once. A network that pools images to 1 x 1 cannot be trained on one.
+        """
+        return labeled + unlabeled
+
+    @classmethod
     def check_views(cls, cfg: Any, views: ViewsConfig) -> None:
         """Refuse settings that have no effect with these views. Called when a recipe is read.
 

@@ -69,6 +69,11 @@ class CPS(Method):
                 self._refuse_unread("cutmix: false", "partner")
             return self
 
+    @classmethod
+    def smallest_pass(cls, cfg: Config, labeled: int, unlabeled: int, views: int | None) -> int:
+        """Each stream passes alone."""
+        return min(labeled, unlabeled)
+
     @property
     def needs(self) -> Needs:
         """With CutMix a second draw and a region; the mixed images have the weak views' colours."""

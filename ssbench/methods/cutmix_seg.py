@@ -66,6 +66,12 @@ class CutMixSeg(Method):
             self._refuse_unread(f"variant: {self.variant}", *unread)
             return self
 
+    @classmethod
+    def smallest_pass(cls, cfg: Config, labeled: int, unlabeled: int, views: int | None) -> int:
+        """Original: each stream passes alone; S4MC: the labelled one in the warm-up."""
+        apart = labeled if cfg.warmup_epochs else labeled + unlabeled
+        return min(labeled, unlabeled) if cfg.variant == "original" else apart
+
     @property
     def needs(self) -> Needs:
         """Original: two independent unlabelled batches with colour views. S4MC: geometry only, partner in the batch."""

@@ -54,6 +54,11 @@ class FixMatch(Method):
                 self._refuse_unread("teacher: self", "ema")
             return self
 
+    @classmethod
+    def smallest_pass(cls, cfg: Config, labeled: int, unlabeled: int, views: int | None) -> int:
+        """Each strong view passes alone; with a teacher the labelled images do, too."""
+        return unlabeled if cfg.teacher == "self" else min(labeled, unlabeled)
+
     @property
     def needs(self) -> Needs:
         """One strong view, and a second draw to paste from."""

@@ -58,6 +58,11 @@ class MeanTeacher(Method):
                 self._refuse_unread("consistency: soft", "threshold")
             return self
 
+    @classmethod
+    def smallest_pass(cls, cfg: Config, labeled: int, unlabeled: int, views: int | None) -> int:
+        """Soft: labelled and unlabelled images pass apart."""
+        return min(labeled, unlabeled) if cfg.consistency == "soft" else labeled + unlabeled
+
     @property
     def needs(self) -> Needs:
         """Soft: student and teacher see the same image. Hard: one strong view."""

@@ -35,6 +35,11 @@ class Supervised(Method):
         aux_weight: Weight = 0.4  # U2PL train_sup.py, where the network has the auxiliary head
         list_at_least: Annotated[int, Field(ge=0)] = 0  # UniMatch V2: images an epoch passes over, by repetition
 
+    @classmethod
+    def smallest_pass(cls, cfg: Config, labeled: int, unlabeled: int, views: int | None) -> int:
+        """The labelled images."""
+        return labeled
+
     @property
     def needs(self) -> Needs:
         """Labelled images only."""

@@ -95,6 +95,11 @@ class U2PL(Method):
                 raise ValueError(f"high_rank {self.high_rank} must be above low_rank {self.low_rank}")
             return self
 
+    @classmethod
+    def smallest_pass(cls, cfg: Config, labeled: int, unlabeled: int, views: int | None) -> int:
+        """Only in the warm-up do labelled images pass alone."""
+        return labeled if cfg.warmup_epochs else labeled + unlabeled
+
     @property
     def needs(self) -> Needs:
         """Weak views and a region each; partners are in the batch."""

@@ -47,6 +47,11 @@ class UniMatch(Method):
         strong_weight: Weight = 0.5  # release: 0.25 for each of two views
         feature_weight: Weight = 0.5  # release
 
+    @classmethod
+    def smallest_pass(cls, cfg: Config, labeled: int, unlabeled: int, views: int | None) -> int:
+        """All strong views pass together."""
+        return min(labeled + unlabeled, unlabeled * (views or 2))
+
     @property
     def needs(self) -> Needs:
         """Two strong views, and a second draw to paste from."""

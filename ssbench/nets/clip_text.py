@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from ssbench.data.coco import Coco
 from ssbench.data.voc import Voc
 from ssbench.errors import DataError
 from ssbench.files import sha256, write_bytes
+from ssbench.nets.pretrained import NotHereError
 
 Words = Literal["voc", "cityscapes", "coco"]
 Form = Literal["single", "average", "concept"]
@@ -120,6 +121,18 @@ def published(words: Words, form: Form, folder: Path | None = None) -> Tensor:
         raise DataError(f"{array.file} has the shape {values.shape}", str(path), "delete it and try again")
     rows: Tensor = torch.from_numpy(values.astype(np.float32))
     return rows
+
+
+def missing_arrays(words: Words, forms: Sequence[Form], folder: Path | None = None) -> Iterator[DataError]:
+    """The published arrays of these forms that are not in `folder`, or not in the cache yet."""
+    arrays = [ARRAYS[words, form] for form in dict.fromkeys(forms) if (words, form) in ARRAYS]
+    for array in arrays:
+        path = (folder or _cache()) / array.file
+        if not path.is_file() and folder is None:
+            fix = f"a run downloads it; without a network bring the file to {path}, or net.text_source: computed"
+            yield NotHereError(f"no {array.file} (not downloaded yet)", f"{ADDRESS}/{array.file}", fix)
+        elif not path.is_file():
+            yield DataError(f"no {array.file}", str(path), f"download {ADDRESS}/{array.file} to that place")
 
 
 def computed(words: Words, form: Form, model: str = MODEL) -> Tensor:

@@ -33,6 +33,8 @@ class DeepLabV3Plus(SegNet):
     To load a whole checkpoint instead, build it with `weights: random`.
     """
 
+    pools_images = True  # image pooling of the ASPP: a 1 x 1 map in front of its batch norm
+
     class Config(BaseModel):
         """Settings of the network; the defaults are UniMatch's on Pascal VOC."""
 

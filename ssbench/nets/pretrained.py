@@ -30,6 +30,8 @@ TAGS = {
 The releases' deep-stem files say no more of their origin than "ImageNet"; Gluon's v1s files are the public ones of the
 same structure. tv_in1k: torchvision's first weights (ST++).
 """
+OF_SEMIVL = ("vit_base_patch16_clip_224.openai", "resnet101c.gluon_in1k")
+"""timm's names of the encoders that SemiVL reads, whose files stand where those of `TAGS` do."""
 XCEPTION_FILE = "1_j_mE07tiV24xXOJw4XDze0-a0NAhNVi"  # Google Drive id in UniMatch's README
 SECONDS = 5.0
 """How long a server may take to answer that it is there. The hub's own client tries for 54 s before it gives up."""
@@ -90,6 +92,10 @@ GET_DINO = (
 )
 
 
+class NotHereError(DataError):
+    """Published weights that are not on this machine. A run looks for them on the network."""
+
+
 def timm_name(encoder: str) -> str:
     """timm's name of an encoder with the tag of its published weights; a tag in the name itself wins."""
     return encoder if "." in encoder or encoder not in TAGS else f"{encoder}.{TAGS[encoder]}"
@@ -144,7 +150,7 @@ def packaged_file(encoder: str) -> Path:
 
 def address(encoder: str) -> str | None:
     """Where timm's ImageNet file of `encoder` is downloaded from; None where timm has none, or cannot be asked."""
-    if encoder in TAGS:
+    if encoder in TAGS or encoder in OF_SEMIVL:
         repository, file = f"timm/{timm_name(encoder)}", "model.safetensors"
     elif has_stand_ins():
         return None
@@ -174,7 +180,7 @@ def cached_file(encoder: str) -> Path | None:
 def missing_weights(encoder: str, weights: str) -> DataError | None:
     """What is missing of an encoder's weights on this machine, or None. Looks at no network.
 
-    ImageNet weights that are not in the cache are missing here even where a download would succeed.
+    ImageNet weights that are not in the cache are missing here even where a download would succeed: `NotHereError`.
     """
     if weights == "random":
         return None
@@ -184,13 +190,13 @@ def missing_weights(encoder: str, weights: str) -> DataError | None:
         except DataError as error:
             return error
         return None
-    if weights == "dinov2":
-        return None if cached_file(encoder) else no_dino(encoder, "not downloaded yet")
-    if weights != "imagenet":
+    if weights not in ("imagenet", "dinov2"):
         return None if Path(weights).is_file() else no_file(weights)
-    if encoder == "xception65":
-        return no_imagenet(encoder, "timm's differ in BatchNorm and shortcuts")
-    return None if cached_file(encoder) else no_imagenet(encoder, "not downloaded yet")
+    if encoder != "xception65" and cached_file(encoder):
+        return None
+    why = "timm's differ in BatchNorm and shortcuts" if encoder == "xception65" else "not downloaded yet"
+    missing = no_dino(encoder, why) if weights == "dinov2" else no_imagenet(encoder, why)
+    return NotHereError(missing.what, missing.where, missing.fix)
 
 
 def no_file(weights: str) -> DataError:

@@ -5,7 +5,7 @@ Letters as in `ssbench.ops`: B batch, C classes, H W pixels, h w feature grid, D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssbench.errors import DataError
 from ssbench.nets.precision import FormattedModule
+from ssbench.nets.pretrained import missing_weights
 from ssbench.ops.set_loss import QueryOutput
 
 T = TypeVar("T")
@@ -53,10 +55,12 @@ class SegNet(FormattedModule):
     """
 
     behaviour: ClassVar[int] = 1
+    pools_images: ClassVar[bool] = False
+    """Whether batch norm sees an image as one value a channel, so that it cannot be trained on a single image."""
     own_method: ClassVar[str] = ""
     """The one method that can train it; empty: any."""
     not_local: ClassVar[str] = ""
-    """Why cells of feats["layer1"] see more than a patch around them; empty: they do not, and `receptive_field` has it."""
+    """Why cells of feats["layer1"] see more than a patch around them; empty: `receptive_field` has their size."""
     quick: ClassVar[Mapping[str, Any]] = {"encoder": "test_resnet", "weights": "random"}
     """Settings for a run of seconds (`--quick`, tests, the cost model), those that its `Config` has: here timm's
     ResNet of 0.4 M parameters."""
@@ -64,6 +68,17 @@ class SegNet(FormattedModule):
     """Settings under which it is built without any file, those that its `Config` has."""
     classes: int
     perturb_channels: tuple[int, ...]
+
+    @classmethod
+    def missing_files(cls, cfg: Any) -> Iterator[DataError]:
+        """What a run under these settings would look for and this machine has not; no network is asked.
+
+        By default the weights of the encoder, where the settings name both.
+        """
+        encoder, weights = getattr(cfg, "encoder", None), getattr(cfg, "weights", None)
+        is_named = isinstance(encoder, str) and isinstance(weights, str)
+        if is_named and (missing := missing_weights(str(encoder), str(weights))) is not None:
+            yield missing
 
     def forward(self, x: Tensor, drop: Sequence[Tensor] | None = None, alone: bool = False) -> Out:
         """Scores of x [B, channels, H, W].

@@ -7,7 +7,7 @@ to be written down. Departures: the release computes the last block's attention,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ssbench.errors import DataError, RecipeError, UsageError
-from ssbench.nets import clip_text, semivl_names
+from ssbench.nets import clip_text, pretrained, semivl_names
 from ssbench.nets.clip_text import DECODER, GUIDANCE, Form, Words
 from ssbench.nets.clip_vit import SIZES, TRAINED, ClipVit, VitName, resized_positions
 from ssbench.nets.segnet import Out, SegNet, with_perturbed
@@ -27,14 +27,18 @@ from ssbench.nets.weights import fit_state, read_state
 from ssbench.views.tensors import MEAN, STD
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-TIMM_CLIP = "vit_base_patch16_clip_224.openai"  # exact GELU, as the release; not the one called quickgelu
-TIMM_CONV = "resnet101c.gluon_in1k"
+TIMM_CLIP, TIMM_CONV = pretrained.OF_SEMIVL  # exact GELU, as the release; not the one called quickgelu
 GUIDANCE_CROP = 512
 """Crop whose positions the frozen encoder holds, on every dataset (release mcvit16.py)."""
 SHARPNESS = 100.0  # release vlm.py: factor on likenesses before softmax
 GET_CLIP = (
     "download timm/vit_base_patch16_clip_224.openai (model.safetensors) or OpenAI's ViT-B-16 as a plain state dict, "
-    "and set net.weights to the file; or train from nothing (--set net.weights=random --division open)"
+    "and set net.weights to the file; or train from nothing (--set net.weights=random --set net.text=drawn "
+    "--division open)"
+)
+GET_CONV = (
+    f"download timm/{TIMM_CONV} (model.safetensors) and set net.conv_weights to the file; or train it from nothing "
+    "(--set net.conv_weights=random --division open)"
 )
 
 
@@ -78,6 +82,20 @@ class SemiVL(SegNet):
             if self.text == "coco" and not {self.decoder_text, self.guidance_text} <= {None, "single"}:
                 raise ValueError("COCO's classes have single names alone")
             return self
+
+    @classmethod
+    def missing_files(cls, cfg: Config) -> Iterator[DataError]:
+        """CLIP's weights, those of the convolutional encoder, and the published text embeddings."""
+        for field, given, name in _sources(cfg):
+            fix = GET_CLIP if field == "weights" else GET_CONV
+            if given in ("clip", "imagenet") and not pretrained.cached_file(name):
+                yield pretrained.NotHereError(f"no weights of timm's {name} (not downloaded yet)", name, fix)
+            elif given not in ("clip", "imagenet", "random") and not Path(given).is_file():
+                yield DataError(f"no weights file '{given}'", f"net.{field}", fix)
+        if cfg.text != "drawn" and cfg.text_source != "computed":
+            forms = (cfg.decoder_text or DECODER[cfg.text], cfg.guidance_text or GUIDANCE[cfg.text])
+            folder = None if cfg.text_source == "release" else Path(cfg.text_source)
+            yield from clip_text.missing_arrays(cfg.text, forms, folder)
 
     def __init__(self, cfg: Config, classes: int, channels: int = 3) -> None:
         super().__init__()
@@ -197,6 +215,15 @@ class SemiVL(SegNet):
             fit_state(self.conv_encoder, _conv_state(cfg.conv_weights), what, "net.conv_weights: imagenet, or a file")
 
 
+def _sources(cfg: SemiVL.Config) -> Iterator[tuple[str, str, str]]:
+    """(setting, its value, timm's name) of each file of weights that is read."""
+    if cfg.weights == "random":
+        return
+    yield "weights", cfg.weights, TIMM_CLIP
+    if cfg.conv_encoder:
+        yield "conv_weights", cfg.conv_weights, TIMM_CONV
+
+
 def clip_state(weights: str) -> dict[str, Tensor]:
     """CLIP ViT-B/16's image encoder under our names: "clip" is timm's copy of OpenAI's, downloaded once; or a file.
 
@@ -217,12 +244,16 @@ def _conv_state(weights: str) -> dict[str, Tensor]:
 
 
 def _of_timm(name: str, **options: Any) -> dict[str, Tensor]:
+    # The hub's own client tries for a minute before it gives up.
+    if pretrained.cached_file(name) is None and (why := pretrained.unreachable(str(pretrained.address(name)))):
+        raise DataError(f"no weights of timm's {name} ({why})", name, GET_CLIP if name == TIMM_CLIP else GET_CONV)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # building draws; the caller's stream stays
             return dict(timm.create_model(name, pretrained=True, **options).state_dict())
     except Exception as error:  # the network, the hub and timm each raise their own kind
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:150]}"
-        raise DataError(f"no weights of timm's {name} ({reason})", name, GET_CLIP) from error
+        fix = GET_CLIP if name == TIMM_CLIP else GET_CONV
+        raise DataError(f"no weights of timm's {name} ({reason})", name, fix) from error
 
 
 def _with_grid(state: dict[str, Tensor], cells: int) -> dict[str, Tensor]:

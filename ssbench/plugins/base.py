@@ -9,7 +9,7 @@ Letters of shapes as in `ssbench.ops`: B images, C classes, H W pixels of the tr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ssbench.data.batch import Batch
-from ssbench.errors import RecipeError
+from ssbench.errors import DataError, RecipeError
 from ssbench.nets.segnet import FrozenForward, Out, SegNet
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
@@ -66,6 +66,11 @@ class Settings(BaseModel):
 
 class PluginConfig(Settings):
     """Settings of a plug-in."""
+
+    @property
+    def mixed_views(self) -> int | None:
+        """Views that its `mix` gives under these settings; None: as many as the host's own."""
+        return None
 
 
 def _is_tuple(annotation: Any) -> bool:
@@ -195,6 +200,11 @@ class Plugin(nn.Module):
                 f"hooks: {', '.join(sorted(HOOKS))}; start other names with '_'",
             )
         cls.needs = frozenset(own) | frozenset().union(*(getattr(b, "needs", frozenset()) for b in cls.__mro__[1:]))
+
+    @classmethod
+    def missing_files(cls, cfg: Any) -> Iterator[DataError]:
+        """What a run under these settings would look for and this machine has not; no network is asked."""
+        yield from ()
 
     @classmethod
     def uses(cls, cfg: Any) -> frozenset[str]:

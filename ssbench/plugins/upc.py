@@ -68,6 +68,13 @@ class UPC(Plugin):
             """How many patches are replaced in each mixed copy."""
             return (self.k,) if self.ras == "off" else self.ras_k
 
+        @property
+        def mixed_views(self) -> int | None:
+            """One, or with `ras: all` one for each number of patches."""
+            if self.mixer == "host":
+                return None
+            return len(self.copies) if self.mixer == "upc" and self.ras != "sample" else 1
+
     def mix(
         self, host: Callable[[], Sequence[MixedView]], batch: Batch, weak: Pseudo, t: Progress
     ) -> Sequence[MixedView]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ssbench.errors import RecipeError
+from ssbench.errors import DataError, RecipeError
 from ssbench.keyed import key
 from ssbench.nets.precision import full
 from ssbench.nets.segnet import Out, resize
@@ -49,7 +49,7 @@ from ssbench.plugins.base import (
     Weight,
 )
 from ssbench.plugins.wpl_boxes import BoxMaps, DetectorAugment, DetectorExamples, ImageBoxes, in_own_box, rgb, tensor
-from ssbench.plugins.wpl_detector import DetectorSchedule, DetectorStage, faster_rcnn, is_first_process
+from ssbench.plugins.wpl_detector import DetectorSchedule, DetectorStage, faster_rcnn, is_first_process, missing_weights
 
 CITYSCAPES = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)  # supplement Sec. 1: lights, signs, people, riders, vehicles
 CAMVID = (6, 8, 9, 10)  # ours, after Cityscapes': signs, cars, pedestrians, bicyclists
@@ -120,6 +120,12 @@ class WPL(Plugin):
         self.memory = Memory(1 + self.apart, classes, cfg.memory_size)
         self.samples = cfg.samples or 1
         self.things = things(cfg.box_classes, classes)
+
+    @classmethod
+    def missing_files(cls, cfg: Config) -> Iterator[DataError]:
+        """The detector's encoder, where it is trained and starts from weights."""
+        if cfg.rppi and cfg.detector != "small":
+            yield from missing_weights(cfg.detector_weights)
 
     @classmethod
     def is_absolute(cls, cfg: Config) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,12 +31,15 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from ssbench.errors import DataError, RunsFailed, Stopped
 from ssbench.files import read_model, write_bytes, write_json, write_text
 from ssbench.keyed import key
+from ssbench.nets import pretrained
 from ssbench.nets.weights import load_encoder
 from ssbench.plugins.wpl_boxes import ImageBoxes
 
 Views = Sequence[tuple[Tensor, Tensor, Tensor]]
 FROZEN = ("conv1.", "bn1.", "layer1.")
 """What torchvision's builder does not train of a pretrained encoder (its default of three trainable stages)."""
+DETECTOR = "resnet50"
+"""Its encoder (release: torchvision's Faster R-CNN)."""
 SAVE_EVERY = 60.0
 """Seconds between two writes of what a kill would lose; they change no number."""
 
@@ -64,18 +67,29 @@ def _pretrained(weights: str) -> nn.Module:
     plain.fc = nn.Identity()
     holder.backbone = plain
     try:
-        load_encoder(holder, weights, "resnet50")
+        load_encoder(holder, weights, DETECTOR)
     except DataError as error:  # its own fix is about net.weights, which does not reach the detector
-        fix = (
-            f"--set plugin.detector_weights=FILE (a download of {error.where}), or --set plugin.detector_weights=random"
-        )
-        raise DataError(f"wpl's detector: {error.what}", "plugin.detector_weights", fix) from error
+        raise _no_weights(error) from error
     body: nn.Module = resnet50(norm_layer=FrozenBatchNorm2d)
     body.fc = nn.Identity()
     body.load_state_dict(plain.state_dict())
     for name, value in body.named_parameters():
         value.requires_grad_(not name.startswith(FROZEN))
     return body
+
+
+def missing_weights(weights: str) -> Iterator[DataError]:
+    """What a run would look for of the encoder's weights and this machine has not; no network is asked."""
+    if (missing := pretrained.missing_weights(DETECTOR, weights)) is not None:
+        yield _no_weights(missing)
+
+
+def _no_weights(missing: DataError) -> DataError:
+    """The error with the detector's own setting: `net.weights` does not reach it."""
+    # What is missing says where its file lies; of a path that the user gave there is no such place.
+    source = f" (a download of {missing.where})" if missing.where != "net.weights" else ""
+    fix = f"--set plugin.detector_weights=FILE{source}, or --set plugin.detector_weights=random"
+    return type(missing)(f"wpl's detector: {missing.what}", "plugin.detector_weights", fix)
 
 
 class _SmallBackbone(nn.Module):

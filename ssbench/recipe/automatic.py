@@ -19,7 +19,7 @@ also moves what follows from the crop. A line of the dataset's task file goes be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,19 @@ Rule = Callable[[TaskFacts, bool, Settled], tuple[Any, str]]
 FULL_CROP = 0.75  # ours: VOC's crop of 321 is 0.85 of its pictures' short side, Cityscapes' 801 is 0.78
 
 
-def fill_in(marked: Marked, dataset: str | None, data_root: Path, with_task: bool = True) -> Marked:
+def fill_in(
+    marked: Marked,
+    dataset: str | None,
+    data_root: Path,
+    with_task: bool = True,
+    done: Mapping[str, Any] | None = None,
+) -> Marked:
     """`marked` with every "auto" replaced; unchanged where there is none.
 
     Args:
         dataset: the one of the split, for `data.dataset: auto`.
         with_task: whether the dataset's task file goes before the rules.
+        done: the resolved settings of a stored run, which go before both: its dataset need not be there any more.
     Raises:
         RecipeError: no dataset is named. DataError: the dataset is not prepared.
     """
@@ -60,6 +67,10 @@ def fill_in(marked: Marked, dataset: str | None, data_root: Path, with_task: boo
             fix = "--set data.dataset=NAME, or for a run --split NAME/custom/1_8; ssbench list datasets"
             raise RecipeError("this recipe is for any dataset: which one?", str(marked.at(("data", "dataset"))), fix)
         data["data"]["dataset"] = dataset
+    if done is not None:
+        for section, field in places:
+            data[section][field] = (done.get(section) or {}).get(field, data[section][field])
+        return Marked(data, marks)
     facts, on_gpu = task_facts(str(data["data"]["dataset"]), data_root), has_gpu()
     task = read_task(facts.dataset, data_root) if with_task else Marked({})
 

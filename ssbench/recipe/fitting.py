@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ssbench.errors import RecipeError
@@ -37,6 +38,43 @@ def refuse_unfit_weights(net: Any, views: ViewsConfig, marked: Marked) -> None:
         return
     what = f"views.normalise is '{views.normalise}', but weights '{weights}' of encoder '{encoder}' need '{own}'"
     raise RecipeError(what, str(marked.at(("views", "normalise"))), f"normalise: {own} (--set views.normalise={own})")
+
+
+def refuse_single_image(classes: Sequence[type[Any]], method: Any, plugins: Sequence[Any], schedule: Any) -> None:
+    """Refuse batches of which one image passes alone through a network that pools images to 1 x 1.
+
+    Batch norm has one value a channel there, and torch refuses it at the first step.
+
+    Args:
+        classes: of method, net and plug-ins.
+    Raises:
+        RecipeError: as said, with the smallest batches that the method takes.
+    """
+    cls, net = classes[:2]
+    views = next((plugin.mixed_views for plugin in plugins if getattr(plugin, "mixed_views", None)), None)
+    labeled, unlabeled = schedule.labeled_batch, schedule.unlabeled_batch
+
+    def is_single(labeled: int, unlabeled: int) -> bool:
+        return bool(cls.smallest_pass(method, labeled, unlabeled, views) == 1)
+
+    if not getattr(net, "pools_images", False) or not is_single(labeled, unlabeled):
+        return
+    doubled = ((2 * labeled, unlabeled), (labeled, 2 * unlabeled), (2 * labeled, 2 * unlabeled))
+    pairs = [pair for pair in doubled if not is_single(*pair) and _takes(cls, method, *pair)]
+    names, before = ("schedule.labeled_batch", "schedule.unlabeled_batch"), (labeled, unlabeled)
+    larger = next(iter(pairs), doubled[-1])
+    fix = " ".join(f"--set {name}={new}" for name, new, old in zip(names, larger, before, strict=True) if new != old)
+    what = f"one image of the batch passes alone, and net '{net.Config.model_fields['name'].default}' pools it to 1 x 1"
+    where = next(name for name, new, old in zip(names, larger, before, strict=True) if new != old)
+    raise RecipeError(f"{what}: batch norm has one value a channel", where, f"{fix}, or another net")
+
+
+def _takes(cls: type[Any], method: Any, labeled: int, unlabeled: int) -> bool:
+    try:
+        cls.check_batches(method, labeled, unlabeled)
+    except RecipeError:
+        return False
+    return True
 
 
 def refuse_device_views(views: ViewsConfig, precision: str, marked: Marked) -> None:

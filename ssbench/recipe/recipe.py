@@ -16,11 +16,11 @@ from ssbench.errors import RecipeError, nearest
 from ssbench.methods import hosting
 from ssbench.recipe.automatic import AUTO, fill_in
 from ssbench.recipe.compose import find_recipe, is_table_name, merge, read_recipe, recipe_names, shown
-from ssbench.recipe.fitting import refuse_device_views, refuse_unfit_crop, refuse_unfit_weights
+from ssbench.recipe.fitting import refuse_device_views, refuse_single_image, refuse_unfit_crop, refuse_unfit_weights
 from ssbench.recipe.marks import Keys, Marked
 from ssbench.recipe.overrides import override
 from ssbench.recipe.quick import shrunk
-from ssbench.recipe.resolved import Division, Recipe
+from ssbench.recipe.resolved import Division, Recipe, name_with_overrides
 from ssbench.recipe.sections import PROTOCOLS, AboutConfig, DataConfig, EvalConfig, OptimConfig, ScheduleConfig
 from ssbench.recipe.stored import read_run_head, recipe_text_of
 from ssbench.views.settings import UNREAD, ViewsConfig
@@ -55,6 +55,7 @@ def load(
     data_root: Path | None = None,
     is_checked: bool = True,
     dataset: str | None = None,
+    done: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Read, merge, override and validate a recipe.
 
@@ -65,6 +66,7 @@ def load(
         data_root: where imported datasets are (default: $SSBENCH_DATA or ./data); built-in ones need none.
         is_checked: as for `resolve`.
         dataset: the one of the split, for a recipe that is for any dataset.
+        done: as for `fill_in`.
     Raises:
         RecipeError: anything wrong, with file:line and the nearest known name. DataError: a recipe for any dataset,
             and that one is not prepared.
@@ -80,8 +82,7 @@ def load(
     smaller = marked.data.pop("quick", None) or {}
     if not isinstance(smaller, dict):
         raise RecipeError("'quick' must be a mapping of sections", str(marked.at(("quick",))), "quick: {net: {...}}")
-    root, data = paths.data_root(data_root), marked.data.get("data")
-    is_for_any = isinstance(data, dict) and data.get("dataset") == AUTO
+    root, kept = paths.data_root(data_root), _named_overrides(marked, overrides)
     if quick:
         marked = fill_in(marked, "toy", root)
         whole = resolve(place.name, place.path, marked, (), False, data_root)  # a mistake in what is shrunk is one too
@@ -90,10 +91,24 @@ def load(
         marked = override(marked, text)
     if division is not None:
         marked = override(marked, f"division={division}")
-    # The dataset of such a recipe is part of the split's name, so a `--set` of it makes no other recipe.
-    kept = [text for text in overrides if not (is_for_any and text.replace(" ", "").startswith("data.dataset="))]
-    marked = fill_in(marked, dataset, root)
-    return resolve(place.name, place.path, marked, tuple(kept), quick, data_root, is_checked)
+    marked = fill_in(marked, dataset, root, done=done)
+    return resolve(place.name, place.path, marked, kept, quick, data_root, is_checked)
+
+
+def stored_name_of(name: str, overrides: Sequence[str]) -> str:
+    """`Recipe.stored_name` of a recipe by its name, whether its dataset is there or not. RecipeError as `load`."""
+    place, marked = read_recipe(name)
+    return name_with_overrides(place.name, _named_overrides(marked, overrides))
+
+
+def _named_overrides(marked: Marked, overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides that make another recipe.
+
+    The dataset of a recipe for any dataset is part of the split's name, so a `--set` of it is none of them.
+    """
+    data = marked.data.get("data")
+    is_for_any = isinstance(data, dict) and data.get("dataset") == AUTO
+    return tuple(text for text in overrides if not (is_for_any and text.replace(" ", "").startswith("data.dataset=")))
 
 
 def resolve(
@@ -205,6 +220,7 @@ def _settings_fit(
         method.check(recipe.method, recipe.loss, None if classes is None else len(classes))
         method.check_batches(recipe.method, schedule.labeled_batch, schedule.unlabeled_batch)
         method.check_views(recipe.method, recipe.views)
+        refuse_single_image(recipe.classes, recipe.method, recipe.plugins, schedule)
     except RecipeError as error:
         raise RecipeError(error.what, str(recipe.marked.at(tuple(error.where.split(".")))), error.fix) from None
     for (at, cls), cfg in zip(plugins, recipe.plugins, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -131,9 +131,7 @@ class Recipe:
     @property
     def stored_name(self) -> str:
         """Name of its folder under results/: the recipe's, with a hash of the overrides if there are any."""
-        if not self.overrides:
-            return self.name
-        return f"{self.name}+{hashlib.sha256(chr(10).join(self.overrides).encode()).hexdigest()[:6]}"
+        return name_with_overrides(self.name, self.overrides)
 
     def sources(self) -> Iterator[tuple[str, Any, Mark]]:
         """(dotted name, value, mark) of every constant in use: where it was written down, or the default it has."""
@@ -152,6 +150,11 @@ class Recipe:
             yield ("plugin", i) if listed else ("plugin",), plugin
         for section in ("loss", "optim", "schedule", "eval"):
             yield (section,), getattr(self, section)
+
+
+def name_with_overrides(name: str, overrides: Sequence[str]) -> str:
+    """A recipe's name with a hash of the overrides; the name alone where there are none."""
+    return f"{name}+{hashlib.sha256(chr(10).join(overrides).encode()).hexdigest()[:6]}" if overrides else name
 
 
 def _facts(settings: Any) -> dict[str, Any]:

@@ -51,17 +51,21 @@ def render(
 
 
 def write_tables(
-    names: Iterable[str], store: ResultStore, folder: Path, how: Format = "md", why_stale: WhyStale = is_never_stale
-) -> Iterator[tuple[Path, bool]]:
+    names: Iterable[str], store: ResultStore, folder: Path, how: Format = "md", why_stale: WhyStale = is_never_stale,
+    data_root: Path | None = None, overrides: Sequence[str] = (),
+) -> Iterator[tuple[Path, bool]]:  # fmt: skip
     """Write each table into `folder`; (path, whether its file was new or has changed), one by one.
 
     The file of `mpmc/table3` is `mpmc-table3.md`. No cell is "running", so that every machine writes the same bytes. A
     file that already holds them is not written again.
+
+    Args:
+        data_root: where the tables of imported datasets are. overrides: `--set` of every cell's run.
     """
     for name in names:
-        table = PaperTable.read(name)
+        table = PaperTable.read(name, data_root)
         path = folder / f"{table.name.replace('/', '-')}.{ENDINGS[how]}"
-        text = render(fill(table, store, why_stale=why_stale), how)
+        text = render(fill(table, store, why_stale=why_stale, overrides=overrides), how)
         changed = not path.is_file() or path.read_bytes() != text.encode()
         if changed:
             write_text(path, text)

@@ -60,3 +60,31 @@ def test_check_names_weights_that_are_not_here(
     ran = ssbench("check", "unimatch_voc", "--set", "net.weights=none_of_mine.pth")
     assert ran.code == 4
     assert "no weights file 'none_of_mine.pth'" in ran.err
+
+
+def test_check_names_the_weights_of_a_detector_and_of_clip(
+    ssbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    small = ("--set", "net.weights=random")
+    ran = ssbench("check", "unimatch_voc", "--plugin", "wpl", *small)
+    assert ran.code == 0, ran.err
+    assert "note: wpl's detector: no ImageNet weights for encoder 'resnet50' (not downloaded yet)" in ran.err
+    assert "  where: plugin.detector_weights\n" in ran.err
+    assert "https://huggingface.co/timm/resnet50.tv_in1k/resolve/main/model.safetensors" in ran.err
+    assert (
+        ssbench("check", "unimatch_voc", "--plugin", "wpl", *small, "--set", "plugin.detector_weights=random").err == ""
+    )
+    ran = ssbench("check", "unimatch_voc", "--plugin", "wpl", *small, "--set", "plugin.detector_weights=no.pth")
+    assert ran.code == 4
+    assert "error: wpl's detector: no weights file 'no.pth'" in ran.err
+    assert "a download of net.weights" not in ran.err
+    ran = ssbench("check", "semivl_cityscapes")
+    assert ran.code == 0, ran.err
+    assert "no weights of timm's vit_base_patch16_clip_224.openai (not downloaded yet)" in ran.err
+    assert "no weights of timm's resnet101c.gluon_in1k (not downloaded yet)" in ran.err
+    assert "no cityscapes_conceptavg3_single.npy (not downloaded yet)" in ran.err
+    assert ssbench("check", "semivl_voc", "--set", "net.weights=no.pth").code == 4
+    nothing = ("--set", "net.weights=random", "--set", "net.text=drawn")
+    assert ssbench("check", "semivl_voc", *nothing).err == "", "the fix works when pasted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,12 +108,33 @@ def test_runs_with_set_are_found_by_the_same_set_and_listed_by_it(ssbench: Ssben
     assert ssbench("run", *words, "--device", "cpu").code == 0
     plain = json.loads(ssbench("table", "rooms/table1", "--json").out)["cells"]
     assert {cell["state"] for cell in plain} == {"not run"}
+    noted = ssbench("table", "rooms/table1")
+    pasted = "ssbench table rooms/table1 --set optim.lr=0.01"
+    assert f"note: a cell has a run with other settings: {pasted}\n" in noted.err
+    assert "note" not in ssbench(*shlex.split(pasted)[1:]).err, "they are shown now"
+    assert ssbench("table", "rooms/table1", "--set", "optim.lr=0.01", "-o", "out", "--format", "csv").code == 0
+    assert "measured" in (Path("out") / "rooms-table1.csv").read_text()
     varied = json.loads(ssbench("table", "rooms/table1", "--set", "optim.lr=0.01", "--json").out)["cells"]
     assert [cell["row"] for cell in varied if cell["state"] == "measured"] == ["Supervised"]
     assert "own/supervised optim.lr=0.01" in ssbench("table", "--dataset", "rooms").out
     planned = json.loads(ssbench("plan", *words, "--json").out)["runs"]
     assert [run["state"] for run in planned] == ["done"]
     assert ssbench("gate", "own/supervised", "--set", "optim.lr=0.01", "--save", "one.json").code == 0
+
+
+def test_a_table_and_its_recipes_were_done_even_when_the_data_have_gone(ssbench: Ssbench, rooms: Path) -> None:
+    """The values that rules took from the dataset are those of the record; another setting is another run."""
+    words = ("own/supervised", "--split", "rooms/custom/1_4", "--device", "cpu")
+    assert ssbench("run", "rooms/table1", "--device", "cpu", "--split", "rooms/custom/1_4").code == 0
+    shutil.rmtree(rooms / "rooms")
+    ran = ssbench("run", *words)
+    assert (ran.code, ran.out.startswith("was done own/supervised rooms/custom/1_4 seed 0: ")) == (0, True), ran.err
+    ran = ssbench("run", "rooms/table1", "--split", "rooms/custom/1_4", "--device", "cpu")
+    assert (ran.code, ran.out.count("was done own/")) == (0, 2), ran.err
+    shutil.rmtree(rooms)
+    ran = ssbench("run", *words)
+    assert (ran.code, ran.out.startswith("was done own/supervised")) == (0, True), ran.err
+    assert ssbench("run", *words, "--set", "optim.lr=0.5").code == 2
 
 
 def test_a_new_table_takes_rows_and_settings(ssbench: Ssbench, rooms: Path) -> None:

@@ -31,7 +31,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from ssbench.errors import DataError, RunsFailed, Stopped
 from ssbench.files import read_model, write_bytes, write_json, write_text
 from ssbench.keyed import key
-from ssbench.nets import pretrained
+from ssbench.nets.pretrained import missing_weights as missing_of_encoder
 from ssbench.nets.weights import load_encoder
 from ssbench.plugins.wpl_boxes import ImageBoxes
 
@@ -80,7 +80,7 @@ def _pretrained(weights: str) -> nn.Module:
 
 def missing_weights(weights: str) -> Iterator[DataError]:
     """What a run would look for of the encoder's weights and this machine has not; no network is asked."""
-    if (missing := pretrained.missing_weights(DETECTOR, weights)) is not None:
+    if (missing := missing_of_encoder(DETECTOR, weights)) is not None:
         yield _no_weights(missing)
 
 

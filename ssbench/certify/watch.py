@@ -42,7 +42,9 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", str(func)), kwargs or {}
-        if not self.excused and (name in READS or (name in WRITES and _names_device(args, kwargs))):
+        if not self.excused and (
+            name in READS or (name in WRITES and ("device" in kwargs or isinstance(next(iter(args), None), Tensor)))
+        ):
             self.report(name)
         if name in ("where", "repeat_interleave") and _has_unknown_size(name, args, kwargs):
             self.report(f"{name} of unknown size")
@@ -65,7 +67,9 @@ class _Operators(TorchDispatchMode):
         if not self.functions.excused:
             if name in OPERATORS:
                 self.report(f"aten::{name}")
-            if name in ("index", "index_put", "index_put_", "_unsafe_index") and _by_mask(args[1]):
+            if name in ("index", "index_put", "index_put_", "_unsafe_index") and any(
+                isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1]
+            ):
                 self.report(f"aten::{name} by a mask")
         return func(*args, **(kwargs or {}))
 
@@ -80,16 +84,7 @@ def watched() -> Iterator[list[str]]:
         yield lines
 
 
-def _names_device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether the new tensor is for a named device, or like a tensor on one."""
-    return "device" in kwargs or any(isinstance(a, Tensor) for a in args[:1])
-
-
 def _has_unknown_size(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     if name == "where":
         return len(args) + len(kwargs) == 1
     return "output_size" not in kwargs and any(isinstance(a, Tensor) for a in args[1:2])
-
-
-def _by_mask(indices: Any) -> bool:
-    return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in indices)

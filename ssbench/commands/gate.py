@@ -80,7 +80,8 @@ def gate(
     from ssbench.results import baseline
     from ssbench.results.gate import compare_scores, compare_speeds
 
-    _refuse_measure(measure, throughput)
+    if measure and not throughput:
+        raise UsageError("--measure times steps, which only --throughput compares", "--measure", "add --throughput")
     if not measure:
         import_stand_ins()  # recipes are read to tell stale records; nothing is computed
     data = paths.data_root(data_root)
@@ -96,9 +97,14 @@ def gate(
         return
     if against is None:
         raise UsageError("gate needs stored results", "--against", FIX)
-    _refuse_itself(against, new_root, measure)
+    if against.resolve() == new_root.resolve() and not measure:
+        raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
     stored, not_stored = _stored(against, selection, damaged)
-    new = _timed(stored, data, new_root) if measure else _new(new_root, stored, data, damaged)
+    places = {run.place for run in stored}
+    if measure:
+        new = _timed(stored, data, new_root)
+    else:
+        new = baseline.read_runs(new_root, places, data, damaged) if new_root.exists() else []
     print_damaged(damaged)
     outcome: ScoreGate | SpeedGate
     if throughput:
@@ -131,23 +137,6 @@ def _refuse_failures(outcome: ScoreGate | SpeedGate, damaged: dict[Path, DataErr
     if outcome.failures:
         what = f"{len(outcome.failures)} of the gate's tests failed"
         raise GateError(what, "; ".join(outcome.failures[:8]), "look at what changed; if it is right, store it")
-
-
-def _refuse_measure(measure: bool, throughput: bool) -> None:
-    if measure and not throughput:
-        raise UsageError("--measure times steps, which only --throughput compares", "--measure", "add --throughput")
-
-
-def _refuse_itself(against: Path, new_root: Path, measure: bool) -> None:
-    if against.resolve() == new_root.resolve() and not measure:
-        raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
-
-
-def _new(root: Path, stored: list[BaselineRun], data: Path, damaged: dict[Path, DataError]) -> list[BaselineRun]:
-    """The new results of what is stored."""
-    from ssbench.results.baseline import read_runs
-
-    return read_runs(root, {run.place for run in stored}, data, damaged) if root.exists() else []
 
 
 def _timed(stored: list[BaselineRun], data: Path, results: Path) -> list[BaselineRun]:

@@ -13,7 +13,6 @@ from ssbench.errors import DataError, UsageError
 from ssbench.paths import quoted
 
 if TYPE_CHECKING:
-    from ssbench.prepare.cache import CacheReport
     from ssbench.prepare.prepare import PrepareReport
 
 
@@ -49,7 +48,8 @@ def prepare(
         with progress_bars() as bars:
             cached = pixel_cache.build(name, root, workers, bars) if cache else None
         if cached and not json:
-            print(_cache_summary(cached), flush=True)
+            size = f"{cached.samples} samples, {cached.bytes / 2**20:.1f} MiB"
+            print(f"  cache: {cached.state} in {cached.seconds:.0f} s: {size} in {cached.path}", flush=True)
         reports.append(report.json() | {"cache": cached.json() if cached else None})
     if json:
         print_json({"prepared": reports})
@@ -64,11 +64,6 @@ def _summary(report: PrepareReport) -> str:
     return (
         f"{report.name}: {report.state} in {report.seconds:.0f} s: {counts} ({size})\n  ledger: {report.ledger}{masks}"
     )
-
-
-def _cache_summary(report: CacheReport) -> str:
-    size = f"{report.samples} samples, {report.bytes / 2**20:.1f} MiB"
-    return f"  cache: {report.state} in {report.seconds:.0f} s: {size} in {report.path}"
 
 
 def _check(datasets: list[str], root: Path, json: bool) -> None:

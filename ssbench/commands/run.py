@@ -75,29 +75,25 @@ def run(
     targets = with_plugins(targets or [], plugin or [])
     overrides = [*(overrides or []), *(["data.allow_leak=true"] if allow_leak else [])]
     if record is not None:
-        _refuse_more(bool(targets or plan or split or seed or overrides or sweep or quick or division))
-        targets, split, seed = _from_record(record, places.data)
+        others = targets or plan or split or seed or overrides or sweep or quick or division
+        targets, split, seed = _from_record(record, places.data, bool(others))
     options, product = slurm_options(launcher == "slurm", slurm or [], detach, device), combinations(sweep or ())
     check_trial(limit, hours, options is not None or quick)
     queue = sweep_jobs(plan, (targets, split or [], seed or [], overrides), product, quick, places, division)
     if limit is not None:
         try_first_steps(queue, places, device, limit, json)
         return
-    queue = _tracked(jobs_within_hours(queue, places, device, hours), track or ())
-    wanted = analyses_of(plan, targets, split or [], seed or [], places)
+    trackers = tuple(map(str, track or ()))
+    queue = [replace(job, track=trackers) for job in jobs_within_hours(queue, places, device, hours)]
+    analyses_to_do = analyses_of(plan, targets, split or [], seed or [], places)
     if options is None:
         outcomes = work(queue, places, device, jobs or default_workers(device))
-        analyses = make_analyses(wanted, places, device, quick)
+        analyses = make_analyses(analyses_to_do, places, device, quick)
     else:
-        outcomes, analyses = _on_slurm(queue, places, device, options, jobs, detach, json, bool(wanted)), []
+        outcomes, analyses = _on_slurm(queue, places, device, options, jobs, detach, json, bool(analyses_to_do)), []
     if not detach:
         _print(outcomes, analyses, (sweep or (), product), json)
     _raise_failed(outcomes, analyses)
-
-
-def _tracked(queue: Sequence[Job], trackers: Sequence[str]) -> list[Job]:
-    """The same jobs, with the trackers that their epochs are sent to."""
-    return [replace(job, track=tuple(map(str, trackers))) for job in queue]
 
 
 def _on_slurm(
@@ -122,13 +118,6 @@ def _on_slurm(
     return outcomes
 
 
-def _raise_unmade(analyses: Sequence[AnalysisEnd]) -> None:
-    """Exit code 6 when an analysis of a table could not be made."""
-    if failed := [analysis for analysis, error in analyses if error]:
-        what = f"{len(failed)} of {len(analyses)} analyses could not be made"
-        raise RunsFailed(what, ", ".join(map(str, failed)), "the errors stand above")
-
-
 def _print(
     outcomes: Sequence[Outcome],
     analyses: Sequence[AnalysisEnd],
@@ -143,9 +132,9 @@ def _print(
         return
     columns, rows = sweep_columns(sweep[0]), sweep_rows(sweep[1], outcomes) if sweep[0] else []
     if json:
-        made = [{"analysis": str(a), "error": str(error) if error else None} for a, error in analyses]
+        ends = [{"analysis": str(a), "error": str(error) if error else None} for a, error in analyses]
         table = {"sweep": [dict(zip(columns, row, strict=True)) for row in rows]} if sweep[0] else {}
-        shown = {"runs": [outcome.as_json() for outcome in outcomes], **({"analyses": made} if made else {})}
+        shown = {"runs": [outcome.as_json() for outcome in outcomes], **({"analyses": ends} if ends else {})}
         print_json(shown | table)
         return
     if sweep[0]:
@@ -156,13 +145,14 @@ def _print(
         print(f"{'not made' if error else 'analysed'} {analysis}" + (f": {error.what}" if error else ""))
 
 
-def _refuse_more(is_more_given: bool) -> None:
-    if is_more_given:
+def _from_record(record: Path, data_root: Path, has_others: bool) -> tuple[list[str], list[str], list[int]]:
+    """Target, split and seed of a stored run; says why its key would differ, if it would.
+
+    Raises:
+        UsageError: other options name a run, too.
+    """
+    if has_others:
         raise UsageError("--from names the whole run", "--from", "leave out recipes, splits, seeds and overrides")
-
-
-def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], list[int]]:
-    """Target, split and seed of a stored run; says why its key would differ, if it would."""
     from ssbench.console import say
     from ssbench.recipe.identity import read_recorded_run
     from ssbench.splits.manifest import Partition
@@ -177,7 +167,7 @@ def _from_record(record: Path, data_root: Path) -> tuple[list[str], list[str], l
 
 
 def _raise_failed(outcomes: list[Outcome], analyses: Sequence[AnalysisEnd]) -> None:
-    """Exit code 6 when runs failed; a single one that could not begin keeps the code of its error, said already.
+    """Exit code 6 when runs or analyses failed; a single run that could not begin keeps the code of its error.
 
     Runs that were only stopped (by Slurm; here that ends the whole queue) are code 75, if none failed.
     """
@@ -191,4 +181,6 @@ def _raise_failed(outcomes: list[Outcome], analyses: Sequence[AnalysisEnd]) -> N
         where = ", ".join(str(outcome.job) for outcome in failed)
         fix = "the errors stand above; the same command runs what is missing"
         raise RunsFailed(f"{len(failed)} of {len(outcomes)} runs failed", where, fix)
-    _raise_unmade(analyses)
+    if failures := [analysis for analysis, error in analyses if error]:
+        what = f"{len(failures)} of {len(analyses)} analyses could not be made"
+        raise RunsFailed(what, ", ".join(map(str, failures)), "the errors stand above")

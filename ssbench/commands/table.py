@@ -185,11 +185,8 @@ def _print_long(tables: Sequence[Filled], claims: Sequence[Claim] | None) -> Non
     fields = LONG if claims is None else tuple(rows[0]) if rows else ()
     writer.writerow(fields)
     for row in rows:
-        writer.writerow([_flat(row[field]) for field in fields])
-
-
-def _flat(value: object) -> object:
-    return " ".join(map(str, value)) if isinstance(value, list) else value
+        values = (row[field] for field in fields)
+        writer.writerow([" ".join(map(str, value)) if isinstance(value, list) else value for value in values])
 
 
 def _running(table: PaperTable, root: Path, overrides: Sequence[str] = ()) -> frozenset[tuple[str, str]]:

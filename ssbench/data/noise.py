@@ -48,21 +48,21 @@ def make_batch(
         maps: further maps of every image, as plug-ins prepare them.
     """
     g = torch.Generator().manual_seed(seed)
-    more = noise_ids("u", images if unlabeled is None else unlabeled)
+    unlabeled_ids = noise_ids("u", images if unlabeled is None else unlabeled)
     shape, ids = (images, channels, side, side), noise_ids("l", images)
     labeled = Labeled(torch.randn(shape, generator=g), noise_labels(g, images, side, classes), ids, _maps(maps, ids))
-    if needs.mixture and more:
-        return _mixture(g, needs, labeled, more, maps, classes)
+    if needs.mixture and unlabeled_ids:
+        return _mixture(g, needs, labeled, unlabeled_ids, maps, classes)
     donor = None
     if needs.donor:
         donor = Labeled(torch.randn(shape, generator=g), noise_labels(g, images, side, classes), ids, labeled.maps)
-    if not needs.unlabeled or not more:
+    if not needs.unlabeled or not unlabeled_ids:
         return Batch(labeled, donor=donor)
-    shape = (len(more), *shape[1:])
-    here = _unlabeled(g, needs, shape, more, maps, classes)
+    shape = (len(unlabeled_ids), *shape[1:])
+    here = _unlabeled(g, needs, shape, unlabeled_ids, maps, classes)
     if needs.partner in (None, "asked"):
         return Batch(labeled, here, donor=donor)
-    return Batch(labeled, here, _unlabeled(g, needs, shape, more, maps, classes), donor)
+    return Batch(labeled, here, _unlabeled(g, needs, shape, unlabeled_ids, maps, classes), donor)
 
 
 def batch_for(
@@ -128,5 +128,5 @@ def noise_ids(prefix: str, images: int) -> tuple[str, ...]:
 
 
 def _maps(sources: tuple[Maps, ...], ids: tuple[str, ...]) -> dict[str, Tensor]:
-    each = [{name: tensors.layer(m) for source in sources for name, m in source(id).items()} for id in ids]
-    return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    of_images = [{name: tensors.layer(m) for source in sources for name, m in source(id).items()} for id in ids]
+    return {name: torch.stack([layers[name] for layers in of_images]) for name in of_images[0]}

@@ -94,14 +94,14 @@ class FinishedRun:
 
 
 def make_analyses(
-    wanted: Sequence[AnalysisJob], places: Places, device: str | None, quick: bool = False
+    jobs: Sequence[AnalysisJob], places: Places, device: str | None, quick: bool = False
 ) -> list[tuple[AnalysisJob, SsbenchError | None]]:
     """Make and store the analyses that are not there yet and whose runs are done; each with its error, if any.
 
     One that waits for a run that is not done comes back with that as its error.
     """
     team, ends = join(device), list[tuple[AnalysisJob, SsbenchError | None]]()
-    for analysis in wanted if team.leads else ():
+    for analysis in jobs if team.leads else ():
         try:
             _make(analysis, places, team, quick)
             ends.append((analysis, None))
@@ -111,16 +111,16 @@ def make_analyses(
     return ends
 
 
-def _make(wanted: AnalysisJob, places: Places, team: Team, quick: bool) -> None:
-    run = FinishedRun.of(wanted.job(quick), places)
-    beside = None if wanted.beside is None else FinishedRun.of(replace(wanted.job(quick), **wanted.beside_run), places)
+def _make(job: AnalysisJob, places: Places, team: Team, quick: bool) -> None:
+    run = FinishedRun.of(job.job(quick), places)
+    beside = None if job.beside is None else FinishedRun.of(replace(job.job(quick), **job.beside_run), places)
     root = run.spec.store.root
-    stored = read_analysis(root, run.recipe.stored_name, wanted.split, wanted.seed, wanted.kind)
+    stored = read_analysis(root, run.recipe.stored_name, job.split, job.seed, job.kind)
     if stored and not quick and stored.key == run.spec.key and stored.beside == (beside and beside.name):
         return
-    say(f"analysis: {wanted}")
+    say(f"analysis: {job}")
     with Bars() as bars:
-        store_analysis(root, analyse(wanted.kind, run, beside, team, bars.watch))
+        store_analysis(root, analyse(job.kind, run, beside, team, bars.watch))
 
 
 def analyse(kind: AnalysisKind, run: FinishedRun, beside: FinishedRun | None, team: Team, watch: Watch) -> Analysis:
@@ -219,11 +219,11 @@ def _patches(
 
 def _boxes(run: FinishedRun, beside: FinishedRun | None, dataset: Dataset, team: Team, watch: Watch) -> dict[str, Any]:
     """The run's detector on the unlabelled images, which it never saw, against boxes of their hidden labels."""
-    found, cfg = _detector_boxes(run)
+    detected, cfg = _detector_boxes(run)
     classes = things(cfg.box_classes, len(dataset.classes))
     boxes = ClassBoxes(classes, cfg.box_score, cfg.min_area)
     for id in watch(run.spec.partition.unlabeled, "boxes against hidden labels", len(run.spec.partition.unlabeled)):
-        boxes.add(found.images[id], np.array(dataset.mask(id)))
+        boxes.add(detected.images[id], np.array(dataset.mask(id)))
     settings = {"score": cfg.box_score, "iou": boxes.overlap, "min_area": cfg.min_area}
     return {"subset": "unlabeled", "settings": settings, **boxes.result(dataset.classes)}
 
@@ -232,14 +232,14 @@ def _pixels(run: FinishedRun, beside: FinishedRun | None, dataset: Dataset, team
     """The run's pseudo-labels of the unlabelled images, apart by what the detector of the run beside it says."""
     if beside is None:
         raise UsageError("pixels are told apart by a detector's boxes", "beside", "name a run with wpl")
-    found, cfg = _detector_boxes(beside)
+    detected, cfg = _detector_boxes(beside)
     classes = things(cfg.box_classes, len(dataset.classes))
     groups = PixelGroups(len(dataset.classes), classes, cfg.box_score, cfg.confidence, cfg.box_edges)
     predict, ids = _method(run, dataset, team).predict, run.spec.partition.unlabeled
     for id in watch(ids, "pseudo-labels against hidden labels", len(ids)):
         with torch.no_grad():
             x = _image(dataset, id, run.recipe)[None].to(team.device)
-            groups.add(predict(x)[0], found.images[id], np.array(dataset.mask(id)))
+            groups.add(predict(x)[0], detected.images[id], np.array(dataset.mask(id)))
     settings = {"confidence": cfg.confidence, "score": cfg.box_score}
     return {"subset": "unlabeled", "settings": settings, **groups.result(dataset.classes)}
 

@@ -35,13 +35,13 @@ class ClassBoxes:
     overlap: float = 0.8
     counts: dict[int, list[int]] = field(default_factory=dict)
 
-    def add(self, found: ImageBoxes, mask: NDArray[Any]) -> None:
-        """Count one image: what was found in it, and its labels H W."""
-        rows = np.array([row[:5] for row in found.rows if row[5] >= self.score]).reshape(-1, 5)
+    def add(self, boxes: ImageBoxes, mask: NDArray[Any]) -> None:
+        """Count one image: the boxes detected in it, and its labels H W."""
+        rows = np.array([row[:5] for row in boxes.rows if row[5] >= self.score]).reshape(-1, 5)
         truth = component_boxes(mask, self.classes, self.min_area)
-        for c, (boxes, right) in accuracy([(rows, truth)], self.classes, self.overlap).items():
+        for c, (count, right) in accuracy([(rows, truth)], self.classes, self.overlap).items():
             total = self.counts.setdefault(c, [0, 0])
-            total[0] += boxes
+            total[0] += count
             total[1] += right
 
     def result(self, names: Sequence[str]) -> dict[str, Any]:
@@ -64,13 +64,13 @@ class PixelGroups:
         self.confidence, self.edges = confidence, edges
         self.counts = torch.zeros(len(GROUPS), 2, classes, dtype=torch.int64)
 
-    def add(self, logits: Tensor, found: ImageBoxes, mask: NDArray[Any]) -> None:
+    def add(self, logits: Tensor, boxes: ImageBoxes, mask: NDArray[Any]) -> None:
         """Count one image: scores C H W, boxes, labels H W. Waits for the device."""
         conf, label = logits.softmax(0).max(0)
         conf, label = conf.cpu(), label.cpu()
         truth = torch.from_numpy(mask.astype(np.int64))
         sure = (conf >= self.confidence) & (truth < self.classes)
-        layers = BoxMaps({"": found}, self.things, self.score, edges=self.edges)("")
+        layers = BoxMaps({"": boxes}, self.things, self.score, edges=self.edges)("")
         maps = {name: torch.from_numpy(np.array(layer))[None] for name, layer in layers.items()}
         boxed = in_own_box(maps, label[None], self.things)[0]
         for k, group in enumerate((sure, sure & boxed, sure & ~boxed)):

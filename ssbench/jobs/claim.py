@@ -31,7 +31,7 @@ def claim_folder(folder: Path, head: RunHead, report: Callable[[str], None]) -> 
     key = before.key if before else read_progress(folder).key
     if key is not None and key != head.key and _has_results(folder):
         aside = folder_of(folder, key)
-        report(_told(folder, aside, before, head))
+        report(_kept_aside(folder, aside, before, head))
         _move(folder, aside)
     own = folder_of(folder, head.key)
     if own.is_dir() and not _has_results(folder):
@@ -59,8 +59,8 @@ def _has_results(folder: Path) -> bool:
     return (folder / "stages").is_dir() or (folder / "record.json").is_file() or any(folder.glob("*.pt"))
 
 
-def _told(folder: Path, aside: Path, before: RunHead | None, head: RunHead) -> str:
-    """What the person is told of the other run."""
+def _kept_aside(folder: Path, aside: Path, before: RunHead | None, head: RunHead) -> str:
+    """The line about the other run: what differs, and where its files are kept."""
     state = "a finished run" if (folder / "record.json").is_file() else "an interrupted run"
     changes = list(run_changes(before, head)) if before else []
     what = "; ".join(changes) or "recipe, data or code have changed since"

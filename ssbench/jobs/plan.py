@@ -68,11 +68,11 @@ def _planned_analyses(targets: TargetRuns, seeds: int, places: Places) -> list[P
     """The analyses of every seed. One that cannot be read is made again."""
     planned = []
     for seed in range(seeds):
-        for wanted in targets.analyses:
-            name, stored = stored_name(wanted.recipe, wanted.overrides), None
+        for job in targets.analyses:
+            name, stored = stored_name(job.recipe, job.overrides), None
             with suppress(DataError):
-                stored = read_analysis(places.results, name, wanted.split, seed, wanted.kind)
-            fields = {**asdict(wanted), "seed": seed, "overrides": list(wanted.overrides)}
+                stored = read_analysis(places.results, name, job.split, seed, job.kind)
+            fields = {**asdict(job), "seed": seed, "overrides": list(job.overrides)}
             planned.append(PlannedAnalysis(**fields, state="missing" if stored is None else "done"))
     return planned
 

@@ -65,7 +65,7 @@ def analyses_of(
     if plan is None:
         return target_analyses(targets, splits, seeds or [0], places)
     file = read_model(plan, PlanFile, "plan", AGAIN, max_bytes=MAX_BYTES)
-    return [a.wanted for a in file.analyses if a.state != "done"]
+    return [a.job for a in file.analyses if a.state != "done"]
 
 
 def planned_jobs(path: Path, places: Places) -> list[Job]:

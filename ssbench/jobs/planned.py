@@ -93,7 +93,7 @@ class PlannedAnalysis(BaseModel):
     state: Literal["done", "missing"] = "missing"
 
     @property
-    def wanted(self) -> AnalysisJob:
+    def job(self) -> AnalysisJob:
         """As a job."""
         fields = self.model_dump(exclude={"state"})
         return AnalysisJob(**{**fields, "overrides": tuple(self.overrides)})

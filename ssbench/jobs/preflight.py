@@ -44,7 +44,9 @@ def refuse_small_disk(trainer: Trainer) -> None:
         HardwareError: as said.
     """
     state = sum(
-        value.numel() * value.element_size() for value in trainer.method.state_dict().values() if _is_tensor(value)
+        value.numel() * value.element_size()
+        for value in trainer.method.state_dict().values()
+        if hasattr(value, "numel")
     )
     trained = sum(p.numel() * p.element_size() for p in trainer.method.parameters() if p.requires_grad)
     whole = state + STATES.get(trainer.recipe.optim.name, 2) * trained
@@ -54,7 +56,3 @@ def refuse_small_disk(trainer: Trainer) -> None:
     if needed > free + here:
         what = f"no room for the run's checkpoints: {format_bytes(needed)} needed, {format_bytes(free)} free"
         raise HardwareError(what, str(trainer.folder), "free some space, or another disk with --runs FOLDER")
-
-
-def _is_tensor(value: object) -> bool:
-    return hasattr(value, "numel")

@@ -159,7 +159,10 @@ def _read(path: Path) -> QueueFile | None:
 @contextmanager
 def write_queue_file(runs: Path) -> Iterator[Callable[[Entries], None]]:
     """Keep this process's queue file for the block, through the function that it yields: it writes the entries left."""
-    _remove_abandoned(runs)
+    # Remove what killed queues of this machine left. Of other machines the lock may not be visible here.
+    for abandoned in (runs / FOLDER).glob(f"local-{socket.gethostname()}-*.json"):
+        if not is_locked(abandoned):
+            abandoned.unlink(missing_ok=True)
     path, began = runs / FOLDER / f"local-{socket.gethostname()}-{os.getpid()}.json", time.time()
     with open_lock(path) as file:
         _wait_for_lock(file, json.dumps(_content("local", began, ())))
@@ -199,10 +202,3 @@ def _wait_for_lock(file: IO[str], note: str = "") -> None:
 def _content(launcher: str, began: float, entries: Entries, folder: str = "") -> dict[str, Any]:
     about = {"launcher": launcher, "host": socket.gethostname(), "pid": os.getpid(), "began": began}
     return {**about, "folder": folder, "cells": list(entries)}
-
-
-def _remove_abandoned(runs: Path) -> None:
-    """Remove what killed queues of this machine left. Of other machines the lock may not be visible here."""
-    for path in (runs / FOLDER).glob(f"local-{socket.gethostname()}-*.json"):
-        if not is_locked(path):
-            path.unlink(missing_ok=True)

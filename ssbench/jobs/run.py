@@ -58,8 +58,8 @@ class RunSpec:
             what = f"recipe '{recipe.name}' is for {recipe.data.dataset}, split '{split}' for {whole.dataset}"
             raise UsageError(what, "--split", f"ssbench list splits shows those of {recipe.data.dataset}")
         if whole.other != (recipe.data.unlabeled or ""):
-            read, asked = whole.other or whole.dataset, recipe.data.unlabeled or recipe.data.dataset
-            what = f"recipe '{recipe.name}' reads unlabelled images of {asked}, split '{split}' has those of {read}"
+            theirs, ours = whole.other or whole.dataset, recipe.data.unlabeled or recipe.data.dataset
+            what = f"recipe '{recipe.name}' reads unlabelled images of {ours}, split '{split}' has those of {theirs}"
             raise UsageError(what, "--split", f"--set data.unlabeled={whole.other or 'null'}, or another split")
         cut = replace(whole, labeled=whole.labeled[:few], unlabeled=whole.unlabeled[:few])
         return cls(recipe, cut, seed, places)

@@ -14,7 +14,7 @@ from ssbench.errors import UsageError
 from ssbench.jobs.job import Job, Places
 from ssbench.jobs.kept import record_without_data
 from ssbench.prepare.prepare import prepare
-from ssbench.recipe.recipe import Division, Recipe, is_table_name, load, read_recipe
+from ssbench.recipe.recipe import Division, is_table_name, load, read_recipe
 from ssbench.results.analysis import AnalysisKind
 from ssbench.results.store import ResultStore
 from ssbench.splits.hold import hold
@@ -123,9 +123,9 @@ def target_jobs(
         if _is_table(target):
             names = list(target_runs([target], splits, places, overrides).cells)
         else:
-            asked = [Job(target, split, seed, tuple(overrides), quick, division) for split in splits for seed in seeds]
-            if asked and all(record_without_data(job, places) for job in asked):
-                jobs += asked  # done, and their data have gone
+            runs = [Job(target, split, seed, tuple(overrides), quick, division) for split in splits for seed in seeds]
+            if runs and all(record_without_data(job, places) for job in runs):
+                jobs += runs  # done, and their data have gone
                 continue
             names = _recipe_runs(target, splits, overrides, quick, places, division)
         if quick and _is_table(target):
@@ -151,15 +151,12 @@ def _recipe_runs(
     if not splits and not quick:
         raise UsageError(f"'{name}' needs a split", "--split", "ssbench list splits")
     for split, partition in zip(splits, partitions, strict=True):
-        _hold(recipes[partition.dataset], split, partition, places)
+        recipe = recipes[partition.dataset]
+        if partition.custom and partition.dataset == recipe.data.dataset and not recipe.quick:
+            # Held before any run of a queue begins; each run says its own notes.
+            dataset = open_dataset(partition.dataset, places.data)
+            hold(partition, dataset, split_folder(split, places.data), recipe.data.allow_leak)
     return [(name, tuple(overrides), split) for split in splits or [QUICK_SPLIT]]
-
-
-def _hold(recipe: Recipe, split: str, partition: Partition, places: Places) -> None:
-    """Hold a split against its data before any run of a queue begins; each run says its own notes."""
-    if partition.custom and partition.dataset == recipe.data.dataset and not recipe.quick:
-        dataset = open_dataset(partition.dataset, places.data)
-        hold(partition, dataset, split_folder(split, places.data), recipe.data.allow_leak)
 
 
 def split_size(name: str, data_root: Path) -> tuple[int, int, str | None]:
@@ -202,9 +199,9 @@ def _add_analysis(cell: Cell, table: str, runs: TargetRuns, filled: str) -> None
     """Add the analysis behind a cell, once, and the second run it reads: it fills the cell as well."""
     if cell.analysis is None or cell.recipe is None or cell.split is None:
         return
-    wanted = AnalysisJob(cell.analysis, cell.recipe, cell.overrides, cell.split, cell.beside, table=table)
-    if wanted not in runs.analyses:
-        runs.analyses.append(wanted)
+    job = AnalysisJob(cell.analysis, cell.recipe, cell.overrides, cell.split, cell.beside, table=table)
+    if job not in runs.analyses:
+        runs.analyses.append(job)
     if cell.beside is not None:
         second: RunName = (cell.beside, (), cell.split)
         runs.cells.setdefault(second, []).append(filled)
@@ -217,8 +214,8 @@ def target_analyses(
 ) -> list[AnalysisJob]:
     """The analyses that tables among the targets show, for each seed. Errors as of `target_runs`."""
     tables = [target for target in targets if _is_table(target)]
-    wanted = target_runs(tables, splits, places).analyses if tables else []
-    return [replace(analysis, seed=seed) for seed in seeds for analysis in wanted]
+    analyses = target_runs(tables, splits, places).analyses if tables else []
+    return [replace(analysis, seed=seed) for seed in seeds for analysis in analyses]
 
 
 def _run_name(cell: Cell) -> RunName | None:

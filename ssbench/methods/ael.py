@@ -72,6 +72,8 @@ class AEL(Method):
     synchronises = "connected components are found on the host, where the image bank lives: one transfer a step"
 
     class Config(MethodConfig):
+        """Settings of AEL. The comment of a default names its source."""
+
         # "release" is both configs where none is named
         name: Literal["ael"] = "ael"
         threshold: Share = 0.0  # release: cityscapes_2 none, pascal_4 0.7

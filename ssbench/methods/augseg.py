@@ -59,6 +59,8 @@ class AugSeg(Method):
     behaviour = 2  # the repeated labelled list is drawn once a run, not cut
 
     class Config(MethodConfig):
+        """Settings of AugSeg. The comment of a default names its source."""
+
         name: Literal["augseg"] = "augseg"
         threshold: Annotated[float, Field(ge=-1, le=1)] = 0.95  # release VOC; below 0 on Cityscapes: none
         weight: Weight = 1.0  # release, all logs

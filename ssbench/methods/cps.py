@@ -56,6 +56,8 @@ class CPS(Method):
     two_students = True
 
     class Config(MethodConfig):
+        """Settings of CPS. The comment of a default names its source."""
+
         name: Literal["cps"] = "cps"
         cutmix: bool = True  # the variant of the quoted rows; false: Sec. 3 of the paper
         weight: Weight = 1.0  # release: VOC 1.5, with CutMix 1; Cityscapes 6, with CutMix 5

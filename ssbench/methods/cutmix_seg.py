@@ -51,6 +51,8 @@ class CutMixSeg(Method):
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
+        """Settings of CutMix-Seg. The comment of a default names its source."""
+
         name: Literal["cutmix_seg"] = "cutmix_seg"
         variant: Literal["original", "s4mc"] = "s4mc"  # the rows of the five papers
         weight: Weight = 1.0  # French et al.: cons_weight; S4MC: unsup_weight

@@ -42,6 +42,8 @@ class FixMatch(Method):
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
+        """Settings of FixMatch. The comment of a default names its source."""
+
         name: Literal["fixmatch"] = "fixmatch"
         threshold: Share = 0.95  # FixMatch; 0 on Cityscapes (UniMatch)
         partner: Literal["same", "other"] = "same"  # release: both iterators share one sampler

@@ -136,9 +136,9 @@ class Mask2Former(Method):
 
         Scores are sums over queries and no distribution: they are divided by their sum over classes (card: upc 4).
         """
-        found = scores(x)
-        probs = found / found.sum(1, keepdim=True)
-        label = Image.fromarray(found[0].argmax(0).byte().cpu().numpy()).convert("P")
+        sums = scores(x)
+        probs = sums / sums.sum(1, keepdim=True)
+        label = Image.fromarray(sums[0].argmax(0).byte().cpu().numpy()).convert("P")
         return {"entropy": entropy_picture(entropy(probs)[0], self.net.classes), "pseudo": label}
 
     def step(self, batch: Batch, t: Progress) -> Step:

@@ -45,6 +45,8 @@ class MeanTeacher(Method):
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
+        """Settings of Mean Teacher. The comment of a default names its source."""
+
         name: Literal["mean_teacher"] = "mean_teacher"
         consistency: Literal["soft", "hard"] = "soft"  # TorchSemiSeg; hard = MPMC, WPL Sec. 3.1
         weight: Weight | None = None  # soft 100 (TorchSemiSeg); hard 1 (ours: neither paper states one for this row)

@@ -40,6 +40,8 @@ class SemiVL(Method):
     network = "semivl"
 
     class Config(MethodConfig):
+        """Settings of SemiVL. The comment of a default names its source."""
+
         name: Literal["semivl"] = "semivl"
         threshold: Share = 0.95  # release experiments.py conf_thresh; with confidence: average every pixel counts
         confidence: Literal["pixel", "average"] = "pixel"  # release conf_mode pixelwise; pixelavg on Cityscapes

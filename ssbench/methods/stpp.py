@@ -61,6 +61,8 @@ class STPlusPlus(Method):
     synchronises = "with a plug-in that mixes, mixed pictures are coloured on the host: a transfer each way"
 
     class Config(MethodConfig):
+        """Settings of ST and ST++. The comment of a default names its source."""
+
         name: Literal["stpp"] = "stpp"
         variant: Literal["st", "st++"] = "st++"  # Sec. 3.2; Sec. 3.3
         label_with: Literal["best", "last"] = "best"  # release (card: stpp 1); the author advises last (thread #30)

@@ -29,6 +29,8 @@ class Supervised(Method):
     honours = frozenset({"prepare", "extras", "scale", "loss"})
 
     class Config(MethodConfig):
+        """Settings of the supervised baseline. The comment of a default names its source."""
+
         added: ClassVar[Mapping[str, Any]] = {"aux_weight": 0.4, "list_at_least": 0}
         name: Literal["supervised"] = "supervised"
         epoch_of: Literal["labeled", "unlabeled"] = "labeled"  # released scripts

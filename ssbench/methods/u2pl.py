@@ -66,6 +66,8 @@ class U2PL(Method):
     behaviour = 2  # one-hot labels of `contrastive_impl: release` as released; repeated list drawn once a run
 
     class Config(MethodConfig):
+        """Settings of U2PL. The comment of a default names its source."""
+
         name: Literal["u2pl"] = "u2pl"
         contrastive_impl: Literal["release", "paper"] = "release"  # ours: which made the tables is open (card: u2pl 8)
         warmup_epochs: Epochs = 1  # release sup_only_epoch: VOC 1, Cityscapes 0

@@ -39,6 +39,8 @@ class UniMatch(Method):
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
 
     class Config(MethodConfig):
+        """Settings of UniMatch. The comment of a default names its source."""
+
         name: Literal["unimatch"] = "unimatch"
         threshold: Share = 0.95  # config: pascal, coco, acdc 0.95; cityscapes 0
         partner: Literal["same", "other"] = "same"  # release: one sampler for both iterators; medical: other

@@ -98,9 +98,9 @@ class Mask2FormerNet(SegNet):
         """
         if drop:
             raise ValueError("Mask2Former has no map to perturb")
-        found = self.model(pixel_values=padded(x), output_auxiliary_logits=True)
-        pairs = [(a["class_queries_logits"], a["masks_queries_logits"]) for a in found.auxiliary_logits]
-        pairs = [(found.class_queries_logits, found.masks_queries_logits), *pairs]
+        output = self.model(pixel_values=padded(x), output_auxiliary_logits=True)
+        pairs = [(a["class_queries_logits"], a["masks_queries_logits"]) for a in output.auxiliary_logits]
+        pairs = [(output.class_queries_logits, output.masks_queries_logits), *pairs]
         final, *auxiliary = (QueryOutput(full(classes), full(masks)) for classes, masks in pairs)
         size = None if self.training else (x.shape[-2], x.shape[-1])
         logits = semantic_scores(final, size).clamp(min=FLOOR).log()

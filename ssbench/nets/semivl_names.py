@@ -94,10 +94,10 @@ def to_released(name: str) -> str:
 
 def conv_name(name: str) -> str:
     """Our name of a parameter of the released convolutional encoder; others as they are."""
-    found = re.match(r"^(conv_encoder\.)?stem\.(\d+)\.(.*)$", name)
-    if found is None or found[2] not in STEM:
+    match = re.match(r"^(conv_encoder\.)?stem\.(\d+)\.(.*)$", name)
+    if match is None or match[2] not in STEM:
         return name
-    return f"{found[1] or ''}{STEM[found[2]]}.{found[3]}"
+    return f"{match[1] or ''}{STEM[match[2]]}.{match[3]}"
 
 
 def clip_vision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -134,12 +134,12 @@ def _of_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ours: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}
     for name, value in inner.items():
-        found = re.match(r"^encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)$", name)
-        if found:
-            parts.setdefault(f"blocks.{found[1]}.attn.qkv.{found[3]}", {})[found[2]] = value
+        match = re.match(r"^encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)$", name)
+        if match:
+            parts.setdefault(f"blocks.{match[1]}.attn.qkv.{match[3]}", {})[match[2]] = value
         elif name != "embeddings.position_ids":
             ours[rename(name, TRANSFORMERS)] = value
-    joined = {name: torch.cat([three[k] for k in "qkv"]) for name, three in parts.items() if len(three) == 3}
+    joined = {name: torch.cat([part[k] for k in "qkv"]) for name, part in parts.items() if len(part) == 3}
     head = {"head.weight": state["visual_projection.weight"]} if "visual_projection.weight" in state else {}
     return {**ours, **joined, **head}
 

@@ -217,8 +217,8 @@ def _output_loss(
     chosen = [(b, int(q), int(first[b] + m)) for b, pair in enumerate(pairs) for q, m in zip(*pair, strict=True)]
     image, query, mask = (_on(targets.masks.device, [c[k] for c in chosen]) for k in range(3))
     no_object = output.classes.shape[-1] - 1
-    wanted = output.classes.new_full(output.classes.shape[:2], no_object, dtype=torch.int64)
-    wanted = wanted.index_put((image, query), targets.classes[mask])
+    target = output.classes.new_full(output.classes.shape[:2], no_object, dtype=torch.int64)
+    target = target.index_put((image, query), targets.classes[mask])
     source, truth = output.masks[image, query][:, None], targets.masks[mask][:, None].to(output.masks.dtype)
     points = _uncertain_points(source, draws.candidates, draws.uniform, cfg)
     logits, inside = sample(source, points)[:, 0], sample(truth, points)[:, 0]  # N P
@@ -227,18 +227,18 @@ def _output_loss(
     dice = 1 - (2 * (probs * inside).sum(-1) + 1) / (probs.sum(-1) + inside.sum(-1) + 1)
     scale = world_size() / max(targets.total, 1)  # gradients are averaged over processes
     return {
-        "class": cfg.class_weight * _class_loss(output.classes, wanted, cfg.no_object),
+        "class": cfg.class_weight * _class_loss(output.classes, target, cfg.no_object),
         "mask": cfg.mask_weight * scale * bce.sum(),
         "dice": cfg.dice_weight * scale * dice.sum(),
     }
 
 
-def _class_loss(logits: Tensor, wanted: Tensor, no_object: float) -> Tensor:
+def _class_loss(logits: Tensor, target: Tensor, no_object: float) -> Tensor:
     """Weighted mean cross-entropy of B Q C+1 logits over all queries of the whole batch."""
     weights = torch.ones(logits.shape[-1], dtype=logits.dtype, device=logits.device)
     weights[-1:] = no_object
-    total = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weights, reduction="sum")
-    return mean_of(total, weights[wanted].sum())
+    total = F.cross_entropy(logits.flatten(0, 1), target.flatten(), weights, reduction="sum")
+    return mean_of(total, weights[target].sum())
 
 
 @torch.no_grad()

@@ -143,15 +143,12 @@ def _gains(name: str, title: str, rows: Sequence[tuple[str, Gain, object]]) -> B
     """One row a gain: measured mean over seeds in points, and the printed one where any row has one."""
     if not rows:
         return None
-    labels = tuple(f"{label} ({_seeds(gain)})" for label, gain, _ in rows)
+    seeds = ("1 seed" if g.error is None else f"{len(g.pairs)} seeds, ± {g.error:.2f}" for _, g, _ in rows)
+    labels = tuple(f"{label} ({text})" for (label, *_), text in zip(rows, seeds, strict=True))
     printed = tuple(None if value is None else float(str(value)) for _, _, value in rows)
     series = [BarSeries("printed", 0, printed)] if any(p is not None for p in printed) else []
     series.append(BarSeries("measured", 1, tuple(statistics.fmean(gain.pairs) for _, gain, _ in rows)))
     return BarChart(name, title, "points, ± standard error over seeds", labels, tuple(series), signed=True)
-
-
-def _seeds(gain: Gain) -> str:
-    return "1 seed" if gain.error is None else f"{len(gain.pairs)} seeds, ± {gain.error:.2f}"
 
 
 def _name(kind: str, group: Comparison) -> str:

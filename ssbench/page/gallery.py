@@ -104,7 +104,7 @@ def _gallery(
             missing[error.what].append(experiment.label)
             commands.append(error.fix)
     if missing:
-        why = "; ".join(what if len(whose) == 2 else f"{whose[0]}: {what}" for what, whose in missing.items())
+        why = "; ".join(what if len(runs) == 2 else f"{runs[0]}: {what}" for what, runs in missing.items())
         once = tuple(dict.fromkeys(command for command in commands if command))
         return Gallery(title, base.split, base.column, seeds[0], missing=why, commands=once)
     from ssbench.inspect.differences import most_different
@@ -166,11 +166,11 @@ def _compared_image(d: Disagreement, dataset: Dataset) -> ComparedImage:
     return ComparedImage(d.id, note, images)
 
 
-def _prediction(whose: str, labels: np.ndarray, truth: np.ndarray, dataset: Dataset) -> InlineImage:
+def _prediction(run: str, labels: np.ndarray, truth: np.ndarray, dataset: Dataset) -> InlineImage:
     from ssbench.inspect.differences import image_miou
     from ssbench.inspect.pictures import coloured
 
-    caption = f"{whose}: mIoU {image_miou(labels, truth, len(dataset.classes)):.1f} here"
+    caption = f"{run}: mIoU {image_miou(labels, truth, len(dataset.classes)):.1f} here"
     alt = f"Labels of the {caption}; {_contents(labels, dataset)}"
     return label_map(caption, coloured(labels, dataset.palette), alt)
 

@@ -134,7 +134,7 @@ def _read(store: ResultStore, records: Iterable[Record]) -> Iterator[StoredRun]:
 
 
 @dataclass(frozen=True)
-class _Names:
+class _TableNames:
     """What the first table that shows a run calls it."""
 
     cell: Cell
@@ -142,9 +142,9 @@ class _Names:
     column: str
 
 
-def _names(tables: Sequence[Filled]) -> dict[Place, _Names]:
+def _names(tables: Sequence[Filled]) -> dict[Place, _TableNames]:
     """Every run that a table of ours may have, in the tables' order."""
-    names: dict[Place, _Names] = {}
+    names: dict[Place, _TableNames] = {}
     for filled in tables:
         rows, columns = (_distinct_labels(entries) for entries in (filled.table.rows, filled.table.columns))
         # A column that does not stand for a split (a class, a window size) says nothing about one.
@@ -152,7 +152,7 @@ def _names(tables: Sequence[Filled]) -> dict[Place, _Names]:
         for cell in filled.cells.values():
             if cell.stored and cell.split and cell.role != "Q":
                 column = columns[cell.column] if splits[cell.column] == cell.split else cell.split
-                names.setdefault((cell.stored, cell.split), _Names(cell, rows[cell.row], column))
+                names.setdefault((cell.stored, cell.split), _TableNames(cell, rows[cell.row], column))
     return names
 
 
@@ -162,7 +162,7 @@ def _distinct_labels(entries: Sequence[Any]) -> dict[str, str]:
     return {e.id: f"{e.label}, {e.group}" if e.group and often[e.label] > 1 else e.label for e in entries}
 
 
-def _experiment(place: Place, runs: tuple[StoredRun, ...], names: Mapping[Place, _Names]) -> Experiment:
+def _experiment(place: Place, runs: tuple[StoredRun, ...], names: Mapping[Place, _TableNames]) -> Experiment:
     """Named as a table names it; else as one names its recipe elsewhere, with the settings given; else by its ids."""
     if place in names:
         return Experiment(names[place].row, names[place].column, *place, runs, names[place].cell)

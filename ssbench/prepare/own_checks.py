@@ -114,7 +114,7 @@ def _guess(pixels: Counter[Value], unknown: Sequence[Value], rules: ConvertRules
     peaks = [v for v in whole if pixels[v] >= total * PEAK]
     outside = [f"--map {v}=255" for v in odd if isinstance(v, str) or v < 0]
     edges = "soft edges between the labels (anti-aliased masks), or --map other=255 instead of --nearest ignores them"
-    for values, looks, more in (
+    for values, looks, options in (
         (whole, "gaps in the labels", []),
         (peaks, edges, ["--nearest"]),
         (_levels(pixels, whole, len(names)), edges, ["--nearest"]),
@@ -123,7 +123,7 @@ def _guess(pixels: Counter[Value], unknown: Sequence[Value], rules: ConvertRules
         levels = plain if len(plain) == len(names) else values
         if len(levels) == len(names) > 1 and max(levels) >= len(names):
             maps = [f"--map {v}={k}" for k, v in enumerate(levels) if v != k]
-            return f"; looks like {looks}", " ".join([*maps, *more, *outside])
+            return f"; looks like {looks}", " ".join([*maps, *options, *outside])
     fractions = any(isinstance(v, float) and v >= 0 for v in odd)
     if peaks and set(peaks) <= anchors and (fractions or len(unknown) > FEW):
         return f"; looks like {edges}", " ".join(["--nearest", *outside])

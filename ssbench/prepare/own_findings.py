@@ -92,16 +92,10 @@ def group_findings(findings: Iterable[Finding]) -> list[FindingGroup]:
         option = " ".join(options[:6]) or ("--skip-bad" if kind in SKIPPABLE else "")
         paths = tuple(finding.path for finding in members[:FIRST])
         count = sum(finding.files for finding in members)
-        groups.append(FindingGroup(kind, count, paths, _details(members), option))
+        details = list(dict.fromkeys(finding.detail for finding in members))  # few that differ are all given
+        rest = f"; and {len(details) - FIRST} more of this kind" if len(details) > FIRST else ""
+        groups.append(FindingGroup(kind, count, paths, "; ".join(details[:FIRST]) + rest, option))
     return sorted(groups, key=lambda group: -group.count)
-
-
-def _details(members: list[Finding]) -> str:
-    """The details of the first finding; further ones where each says something else and they are few."""
-    details = list(dict.fromkeys(finding.detail for finding in members))
-    return "; ".join(details[:FIRST]) + (
-        f"; and {len(details) - FIRST} more of this kind" if len(details) > FIRST else ""
-    )
 
 
 def options_of(groups: Iterable[FindingGroup]) -> str:

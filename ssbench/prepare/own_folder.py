@@ -123,7 +123,9 @@ def read_folder(options: ImportOptions, job: PrepareJob, dest: Path | None) -> F
     rows = tuple(_class_rows(samples, options, images))
     subsets = _subsets(options, pairs, labels, findings)
     notes = [*search.notes, *classes.notes, *conversion_notes(samples), *class_notes(classes, images)]
-    notes += [*_row_notes(rows), *subsets.notes, *twin_notes(subsets, pairs), *_left_notes(pairs, skipped)]
+    empty = [row for row in rows if not row["images"] and row["label"] != IGNORE]
+    notes += [f"class {row['label']} '{row['class']}' occurs in no mask" for row in empty]
+    notes += [*subsets.notes, *twin_notes(subsets, pairs), *_left_notes(pairs, skipped)]
     masks = Counter(sample.kind for sample in samples if sample.kind)
     return FolderCheck(
         tuple(pairs),
@@ -198,12 +200,6 @@ def labels_seen(check: FolderCheck) -> list[int]:
     return [row["label"] for row in check.classes if row["label"] != IGNORE]
 
 
-def _row_notes(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for row in rows:
-        if not row["images"] and row["label"] != IGNORE:
-            yield f"class {row['label']} '{row['class']}' occurs in no mask"
-
-
 def _left_notes(pairs: Sequence[ImageMaskPair], skipped: Sequence[Finding]) -> Iterator[str]:
     """Images without a mask that were kept, and files that were left out."""
     unlabeled = sum(pair.mask is None and not pair.layers for pair in pairs)
@@ -211,5 +207,5 @@ def _left_notes(pairs: Sequence[ImageMaskPair], skipped: Sequence[Finding]) -> I
         yield f"images without a mask, kept as unlabelled ones: {unlabeled}"
     for group in group_findings(skipped):
         names = ", ".join(Path(path).name for path in group.paths)
-        more = f" and {group.count - len(group.paths)} more" if group.count > len(group.paths) else ""
-        yield f"left out by --skip-bad, {group.kind}: {group.count} ({names}{more})"
+        rest = f" and {group.count - len(group.paths)} more" if group.count > len(group.paths) else ""
+        yield f"left out by --skip-bad, {group.kind}: {group.count} ({names}{rest})"

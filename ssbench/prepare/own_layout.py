@@ -213,13 +213,10 @@ def strays(homes: list[SubsetFolder]) -> Iterator[Finding]:
     for path in sorted(path for folder in divided for path in folder.iterdir()):
         if path in known or path in parents or path.name.startswith((".", "__MACOSX")) or path.parent in known:
             continue
-        is_images = path.is_dir() and next(walk_pictures(path), None) and not _is_mask_folder(path)
+        bare = re.sub(r"[_-]?(train|val|valid|test)(ing|idation)?[_-]?", "", path.name)
+        is_images = path.is_dir() and next(walk_pictures(path), None) and bare not in MASKS
         if is_images or path.suffix.lower() in SUFFIXES:
             yield Finding.at(path, "stray", "is not read: beside train/, val/ and test/ no other folder is")
-
-
-def _is_mask_folder(path: Path) -> bool:
-    return re.sub(r"[_-]?(train|val|valid|test)(ing|idation)?[_-]?", "", path.name) in MASKS
 
 
 def _names(given: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:

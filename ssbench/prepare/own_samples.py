@@ -56,7 +56,8 @@ def convert_sample(pair: ImageMaskPair, rules: ConvertRules, dest: Path | None) 
     if image is not None:
         picture, labels, copied, changes, finding = _fitted(pair, image, mask, rules)
         findings += [finding] if finding else []
-    if image is not None and mask is not None and dest is not None and not findings and not _unknown(mask, rules):
+    has_meaning = mask and not mask.strange and all(is_settled(value, rules) for value in mask.values)
+    if image is not None and mask is not None and dest is not None and not findings and has_meaning:
         _write(pair, picture, labels, copied, dest)
     if (
         image is not None
@@ -126,8 +127,3 @@ def _size_finding(pair: ImageMaskPair, picture: Image.Image, mask: Image.Image) 
     turn = " (sides exchanged: is the image turned by EXIF only?)" if mask.size == picture.size[::-1] else ""
     detail = f"is {picture.width}x{picture.height}, its mask {mask.width}x{mask.height}{turn}"
     return Finding.at(pair.image, "size", detail)
-
-
-def _unknown(mask: MaskContent, rules: ConvertRules) -> bool:
-    """Whether the mask holds what has no meaning: its labels are not written then."""
-    return bool(mask.strange) or any(not is_settled(value, rules) for value in mask.values)

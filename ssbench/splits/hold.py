@@ -30,7 +30,9 @@ def hold(split: Partition, dataset: LabelSource, folder: Path | None, allow_leak
     _refuse_unknown(split, dataset, where)
     notes = [*split.notes, *_leaks(split, dataset, folder, allow_leak)]
     notes += _torn_groups(split, dataset, where, allow_leak)
-    _refuse_unmasked(split, dataset, where)
+    if bare := [id for id in split.labeled if id in dataset.unmasked()]:
+        what = f"{len(bare)} of {len(split.labeled)} labelled images have no mask: {_first(bare)}"
+        raise DataError(what, where, "move them from labeled.txt to unlabeled.txt")
     return (*notes, *_missing_classes(split, dataset, where))
 
 
@@ -80,13 +82,6 @@ def _torn_groups(split: Partition, dataset: LabelSource, where: str, allow_leak:
     if dataset.name == "acdc" and not allow_leak:  # its published splits count patients (card: datasets 3)
         raise DataError(what, where, f"put all slices of a patient into one list, or add {ALLOW}")
     yield what
-
-
-def _refuse_unmasked(split: Partition, dataset: LabelSource, where: str) -> None:
-    bare = [id for id in split.labeled if id in dataset.unmasked()]
-    if bare:
-        what = f"{len(bare)} of {len(split.labeled)} labelled images have no mask: {_first(bare)}"
-        raise DataError(what, where, "move them from labeled.txt to unlabeled.txt")
 
 
 def _missing_classes(split: Partition, dataset: LabelSource, where: str) -> Iterator[str]:

@@ -104,9 +104,9 @@ def unknown_error(lists: ResolvedList, known: Collection[str], dataset: str, whe
     """The error for lines that name no image of the dataset: how many, the first three, and what is nearest."""
     first = lists.unknown[:FIRST]
     shown = ", ".join(f"'{text[:80]}' (line {number})" for number, text in first)
-    more = f" and {len(lists.unknown) - FIRST} more" if len(lists.unknown) > FIRST else ""
+    rest = f" and {len(lists.unknown) - FIRST} more" if len(lists.unknown) > FIRST else ""
     total = len(lists.unknown) + len(lists.ids)
-    what = f"{where.name}: {len(lists.unknown)} of {total} lines name no image of {dataset}: {shown}{more}"
+    what = f"{where.name}: {len(lists.unknown)} of {total} lines name no image of {dataset}: {shown}{rest}"
     text = first[0][1]
     members = sorted(id for id in known if id.startswith((f"{text}_", f"{text}/")))
     if members:

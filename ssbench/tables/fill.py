@@ -113,7 +113,10 @@ def _measured(
         cell,
         scores=tuple((r.seed, value) for r in chosen if (value := _score(cell, r, "best", analyses)) is not None),
         lasts=tuple(value for r in chosen if (value := _score(cell, r, "last", analyses)) is not None),
-        marks=(*_marks(chosen, digest), *_stale_marks(chosen, why_stale)),
+        marks=(
+            *_marks(chosen, digest),
+            *dict.fromkeys(f"{STALE}: {reason}" for run in chosen for reason in why_stale(run)),
+        ),
         apart=_apart(cell, chosen),
         protocol=chosen[-1].protocol if chosen else "",
         why="; ".join(f"seed {r.seed}: {r.reason or r.status}" for r in failed),
@@ -157,11 +160,6 @@ def _versions(chosen: list[Record]) -> tuple[tuple[str, int], ...]:
     """Behaviour versions above 1 that these runs state, by part."""
     stated = {pair for run in chosen if run.identity for pair in run.identity.versions.items()}
     return tuple(sorted(pair for pair in stated if pair[1] > 1))
-
-
-def _stale_marks(chosen: list[Record], why_stale: WhyStale) -> tuple[str, ...]:
-    """What has changed since these runs, each once."""
-    return tuple(dict.fromkeys(f"{STALE}: {reason}" for run in chosen for reason in why_stale(run)))
 
 
 def _apart(cell: Cell, chosen: list[Record]) -> tuple[str, ...]:

@@ -173,7 +173,8 @@ class Checkpointer:
     def load(self) -> Snapshot | None:
         """The newest state whose best epoch's networks are readable, or None: the run starts from the beginning."""
         if self.team.leads:
-            self._remove_torn_files()
+            for torn in self.folder.glob(".*"):  # what a killed process was writing; safe: the run's lock is ours
+                torn.unlink(missing_ok=True)
             self._repair()
         self.team.wait()
         return self._read(self.newest, Snapshot)
@@ -186,11 +187,6 @@ class Checkpointer:
         """
         self.team.wait()
         return load_networks(self.best, self.team.device)
-
-    def _remove_torn_files(self) -> None:
-        """Remove what a killed process left of files it was writing. Safe: the run's lock is ours."""
-        for torn in self.folder.glob(".*"):
-            torn.unlink(missing_ok=True)
 
     def _repair(self) -> None:
         """Leave either a readable state and its best epoch, each under its own name, or nothing."""

@@ -168,8 +168,8 @@ class StageRunner:
             cfg = recipe.eval
             if cfg.protocol == "short" and cfg.crop is not None:
                 return short_scores(net, x, cfg.crop, recipe.views)
-            found = sliding(net, x, cfg) if cfg.protocol == "sliding" else net(x)
-            return found if (cfg.protocol, cfg.summed) == ("sliding", "probabilities") else found.softmax(1)
+            output = sliding(net, x, cfg) if cfg.protocol == "sliding" else net(x)
+            return output if (cfg.protocol, cfg.summed) == ("sliding", "probabilities") else output.softmax(1)
 
         return scores
 

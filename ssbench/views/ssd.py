@@ -95,13 +95,13 @@ def to_rgb(hsv: Bytes) -> Bytes:
     hue, saturation, value = hue * np.float32(6 / 180), saturation * np.float32(1 / 255), value * np.float32(1 / 255)
     sector = np.floor(hue)
     rest = hue - sector
-    one = np.float32(1)
+    unit = np.float32(1)
 
     def left(share: NDArray[np.float32]) -> NDArray[np.float32]:
         """1 - saturation x share, rounded once, as a fused multiply-add."""
         return (1 - saturation.astype(np.float64) * share).astype(np.float32)
 
-    tab = np.stack([value, value * (one - saturation), value * left(rest), value * left(one - rest)], -1)
+    tab = np.stack([value, value * (unit - saturation), value * left(rest), value * left(unit - rest)], -1)
     channels = np.array([[0, 3, 1], [2, 0, 1], [1, 0, 3], [1, 2, 0], [3, 1, 0], [0, 1, 2]])
     picked = np.take_along_axis(tab, channels[sector.astype(np.int64) % 6], -1)
     return (picked * np.float32(255)).clip(0, 255).astype(np.uint8)

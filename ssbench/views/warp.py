@@ -87,7 +87,9 @@ def move_layer(layer: Image.Image, path: Path, fill: Fill) -> Image.Image:
         if isinstance(leg, Turn):
             array = np.rot90(array, leg.quarters)
         elif isinstance(leg, Rotate):
-            array = _rotated(array, leg.degrees, fill.outside)
+            from scipy.ndimage import rotate  # slow to import, and only ACDC turns
+
+            array = rotate(array, leg.degrees, order=0, reshape=False, cval=fill.outside)
         else:
             array = _chosen(array, *leg, fill)
     return Image.fromarray(np.ascontiguousarray(array))
@@ -110,12 +112,6 @@ def _map(layer: Image.Image, steps: Sequence[Step], path: Path) -> Image.Image:
         return move_layer(layer, path, MAP)
     moved = move_picture(layer, steps)
     return moved if isinstance(moved, Image.Image) else Image.fromarray(moved)
-
-
-def _rotated(array: NDArray[Any], degrees: int, outside: int) -> NDArray[Any]:
-    from scipy.ndimage import rotate  # slow to import, and only ACDC turns
-
-    return rotate(array, degrees, order=0, reshape=False, cval=outside)
 
 
 def _chosen(array: NDArray[Any], rows: Index, cols: Index, fill: Fill) -> NDArray[Any]:

@@ -164,6 +164,7 @@ def observe_step(pair: Pair, step: int = LATE) -> ObservedStep:
     answers: list[tuple[str, Any]] = []
     started, t = pair.start(side=SIDE, answers=answers), progress(step)
     method, batch = started.method, batch_for(started.method, t, seed=step, maps=started.maps)
+    method.end_epoch(is_best=True, t=progress(t.epoch * t.steps_per_epoch - 1))
     torch.manual_seed(step)
     with watched() as waits, drawing() as draws:
         result = method(batch, t)

@@ -107,6 +107,8 @@ def updates(
         result.loss.backward()
         optim.step()
         method.after_step(t)
+        if (step + 1) % steps_per_epoch == 0:
+            method.end_epoch(is_best=True, t=t)
         yield result
 
 

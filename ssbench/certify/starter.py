@@ -129,7 +129,7 @@ from ssbench.plugins.base import MixedView, Share, StepOutputs
 class {title}(Method):
     """L = (L_labeled + L_strong) / 2."""
 
-    honours = frozenset({{"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"}})  # hooks that `step` calls
+    honours = frozenset({{"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"}})  # it calls
 
     class Config(MethodConfig):
         """Settings; a recipe's lines, checked when it is read."""

@@ -56,7 +56,8 @@ FEW = 4
 """A batch is shrunk to so many images where both kinds allow it; passes grow with the batch."""
 MAPS = 16
 """More maps than this no plug-in prepares."""
-
+ENDED = 20
+"""Epochs that ended before the counted step, each the best so far: a plug-in may keep the networks of some of them."""
 
 Passes = dict[tuple[bool, bool], float]
 """Images through a network, by (gradients come back, the decoder also reads perturbed maps)."""
@@ -214,6 +215,8 @@ def _count_step(recipe: Recipe, classes: int, channels: int) -> StepCount:
     t = Progress(25, 40, 10, 0, torch.device("cpu"))  # past every warm-up of an epoch or two
     sizes: dict[str, Any] = {"images": labeled, "unlabeled": unlabeled // needs.pick, "classes": method.net.classes}
     noise = partial(batch_for, method, t, channels=channels, side=CROP, **sizes)
+    for epoch in range(ENDED):
+        method.end_epoch(is_best=True, t=Progress(epoch, 2 * ENDED, 1, 0, t.device))
     nets = [module for module in method.modules() if isinstance(module, SegNet)]
     passes: Passes = {}
 

@@ -48,7 +48,7 @@ from ssbench.methods.base import (
     quality,
     streams,
 )
-from ssbench.nets.segnet import Out
+from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import ema
 from ssbench.ops import equalize as eq
 from ssbench.ops.mixing import paste
@@ -67,7 +67,7 @@ Classes: TypeAlias = tuple[Annotated[int, Field(ge=0)], ...]
 class AEL(Method):
     """L = loss_scale * (L_x + aux_weight L_aux + weight (C(labelled) + C(mixed)))."""
 
-    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
     behaviour = 2  # the fallback rectangle's corner is rounded as released
     synchronises = "connected components are found on the host, where the image bank lives: one transfer a step"
 
@@ -215,6 +215,11 @@ class AEL(Method):
     def after_step(self, t: Progress) -> None:
         """EMA of parameters; the teacher's batch statistics come from its own passes."""
         ema.update(self.teacher, self.net, ema.capped_decay(t.step, self.cfg.ema))
+
+    @property
+    def labeller(self) -> SegNet:
+        """The teacher."""
+        return self.teacher
 
     def predict(self, x: Tensor) -> Tensor:
         """The teacher."""

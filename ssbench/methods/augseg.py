@@ -39,7 +39,7 @@ from ssbench.methods.base import (
     parts,
     quality,
 )
-from ssbench.nets.segnet import Out
+from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import confidence, ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
@@ -55,7 +55,7 @@ Beta: TypeAlias = tuple[Positive, Positive]
 class AugSeg(Method):
     """L = L_x + weight * L_u."""
 
-    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
     behaviour = 2  # the repeated labelled list is drawn once a run, not cut
 
     class Config(MethodConfig):
@@ -171,6 +171,11 @@ class AugSeg(Method):
         copying = t.epoch < self.cfg.warmup_epochs + self.cfg.copy_epochs
         decay = 0.0 if copying else ema.capped_decay(t.step - start, self.cfg.ema)
         ema.update(self.teacher, self.net, decay, buffers=self.cfg.ema_buffers)
+
+    @property
+    def labeller(self) -> SegNet:
+        """The teacher."""
+        return self.teacher
 
     def predict(self, x: Tensor) -> Tensor:
         """The teacher."""

@@ -156,7 +156,7 @@ MakeNet = Callable[[str], SegNet]
 class Method(nn.Module):
     """A baseline. `forward` is `step`, so that DDP wraps the method and not its networks.
 
-    honours: the plug-in hooks its step calls. synchronises: why its step waits for the device, empty if it does not.
+    honours: the plug-in hooks it calls. synchronises: why its step waits for the device, empty if it does not.
     two_students: whether it trains two networks that teach each other. one_mean: whether labelled and pseudo-labelled
     pixels share one mean, so that a plug-in's weights cannot stay out of its divisor.
     """
@@ -257,6 +257,16 @@ class Method(nn.Module):
     def after_step(self, t: Progress) -> None:
         """After the optimiser's update (a teacher's moving average)."""
 
+    @property
+    def labeller(self) -> SegNet:
+        """The network that labels the unlabelled images: the student itself, or its teacher."""
+        return self.net
+
+    def end_epoch(self, is_best: bool, t: Progress) -> None:
+        """After each epoch, its score known, before anything is saved. t: of the epoch's last step."""
+        if "end_epoch" in self.honours:
+            self.plugin.end_epoch(self.labeller, is_best, t)
+
     def predict(self, x: Tensor) -> Tensor:
         """B C H W logits of the network the paper scores; eval mode is the caller's."""
         return self.net(x).logits
@@ -322,7 +332,7 @@ def labels_of(net: SegNet, x: Tensor, valid: Tensor, threshold: float, train_mod
     net.train(train_mode)
     out = net(x)
     net.train(mode)
-    return Pseudo.of(out.logits, valid, threshold, out.feats)
+    return Pseudo.of(out.logits, valid, threshold, out.feats, x)
 
 
 def parts(out: Out, sizes: Sequence[int]) -> list[Out]:

@@ -16,9 +16,9 @@ the first network and shared by both, and `loss` is called once for each (the se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import model_validator
@@ -54,6 +54,7 @@ class CPS(Method):
 
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
     two_students = True
+    without: ClassVar[Mapping[str, str]] = {"end_epoch": "it trains two networks; a copy of which one is not defined"}
 
     class Config(MethodConfig):
         """Settings of CPS. The comment of a default names its source."""
@@ -105,7 +106,7 @@ class CPS(Method):
         labeled, here, nets = batch.labeled, batch.unlabeled, self.students()
         assert here is not None  # noqa: S101  `needs` asks for it
         first, second = [net(labeled.x) for net in nets], [net(here.weak) for net in nets]
-        raw = [Pseudo.of(out.logits, here.valid, 0.0, out.feats) for out in second]
+        raw = [Pseudo.of(out.logits, here.valid, 0.0, out.feats, here.weak) for out in second]
         labels = [self.plugin.refine(pseudo.with_carry(truth=here.truth, **here.maps), t) for pseudo in raw]
         terms, views = [], []
         for k, peer in enumerate(PEER):

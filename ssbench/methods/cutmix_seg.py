@@ -36,7 +36,7 @@ from ssbench.methods.base import (
     quality,
     streams,
 )
-from ssbench.nets.segnet import Out
+from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
@@ -48,7 +48,7 @@ from ssbench.plugins.base import BelowOne, MixedView, Share, StepOutputs, Studen
 class CutMixSeg(Method):
     """L = L_x + L_u."""
 
-    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
 
     class Config(MethodConfig):
         """Settings of CutMix-Seg. The comment of a default names its source."""
@@ -123,7 +123,8 @@ class CutMixSeg(Method):
         teach, views, terms = frozen_forward(self.teacher), [], []
         for k, (m, student, teacher) in enumerate(zip(mixed, outs, teacher_outs, strict=True), 1):
             probs = teacher.logits.softmax(1)
-            judged = replace(m.pseudo, probs=probs, logits=teacher.logits, conf=probs.amax(1), feats=teacher.feats)
+            mixed_labels = replace(m.pseudo, images=m.weak, probs=probs, logits=teacher.logits, feats=teacher.feats)
+            judged = replace(mixed_labels, conf=probs.amax(1))
             pseudo = self.plugin.refine(judged, t)
             weight = self.plugin.weigh(replace(m, pseudo=pseudo), teach, t)
             views.append(StudentView(f"s{k}", m.images, student, pseudo, m.weak))
@@ -180,9 +181,14 @@ class CutMixSeg(Method):
             ema.update(self.teacher, self.net, ema.capped_decay(since, self.cfg.ema))
             self.teaching.fill_(True)
 
+    @property
+    def labeller(self) -> SegNet:
+        """The teacher; during the warm-up, when it has learned nothing, the student."""
+        return self.teacher if self.teaching else self.net
+
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """The teacher; during the warm-up, when it has learned nothing, the student (S4MC release)."""
-        return (self.teacher if self.teaching else self.net)(x).logits
+        return self.labeller(x).logits
 
 
 def _scaled_ce(logits: torch.Tensor, pseudo: Pseudo, weight: torch.Tensor | None, absolute: bool) -> torch.Tensor:

@@ -39,7 +39,7 @@ from ssbench.plugins.base import BelowOne, MixedView, Share, StepOutputs
 class FixMatch(Method):
     """L = (L_x + L_s) / 2."""
 
-    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
 
     class Config(MethodConfig):
         """Settings of FixMatch. The comment of a default names its source."""
@@ -73,13 +73,13 @@ class FixMatch(Method):
     def step(self, batch: Batch, t: Progress) -> Step:
         """The forward passes in the order of the release (card: fixmatch 1)."""
         labeled, here, there = streams(batch)
-        teacher, tau = self.ema_net or self.net, self.cfg.threshold
+        teacher, tau = self.labeller, self.cfg.threshold
         other = labels_of(teacher, there.weak, there.valid, tau, train_mode=False)
         pasted = self.plugin.refine(other.with_carry(**there.maps), t)
         if self.ema_net is None:
             both = self.net(torch.cat([labeled.x, here.weak]))
             out, weak = parts(both, [len(labeled.x), len(here.weak)])
-            target = Pseudo.of(weak.logits, here.valid, tau, weak.feats)
+            target = Pseudo.of(weak.logits, here.valid, tau, weak.feats, here.weak)
         else:
             target = labels_of(teacher, here.weak, here.valid, tau, train_mode=False)
             out = self.net(labeled.x)
@@ -106,6 +106,11 @@ class FixMatch(Method):
         if self.ema_net is not None:
             ema.update(self.ema_net, self.net, ema.capped_decay(t.step, self.cfg.ema), buffers=True)
 
+    @property
+    def labeller(self) -> SegNet:
+        """The EMA teacher where there is one."""
+        return self.ema_net or self.net
+
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """The EMA teacher where there is one."""
-        return (self.ema_net or self.net)(x).logits
+        return self.labeller(x).logits

@@ -32,7 +32,7 @@ from ssbench.methods.base import (
     parts,
     quality,
 )
-from ssbench.nets.segnet import Out
+from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import ema
 from ssbench.ops.progress import Progress
 from ssbench.ops.reduce import mean_of, mean_one
@@ -42,7 +42,7 @@ from ssbench.plugins.base import BelowOne, MixedView, Share, StepOutputs, Studen
 class MeanTeacher(Method):
     """L = L_x + weight * L_consistency."""
 
-    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
 
     class Config(MethodConfig):
         """Settings of Mean Teacher. The comment of a default names its source."""
@@ -130,6 +130,11 @@ class MeanTeacher(Method):
         decay = self.cfg.ema if soft else ema.capped_decay(t.step, self.cfg.ema)
         buffers = not soft if self.cfg.ema_buffers is None else self.cfg.ema_buffers
         ema.update(self.teacher, self.net, decay, buffers)
+
+    @property
+    def labeller(self) -> SegNet:
+        """The teacher."""
+        return self.teacher
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """The network the source scores: the student (soft) or the teacher (hard)."""

@@ -36,7 +36,7 @@ GUIDE = "semivl_guide"
 class SemiVL(Method):
     """L = (L_x + 0.25 L_s1 + 0.25 L_s2 + 0.5 L_fp) / 2 + lambda(t) (0.25 G_s1 + 0.25 G_s2 + 0.5 G_fp)."""
 
-    honours = frozenset({"prepare", "scale", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
     network = "semivl"
 
     class Config(MethodConfig):
@@ -66,7 +66,7 @@ class SemiVL(Method):
         pasted = self.plugin.refine(other.with_carry(**self._guided(there)), t)
         guided = self._guided(here)
         out, weak = self._joint(labeled.x, here.weak, t)
-        target = Pseudo.of(weak.logits, here.valid, threshold, weak.feats)
+        target = Pseudo.of(weak.logits, here.valid, threshold, weak.feats, here.weak)
         target = self.plugin.refine(target.with_carry(**guided), t)
 
         def cutmix() -> list[MixedView]:

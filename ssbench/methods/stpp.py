@@ -58,6 +58,10 @@ class STPlusPlus(Method):
 
     honours = frozenset({"prepare", "extras", "scale", "mix", "weigh", "loss"})
     one_mean = True
+    without: ClassVar[Mapping[str, str]] = {
+        "refine": "its pseudo-labels are stored before a training, not given by a network in each step",
+        "end_epoch": "it trains several networks, one after the other",
+    }
     synchronises = "with a plug-in that mixes, mixed pictures are coloured on the host: a transfer each way"
 
     class Config(MethodConfig):

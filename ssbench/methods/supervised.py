@@ -26,7 +26,7 @@ from ssbench.plugins.base import StepOutputs, Weight
 class Supervised(Method):
     """L = L_x, and aux_weight times the same of an auxiliary head."""
 
-    honours = frozenset({"prepare", "extras", "scale", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "loss", "end_epoch"})
 
     class Config(MethodConfig):
         """Settings of the supervised baseline. The comment of a default names its source."""

@@ -62,7 +62,7 @@ HalfPercent = Annotated[float, Field(ge=0, le=50)]  # the lowest and the highest
 class U2PL(Method):
     """L = L_x + weight * L_u + contrastive_weight * L_c."""
 
-    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
     behaviour = 2  # one-hot labels of `contrastive_impl: release` as released; repeated list drawn once a run
 
     class Config(MethodConfig):
@@ -156,7 +156,7 @@ class U2PL(Method):
         teach = FrozenForward(self.teacher, [(m.weak, o) for m, o in zip(mixed, teacher_outs, strict=True)])
         views, unsup, con = [], [], []
         for k, (m, student, teacher) in enumerate(zip(mixed, outs, teacher_outs, strict=True), 1):
-            pseudo = self._filtered(m.pseudo, teacher, t)
+            pseudo = self._filtered(replace(m.pseudo, images=m.weak), teacher, t)
             weight = self.plugin.weigh(replace(m, pseudo=pseudo), teach, t)
             views.append(StudentView(f"s{k}", m.images, student, pseudo, m.weak))
             unsup.append(self._unsupervised(student.logits, pseudo, weight))
@@ -271,9 +271,14 @@ class U2PL(Method):
         ema.update(self.teacher, self.net, decay)
         self.teaching.fill_(True)
 
+    @property
+    def labeller(self) -> SegNet:
+        """The teacher; during the warm-up, when it has learned nothing, the student."""
+        return self.teacher if self.teaching else self.net
+
     def predict(self, x: Tensor) -> Tensor:
         """The teacher; during the warm-up the student (release)."""
-        return (self.teacher if self.teaching else self.net)(x).logits
+        return self.labeller(x).logits
 
 
 def _grid(label: Tensor, low: Tensor, high: Tensor, out: Out, teacher: Out) -> contrast.FeatureGrid:

@@ -36,7 +36,7 @@ from ssbench.plugins.base import BelowOne, MixedView, Share, StepOutputs, Studen
 class UniMatch(Method):
     """L = (L_x + 0.25 L_s1 + 0.25 L_s2 + 0.5 L_fp) / 2."""
 
-    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
 
     class Config(MethodConfig):
         """Settings of UniMatch. The comment of a default names its source."""
@@ -68,7 +68,7 @@ class UniMatch(Method):
         if cfg.weak_labels == "eval":
             target = labels_of(self.net, here.weak, here.valid, cfg.threshold, train_mode=False)
         else:
-            target = Pseudo.of(weak.logits, here.valid, cfg.threshold, weak.feats)
+            target = Pseudo.of(weak.logits, here.valid, cfg.threshold, weak.feats, here.weak)
         target = self.plugin.refine(target.with_carry(**here.maps), t)
 
         def cutmix() -> list[MixedView]:

@@ -35,7 +35,7 @@ from ssbench.methods.base import (
     parts,
     quality,
 )
-from ssbench.nets.segnet import Out
+from ssbench.nets.segnet import Out, SegNet
 from ssbench.ops import ema
 from ssbench.ops.mixing import paste
 from ssbench.ops.progress import Progress
@@ -45,7 +45,7 @@ from ssbench.plugins.base import BelowOne, Count, MixedView, Share, StepOutputs
 class UniMatchV2(Method):
     """L = (L_x + (L_s1 + L_s2) / 2) / 2."""
 
-    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+    honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
 
     class Config(MethodConfig):
         name: Literal["unimatch_v2"] = "unimatch_v2"
@@ -78,7 +78,7 @@ class UniMatchV2(Method):
         order = reversed_groups(len(here.weak), self.cfg.group, here.weak.device)
 
         def cutmix() -> list[MixedView]:
-            partner = replace(target, logits=None, probs=None, feats={}).permuted(order)  # the rest is never pasted
+            partner = replace(target, logits=None, probs=None, images=None, feats={}).permuted(order)  # the rest is never pasted
             return [
                 MixedView(paste(s, s[order], box), target.pasted(partner, box), paste(here.weak, here.weak[order], box))
                 for s, box in zip(here.strong, here.boxes, strict=True)
@@ -115,6 +115,11 @@ class UniMatchV2(Method):
     def after_step(self, t: Progress) -> None:
         """Moving average of parameters and buffers (card: unimatch_v2 4)."""
         ema.update(self.teacher, self.net, ema.capped_decay(t.step, self.cfg.ema), buffers=True)
+
+    @property
+    def labeller(self) -> SegNet:
+        """The teacher."""
+        return self.teacher
 
     def predict(self, x: Tensor) -> Tensor:
         """The teacher, whose best epoch on val the paper prints."""

@@ -17,6 +17,7 @@ class Pseudo:
 
     label: B H W int64 in 0..C-1. conf: B H W largest probability. keep: B H W bool, the rule that lets a pixel into
     the loss. valid: B H W bool, false on padding. probs, logits: B C H W, of the un-mixed view only (None once mixed).
+    images: B 3 H W, the weak images that were labelled (None once mixed, unless the mixed ones were labelled again).
     trusted: B H W bool, pixels that hold ground truth (pasted from labelled images) and pass every rule, or None.
     carry: maps a plug-in asked to be mixed along (B H W or B D H W each).
     """
@@ -27,18 +28,22 @@ class Pseudo:
     valid: Tensor
     logits: Tensor | None = None
     probs: Tensor | None = None
+    images: Tensor | None = None
     trusted: Tensor | None = None
     feats: Mapping[str, Tensor] = field(default_factory=dict)
     carry: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, logits: Tensor, valid: Tensor, threshold: float, feats: Mapping[str, Tensor] | None = None) -> Pseudo:
+    def of(
+        cls, logits: Tensor, valid: Tensor, threshold: float, feats: Mapping[str, Tensor] | None = None,
+        images: Tensor | None = None,
+    ) -> Pseudo:  # fmt: skip
         """Arg-max labels of detached `logits`, kept where the largest probability is >= `threshold`."""
         logits = logits.detach()
         probs = logits.softmax(1)
         conf, label = probs.max(1)
         detached = {name: feat.detach() for name, feat in (feats or {}).items()}
-        return cls(label, conf, conf >= threshold, valid, logits, probs, feats=detached)
+        return cls(label, conf, conf >= threshold, valid, logits, probs, images, feats=detached)
 
     def pasted(self, other: Pseudo, region: Tensor) -> Pseudo:
         """These pseudo-labels with `other`'s inside `region` (B H W bool). Both must carry the same maps."""
@@ -63,6 +68,7 @@ class Pseudo:
             valid=self.valid[order],
             logits=None if self.logits is None else self.logits[order],
             probs=None if self.probs is None else self.probs[order],
+            images=None if self.images is None else self.images[order],
             trusted=None if self.trusted is None else self.trusted[order],
             feats={name: value[order] for name, value in self.feats.items()},
             carry={name: value[order] for name, value in self.carry.items()},

@@ -1,4 +1,4 @@
-"""The contract between a plug-in and the method that hosts it: seven hooks, which change nothing by default.
+"""The contract between a plug-in and the method that hosts it: eight hooks, which change nothing by default.
 
 A host calls the hooks in the order in which they stand here, and lists those it calls in `honours`. A plug-in overrides
 the hooks it needs. A public method that is no hook fails at import, so a misspelt hook is never silently ignored.
@@ -267,8 +267,17 @@ class Plugin(nn.Module):
         """Weighted extra terms by name, scalars, added to the host's loss. Called last; may record and add none."""
         return {}
 
+    def end_epoch(self, net: SegNet, is_best: bool, t: Progress) -> None:
+        """After an epoch and its score, before the run is saved: may keep a copy of `net`. Not called between stages.
 
-HOOKS = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss"})
+        Args:
+            net: the network that labels the unlabelled images, the student or its teacher.
+            is_best: its score on `eval.select` is above that of every epoch before; False where it was not scored.
+            t: the epoch's last step.
+        """
+
+
+HOOKS = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
 
 
 class Stack(Plugin):
@@ -336,3 +345,8 @@ class Stack(Plugin):
             for name, value in part.loss(outputs, t).items():
                 terms[name if name not in terms else f"{name}_{i}"] = value
         return terms
+
+    def end_epoch(self, net: SegNet, is_best: bool, t: Progress) -> None:
+        """Each in turn."""
+        for part in self._each:
+            part.end_epoch(net, is_best, t)

@@ -34,6 +34,7 @@ PROMISES = {
     "mix": "return a list of MixedView: images and weak B 3 H W, pseudo B H W as `refine` has it",
     "weigh": "return None, or B H W float weights that are finite and >= 0",
     "loss": "return a dict of names and finite scalar tensors, {} for no term",
+    "end_epoch": "return nothing",
 }
 IN_PLACE = "work on a copy: x = x.clone(), or torch.where, or dataclasses.replace(pseudo, keep=...)"
 GENERATOR = "draw with t.generator('...'), which depends on seed and step alone"
@@ -190,7 +191,7 @@ def _kind(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _prepare(answer: Any, arguments: tuple[Any, ...]) -> str:
+def _nothing(answer: Any, arguments: tuple[Any, ...]) -> str:
     return "" if answer is None else f"returns {_kind(answer)}"
 
 
@@ -262,8 +263,8 @@ def _loss(answer: Any, arguments: tuple[Any, ...]) -> str:
 
 
 FORMS: Mapping[str, Callable[[Any, tuple[Any, ...]], str]] = {
-    "prepare": _prepare, "extras": _extras, "scale": _scale, "refine": _refine, "mix": _mix, "weigh": _weigh,
-    "loss": _loss,
+    "prepare": _nothing, "extras": _extras, "scale": _scale, "refine": _refine, "mix": _mix, "weigh": _weigh,
+    "loss": _loss, "end_epoch": _nothing,
 }  # fmt: skip
 """By hook, what is wrong with the form of its answer to these arguments; "" for nothing."""
 

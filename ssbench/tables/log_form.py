@@ -23,6 +23,7 @@ DATASETS = {
         **dict.fromkeys(("pascal", "pascal_semi"), ("voc", 21)),
         **dict.fromkeys(("cityscapes", "cityscapes_semi"), ("cityscapes", 19)),
     },
+    "PrevMatch": {"pascal": ("voc", 21), "cityscapes": ("cityscapes", 19), "coco": ("coco", 81)},
 }
 """Author -> the dataset as its settings call it -> our name, and how many classes it has."""
 
@@ -120,13 +121,13 @@ _MARKS = (
 def unimatch_method(settings: Mapping[str, Any], text: str) -> tuple[str, list[str]]:
     """Which of UniMatch's three methods wrote a log, and what in it that code does not write (none: it is theirs)."""
     findings = [
-        *_unknown_settings(set(settings) - UNIMATCH_SETTINGS),
-        *_dataset_findings("UniMatch", settings.get("dataset"), settings.get("nclass")),
+        *unknown_settings(set(settings) - UNIMATCH_SETTINGS),
+        *dataset_findings("UniMatch", settings.get("dataset"), settings.get("nclass")),
     ]
     backbone = str(settings.get("backbone", "unet"))
     if not UNIMATCH_BACKBONES.fullmatch(backbone):
         findings.append(f"its backbone '{backbone[:40]}' is none of resnet, xception and unet")
-    steps, unknown = _unimatch_lines(text)
+    steps, unknown = unimatch_lines(text)
     if unknown:
         findings.append(f"it has the {named_words('line', unknown)}")
     method = UNIMATCH_STEPS.get(frozenset(*steps), "") if len(steps) == 1 else ""
@@ -150,8 +151,8 @@ def augseg_findings(settings: Mapping[str, Any], text: str) -> list[str]:
             unknown |= {f"{place}.{key}".lstrip(".") for key in map(str, node) if key not in keys.split()}
     net = settings["net"]
     findings = [
-        *_unknown_settings(unknown),
-        *_dataset_findings("AugSeg", settings["dataset"].get("type"), net.get("num_classes")),
+        *unknown_settings(unknown),
+        *dataset_findings("AugSeg", settings["dataset"].get("type"), net.get("num_classes")),
     ]
     encoder = str(net["encoder"]["type"])
     if not re.fullmatch(r"augseg\.models\.resnet\.resnet\d+", encoder):
@@ -165,13 +166,14 @@ def augseg_findings(settings: Mapping[str, Any], text: str) -> list[str]:
     return findings
 
 
-def _unknown_settings(names: Iterable[str]) -> Iterator[str]:
+def unknown_settings(names: Iterable[str]) -> Iterator[str]:
+    """A finding about settings that an author's code does not have, if there are any."""
     if names := sorted(names):
         known = sorted({OTHERS[name] for name in names if name in OTHERS})
         yield f"it has the {named_words('setting', names)}" + (f", as {' and '.join(known)} has" if known else "")
 
 
-def _dataset_findings(author: str, name: Any, classes: Any) -> Iterator[str]:
+def dataset_findings(author: str, name: Any, classes: Any) -> Iterator[str]:
     """A dataset that the author's code does not know, or one with another number of classes."""
     known = DATASETS[author]
     if name not in known:
@@ -180,7 +182,7 @@ def _dataset_findings(author: str, name: Any, classes: Any) -> Iterator[str]:
         yield f"its dataset '{name}' has {known[name][1]} classes, and its settings say {classes}"
 
 
-def _unimatch_lines(text: str) -> tuple[set[frozenset[str]], list[str]]:
+def unimatch_lines(text: str) -> tuple[set[frozenset[str]], list[str]]:
     """The sets of terms that training steps have, and the dated lines that UniMatch's scripts do not print.
 
     A last line without its end is left out: the file was cut there, or it is being written.

@@ -6,8 +6,8 @@ UniMatch (LiheYoung/UniMatch, `training-logs/` and `more-scenarios/medical/train
 dictionary, "===========> Epoch: N", after each epoch one "MeanIoU:" ("meanIOU:" in the logs of 2022, "MeanDice:" on
 ACDC), before it the "Mask ratio" of the epoch so far. AugSeg (ZhenZHAO/AugSeg, `training-logs/`): the settings, then
 after each epoch "<<Test>> - Epoch: N.  MIoU: student/teacher", one number in supervised runs; a network that was not
-scored in an epoch stands as -100000. UniMatch V2: `log_v2`. An epoch whose score is nan has no score, and the claim's
-note names it.
+scored in an epoch stands as -100000. UniMatch V2: `log_v2`; PrevMatch: `log_prevmatch`. An epoch whose score is nan has
+no score, and the claim's note names it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from ssbench.paths import quoted
 from ssbench.splits.manifest import manifest
 from ssbench.tables.claims import Claim
 from ssbench.tables.log_form import DATASETS, augseg_findings, decode_log, unimatch_method
+from ssbench.tables.log_prevmatch import AUTHOR as PREVMATCH
+from ssbench.tables.log_prevmatch import is_prevmatch, prevmatch_findings
 from ssbench.tables.log_v2 import REPOSITORY, EpochScore, is_v2, read_v2
 
 NUMBER = r"(-?\d{1,9}(?:\.\d{1,9})?)"
@@ -47,7 +49,9 @@ MAX_SETTINGS = 100_000  # characters; the longest released ones have 3,000
 MAX_HEADS = 64  # dictionaries at the begin of a line that are looked at
 OF_A_START = ("port", "ngpus", "local_rank")  # settings that may change when a run is resumed
 BACKBONES = {"xception": "xception65"}
-AUTHORS = {"UniMatch": "LiheYoung/UniMatch", "AugSeg": "ZhenZHAO/AugSeg", REPOSITORY: "LiheYoung/UniMatch-V2"}
+AUTHORS = {"UniMatch": "LiheYoung/UniMatch", "AugSeg": "ZhenZHAO/AugSeg", REPOSITORY: "LiheYoung/UniMatch-V2",
+           PREVMATCH: "wooseok-shin/PrevMatch"}  # fmt: skip
+LISTS_OF = {PREVMATCH: "UniMatch"}  # whose lists an author's are named after (card: prevmatch 7)
 
 AUTHORS_LIST = re.compile(r"(?:^|[/!])(?:splits|splitsall|partitions)/\w+/[^/]+/(?:labeled|train)\.txt$")
 """How the authors' lists are named: one that we do not know is another list, whatever `--split` says."""
@@ -74,6 +78,7 @@ class Log(BaseModel):
     backbone: _Name
     crop: _Size
     metric: str
+    plugin: str | None = None
     dataset: str
     lists: _Name | None
     labeled: int | None
@@ -124,12 +129,13 @@ def read_log(path: Path, split: str | None = None) -> Log:
     try:
         if _is_augseg(settings):
             fields, findings = _augseg(settings, text)
-        elif is_v2(settings):
+        elif is_v2(settings) and not is_prevmatch(settings):
             fields, findings = read_v2(settings, text)
         elif settings:
             fields, findings = _unimatch(settings, text)
         else:
-            what = "this is no training log of UniMatch, UniMatch V2 or AugSeg: it does not begin with their settings"
+            authors = "UniMatch, UniMatch V2, AugSeg or PrevMatch"
+            what = f"this is no training log of {authors}: it does not begin with their settings"
             raise DataError(what, str(path), fix)
         if findings:
             if split is not None and split.partition("/")[0] != fields["dataset"]:
@@ -171,7 +177,7 @@ def claim_of(log: Log, name: str, split: str | None) -> Claim:
     source = f"{AUTHORS[log.author]}, training log {name}"
     taken = f"; its list '{log.lists}' was taken to be {chosen}, as --split said" if log.lists and own is None else ""
     curve = tuple((epoch, float(score)) for epoch, score in sorted(log.scores.items()))
-    return Claim(log.method, None, chosen, log.backbone, log.crop, log.metric, log.best[1], "log", source,
+    return Claim(log.method, log.plugin, chosen, log.backbone, log.crop, log.metric, log.best[1], "log", source,
                  log.note() + taken, curve, log.epochs, log.departs)  # fmt: skip
 
 
@@ -191,9 +197,10 @@ def split_of(log: Log) -> str | None:
     if log.lists is None:
         return None
     tail = _tail(log.lists)
+    author = LISTS_OF.get(log.author, log.author)
     for name, entry in manifest().splits.items():
-        paths = [p.partition(" ")[2] for p in entry.also if p.startswith(f"{log.author} ")]
-        if entry.origin == log.author and entry.labeled.path:
+        paths = [p.partition(" ")[2] for p in entry.also if p.startswith(f"{author} ")]
+        if entry.origin == author and entry.labeled.path:
             paths.append(entry.labeled.path)
         if any(_tail(path) == tail for path in paths):
             return name
@@ -250,7 +257,7 @@ def _foreign(author: str, findings: list[str], path: Path) -> DataError:
 
 
 def _settings(text: str, start: int) -> dict[str, Any]:
-    """The settings of UniMatch or AugSeg that are printed at `start`; they end before a blank or dated line.
+    """The settings of an author's code that are printed at `start`; they end before a blank or dated line.
 
     Empty where there are none. Their length is bounded because the parser of Python fails on deep nesting.
     """
@@ -297,13 +304,14 @@ def _unimatch(settings: dict[str, Any], text: str) -> tuple[dict[str, Any], list
         elif (match := SCORE.search(line)) and epoch >= 0:
             metrics.add("dice" if match[1].lower() == "dice" else "miou")
             tests.append(EpochScore(number, epoch, match[2].lower()))
-    method, findings = unimatch_method(settings, text)
-    dataset = _dataset("UniMatch", settings["dataset"])
+    author, plugin = (PREVMATCH, "prevmatch") if is_prevmatch(settings) else ("UniMatch", None)
+    method, findings = ("unimatch", prevmatch_findings(settings, text)) if plugin else unimatch_method(settings, text)
+    dataset = _dataset(author, settings["dataset"])
     if metrics - {metric := "dice" if dataset == "acdc" else "miou"}:
         findings.append(f"its scores on '{settings['dataset']}' are {' and '.join(sorted(metrics))}, not {metric}")
     backbone = settings.get("backbone", "unet")
     return {
-        **{"author": "UniMatch", "method": method, "backbone": BACKBONES.get(str(backbone), backbone)},
+        **{"author": author, "method": method, "plugin": plugin, "backbone": BACKBONES.get(str(backbone), backbone)},
         **{"crop": settings["crop_size"], "metric": metric, "dataset": dataset, "labeled": None, "kept": kept},
         **{"lists": settings.get("labeled_id_path"), "epochs": settings["epochs"], "tests": tests},
     }, findings

@@ -1,6 +1,6 @@
 """The training loop of one run: steps, scores at the end of epochs, checkpoints, resuming, requests to stop.
 
-Of a method it knows `step`, the `loss` and the named `terms` a step returns, and nothing else.
+Of a method it knows `step`, the `loss` and the named `terms` a step returns, and its hooks after steps and epochs.
 """
 
 from __future__ import annotations
@@ -199,8 +199,7 @@ class Trainer:
     @property
     def views_on_device(self) -> bool:
         """Whether the device computes the pictures of the training under way, or the loader's workers do."""
-        is_fast = self.computation.precision == "fast"
-        return views_on_device(self.plan, self.recipe.views, self.team.device, is_fast)
+        return views_on_device(self.plan, self.recipe.views, self.team.device, self.computation.precision == "fast")
 
     def _predict(self, x: Tensor) -> Tensor:
         return self.method.predict(x)
@@ -280,6 +279,7 @@ class Trainer:
                 facts: dict[str, Any] = {"select": score.value, "per_class": score.per_class, "matrix": score.matrix}
                 self.state.best = BestEpoch(epoch=epoch, step=self.state.step, **facts)
             bar.note(f"epoch {epoch + 1}/{self.epochs} {self.recipe.eval.select} {score.value:.2f}")
+        self.method.end_epoch(is_best, self.progress(self.state.step - 1))
         self._sums = {}
         self.state.history.append(entry)
         self.checkpointer.save_epoch(epoch, self.method.state_dict())

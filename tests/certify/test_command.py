@@ -39,7 +39,7 @@ def mine(tmp_path: Path) -> Path:
 def test_a_sound_plug_in(ssbench: Ssbench) -> None:
     ran = ssbench("certify", "s4mc", "--host", "fixmatch", "--host", "stpp", "--json")
     assert ran.code == 2  # asked for by name, stpp cannot host it
-    assert "stpp cannot host s4mc: its step does not call refine" in ran.err
+    assert "stpp cannot host s4mc: its pseudo-labels are stored before a training" in ran.err
     ran = ssbench("certify", "s4mc", "--host", "fixmatch")
     assert (ran.code, ran.out.splitlines()) == (
         0,

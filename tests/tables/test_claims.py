@@ -124,7 +124,7 @@ def test_shipped_claims_name_what_exists() -> None:
         assert claim.source
         assert claim.curve is None or max(score for _, score in claim.curve) == float(claim.value)
         assert claim.curve is None or [e for e, _ in claim.curve] == sorted({e for e, _ in claim.curve})
-    assert sum(c.kind == "log" for c in shipped_claims()) == 51 + 25 + 30
+    assert sum(c.kind == "log" for c in shipped_claims()) == 51 + 25 + 30 + 37
     assert len({(c.method, c.split, c.backbone, c.crop, c.kind, c.source) for c in shipped_claims()}) == len(
         shipped_claims()
     )
@@ -138,7 +138,7 @@ def test_the_default_spread_is_that_of_the_released_repeats() -> None:
     """UniMatch's ResNet-101 logs at 321: three repeats each of eight splits."""
     repeats = defaultdict(list)
     for c in shipped_claims():
-        if (c.method, c.kind, c.backbone, c.crop) == ("unimatch", "log", "resnet101", 321):
+        if (c.method, c.plugin, c.kind, c.backbone, c.crop) == ("unimatch", None, "log", "resnet101", 321):
             repeats[c.split].append(float(c.value))
     assert sorted(map(len, repeats.values())) == [3] * 8
     pooled = statistics.fmean(statistics.variance(v) for v in repeats.values()) ** 0.5

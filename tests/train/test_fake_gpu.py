@@ -24,7 +24,10 @@ ALL = [*((m, "") for m in METHODS), *PAIRS]
 
 
 def started(method: str, plugin: str, folder: Path) -> StartedMethod:
-    return Pair.of(method, [find.load("plugin", plugin)] if plugin else [], folder).start()
+    """As after two epochs, of which the second was the best."""
+    begun = Pair.of(method, [find.load("plugin", plugin)] if plugin else [], folder).start()
+    begun.method.end_epoch(is_best=True, t=progress(LATE // 10 * 10 - 1))
+    return begun
 
 
 def step_on_gpu(begun: StartedMethod, passes: PassFormat) -> Step:

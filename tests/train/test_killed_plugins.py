@@ -23,8 +23,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "s4mc": {"variant": "release", "neighbour": "random"},
     "ipixmatch": {"warmup_epochs": 4, "tau": 0.2},
     "upc": {"guidance": "random"},
+    "prevmatch": {"select": "labeled", "list_max_len": 2},
 }
-"""So that everything a plug-in can hold is held: a moving average, estimates, draws, a ramp that is not over."""
+"""So that all a plug-in can hold is held: a moving average, estimates, draws, a ramp that is not over, a full list."""
 
 
 @dataclass(frozen=True)

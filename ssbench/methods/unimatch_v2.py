@@ -78,7 +78,8 @@ class UniMatchV2(Method):
         order = reversed_groups(len(here.weak), self.cfg.group, here.weak.device)
 
         def cutmix() -> list[MixedView]:
-            partner = replace(target, logits=None, probs=None, images=None, feats={}).permuted(order)  # the rest is never pasted
+            labels = replace(target, logits=None, probs=None, images=None, feats={})  # the rest is never pasted
+            partner = labels.permuted(order)
             return [
                 MixedView(paste(s, s[order], box), target.pasted(partner, box), paste(here.weak, here.weak[order], box))
                 for s, box in zip(here.strong, here.boxes, strict=True)

@@ -1,8 +1,8 @@
 """PrevMatch: former copies of the network, kept at its best epochs, give a second set of pseudo-labels.
 
 Paper: Shin et al., "Revisiting and Maximizing Temporal Knowledge in Semi-supervised Semantic Segmentation" (2024).
-Checked against: wooseok-shin/PrevMatch (newest of three stored versions), `prevmatch.py`, `prev_utils.py`,
-`util/train_utils.py` (card: prevmatch 2, 3). The host is UniMatch there; its step is the host's own here, unchanged.
+Checked against: wooseok-shin/PrevMatch 69e6510, `prevmatch.py`, `prev_utils.py`, `util/train_utils.py`
+(card: prevmatch 2, 3). The host is UniMatch there; its step is the host's own here, unchanged.
 Departures: the list of former models is part of the checkpoint (the release starts anew with an empty one); draws
 depend on seed and step alone, so that all processes draw the same; of a host with a teacher the teacher is kept (ours).
 `select: val` is the release: epochs are chosen by the very images the run is scored on. `select: labeled` (ours, open

@@ -23,7 +23,10 @@ DATASETS = {
         **dict.fromkeys(("pascal", "pascal_semi"), ("voc", 21)),
         **dict.fromkeys(("cityscapes", "cityscapes_semi"), ("cityscapes", 19)),
     },
-    "PrevMatch": {"pascal": ("voc", 21), "cityscapes": ("cityscapes", 19), "coco": ("coco", 81)},
+    "PrevMatch": {
+        **{"pascal": ("voc", 21), "cityscapes": ("cityscapes", 19)},
+        **{"coco": ("coco", 81), "ade20k": ("ade20k", 150)},
+    },
 }
 """Author -> the dataset as its settings call it -> our name, and how many classes it has."""
 

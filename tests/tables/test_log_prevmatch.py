@@ -85,7 +85,7 @@ def test_its_lists_have_the_names_of_unimatchs(lists: str, split: str, tmp_path:
     [
         ({"thresh_init": 0.85}, "setting 'thresh_init', as CorrMatch has"),
         ({"prev": {"conf_thresh": 0.9}}, "its setting 'prev' does not have the fields 'base_only_epoch'"),
-        ({"dataset": "ade20k", "nclass": 150}, "its dataset 'ade20k' is none of pascal"),
+        ({"dataset": "acdc", "nclass": 4}, "its dataset 'acdc' is none of pascal"),
         ({"backbone": "dinov2_base"}, "its backbone 'dinov2_base'"),
         ({"save_path": "exp/pascal/supervised/r50/92"}, "its save_path is that of 'supervised'"),
         ({"former": ", Loss kl: 0.1"}, "its training steps have the term 'Loss kl'"),

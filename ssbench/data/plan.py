@@ -282,3 +282,18 @@ def plan_partition(
     if needs.pool == "all":
         unlabeled = tuple(sorted({*labeled, *unlabeled}))
     return Plan(labeled, unlabeled, needs, labeled_batch, unlabeled_batch, devices, seed, last)
+
+
+def count_groups(group: int, unlabeled: int, labeled: int = 0) -> int:
+    """How many groups of `group` unlabelled images, and as many of labelled ones, a process holds.
+
+    A group stands for one process of a release. Fewer images than a group are one group.
+
+    Raises:
+        RecipeError: the groups would not have one size.
+    """
+    count = max(unlabeled // group, 1)
+    if unlabeled % min(unlabeled, group) or labeled % count:
+        what = f"{unlabeled} unlabelled and {labeled} labelled images a process do not form groups of {group}"
+        raise RecipeError(what, "method.group", "choose a group that divides both batches")
+    return count

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
-from ssbench.data.plan import Needs
+from ssbench.data.plan import Needs, count_groups
 from ssbench.errors import RecipeError
 from ssbench.keyed import rng
 from ssbench.methods.base import (
@@ -31,7 +31,6 @@ from ssbench.methods.base import (
     Method,
     MethodConfig,
     Step,
-    count_groups,
     frozen_copy,
     frozen_forward,
     labels_of,

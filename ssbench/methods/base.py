@@ -351,21 +351,6 @@ def parts(out: Out, sizes: Sequence[int]) -> list[Out]:
     return [rows(slice(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
 
 
-def count_groups(group: int, unlabeled: int, labeled: int = 0) -> int:
-    """How many groups of `group` unlabelled images, and as many of labelled ones, a process holds.
-
-    A group stands for one process of a release. Fewer images than a group are one group.
-
-    Raises:
-        RecipeError: the groups would not have one size.
-    """
-    count = max(unlabeled // group, 1)
-    if unlabeled % min(unlabeled, group) or labeled % count:
-        what = f"{unlabeled} unlabelled and {labeled} labelled images a process do not form groups of {group}"
-        raise RecipeError(what, "method.group", "choose a group that divides both batches")
-    return count
-
-
 def mean(terms: Sequence[Tensor]) -> Tensor:
     """Mean of scalars, one or more."""
     return sum(terms[1:], terms[0]) / len(terms)

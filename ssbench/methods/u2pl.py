@@ -29,7 +29,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ssbench.data.batch import Batch, Labeled, Unlabeled
-from ssbench.data.plan import Needs
+from ssbench.data.plan import Needs, count_groups
 from ssbench.errors import RecipeError
 from ssbench.methods.base import (
     LossConfig,
@@ -37,7 +37,6 @@ from ssbench.methods.base import (
     Method,
     MethodConfig,
     Step,
-    count_groups,
     frozen_forward,
     labels_of,
     mean,

@@ -21,13 +21,12 @@ import torch
 from torch import Tensor
 
 from ssbench.data.batch import Batch
-from ssbench.data.plan import Needs
+from ssbench.data.plan import Needs, count_groups
 from ssbench.methods.base import (
     MakeNet,
     Method,
     MethodConfig,
     Step,
-    count_groups,
     frozen_copy,
     frozen_forward,
     labels_of,

@@ -31,6 +31,7 @@ SGD = "optim={name: sgd, lr: 0.02, head: 1}"  # Adam would blow up rounding wher
 OHEM = ("loss.supervised=ohem", "loss.ohem_min_kept=800")
 DICE = ("loss.supervised=ce_dice", "loss.pseudo=dice")
 WPL = {"name": "wpl", "variant": "release", **find.load("plugin", "wpl").quick, "confidence": 0.0}
+PREVMATCH = {"name": "prevmatch", "select": "labeled", "confidence": "average", "group": 2}
 CASES: dict[str, tuple[str, ...]] = {
     "supervised, ohem": ("method={name: supervised, epoch_of: unlabeled}", *OHEM),
     "supervised, ce and dice": ("method={name: supervised, epoch_of: unlabeled}", *DICE),
@@ -40,6 +41,10 @@ CASES: dict[str, tuple[str, ...]] = {
     "unimatch, wpl": (
         "method={name: unimatch, threshold: 0.25}",
         f"plugin={json.dumps(WPL)}",
+    ),
+    "unimatch, prevmatch": (
+        "method={name: unimatch, threshold: 0.25}",
+        f"plugin={json.dumps(PREVMATCH)}",
     ),
     "semivl, wpl": (
         "net={name: semivl, encoder: vit_tiny, weights: random, text: drawn, crop: 48, conv_encoder: true}",

@@ -102,7 +102,7 @@ def test_what_its_code_does_not_write_is_refused(changed: dict[str, Any], findin
 def test_a_log_of_unimatch_is_no_log_of_prevmatch(tmp_path: Path) -> None:
     """Former terms in a log without `prev`, and UniMatch's steps in one with it."""
     with pytest.raises(DataError, match="no method of UniMatch wrote this"):
-        read_log(written(tmp_path, log({0: "50.00", 1: "60.00"}, prev=None)))
+        read_log(written(tmp_path, log({0: "50.00", 1: "60.00"}, prev=None, model=None)))
     (terms,) = (terms for terms, method in UNIMATCH_STEPS.items() if method == "unimatch")
     text = log({0: "50.00"}).replace(ALONE, ", ".join(f"{term}: 0.1" for term in sorted(terms)))
     with pytest.raises(DataError, match="its training steps lack the term 'iter time'"):

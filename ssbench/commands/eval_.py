@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from ssbench import paths
-from ssbench.commands import eval_options as opt
 from ssbench.commands.common import (
     Checkpoint,
     ClassesAsSaved,
@@ -26,22 +27,44 @@ if TYPE_CHECKING:
     from ssbench.results.analysis import AnalysisKind
 
 
+Split = Annotated[str | None, typer.Option("--split", help="The split it was trained on, for the record.")]
+Protocol = Annotated[str | None, typer.Option("--protocol", help="A named protocol, not the recipe's.")]
+Subset = Annotated[str | None, typer.Option("--on", help="Subset (default: the protocol's reported one).")]
+Patches = Annotated[bool, typer.Option("--patches", help="Also count by patches: MPMC's Table 4.")]
+Over = Annotated[Literal["union", "all_classes"], typer.Option("--over", help="Classes that patches' agreement is of.")]
+Boxes = Annotated[
+    bool, typer.Option("--boxes", help="Also the boxes of its detector (WPL) by class, on unlabelled images.")
+]
+Pixels = Annotated[
+    bool, typer.Option("--pixels", help="Also its pseudo-labels by class, apart by the boxes of --baseline.")
+]
+Store = Annotated[
+    bool, typer.Option("--store", help="Keep what is counted beside the run's record, where tables find it.")
+]
+Baseline = Annotated[
+    Path | None, typer.Option("--baseline", help="Checkpoint that patches gain over, or whose detector has boxes.")
+]
+BaselineRecipe = Annotated[
+    str | None, typer.Option("--baseline-recipe", help="Its recipe (default: RECIPE without its plug-in).")
+]
+
+
 def evaluate(
     checkpoint: Checkpoint,
     recipe: NetworkRecipe = None,
-    split: opt.Split = None,
-    protocol: opt.Protocol = None,
-    subset: opt.Subset = None,
+    split: Split = None,
+    protocol: Protocol = None,
+    subset: Subset = None,
     overrides: Overrides = None,
     entry: Entry = None,
     classes_as_saved: ClassesAsSaved = False,
-    patches: opt.Patches = False,
-    over: opt.Over = "union",
-    boxes: opt.Boxes = False,
-    pixels: opt.Pixels = False,
-    store: opt.Store = False,
-    baseline: opt.Baseline = None,
-    baseline_recipe: opt.BaselineRecipe = None,
+    patches: Patches = False,
+    over: Over = "union",
+    boxes: Boxes = False,
+    pixels: Pixels = False,
+    store: Store = False,
+    baseline: Baseline = None,
+    baseline_recipe: BaselineRecipe = None,
     device: Device = None,
     data_root: DataRoot = None,
     results: Results = None,

@@ -1,12 +1,18 @@
-"""A dataset in front of another one, which answers whatever the first does not."""
+"""Datasets in front of another one, which answers whatever the first does not.
+
+`WithOtherImages`: all of VOC labelled, COCO unlabelled (UPC Table 4).
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from PIL import Image
 
-from ssbench.data.dataset import Dataset
+from ssbench.data.dataset import IGNORE, Dataset
+from ssbench.errors import RecipeError
+from ssbench.splits.lists import IDS
 
 
 class WrappedDataset(Dataset):
@@ -46,3 +52,31 @@ class WrappedDataset(Dataset):
     def mask(self, id: str) -> Image.Image:
         """That of the dataset."""
         return self.dataset.mask(id)
+
+
+class WithOtherImages(WrappedDataset):
+    """`dataset`, which also has the images of `other`, with no label known. Ids tell which is which.
+
+    Raises:
+        RecipeError: the other dataset's ids have no form of their own.
+    """
+
+    def __init__(self, dataset: Dataset, other: Dataset) -> None:
+        super().__init__(dataset)
+        if other.name not in IDS or dataset.name not in IDS or other.name == dataset.name:
+            what = f"images of {other.name} cannot be told from those of {dataset.name} by their ids"
+            raise RecipeError(what, "data.unlabeled", "data: {dataset: voc, unlabeled: coco}")
+        self.other = other
+
+    def image(self, id: str) -> Image.Image:
+        """The image, of whichever dataset has it."""
+        return self.other.image(id) if self._is_other(id) else self.dataset.image(id)
+
+    def mask(self, id: str) -> Image.Image:
+        """The mask; 255 everywhere for an image of the other dataset, whose classes are not these."""
+        if self._is_other(id):
+            return Image.new("L", self.other.image(id).size, IGNORE)
+        return self.dataset.mask(id)
+
+    def _is_other(self, id: str) -> bool:
+        return re.fullmatch(IDS[self.other.name], id, re.ASCII) is not None

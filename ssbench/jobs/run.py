@@ -137,7 +137,7 @@ def run(
     Args:
         since: when the queue began, seconds since 1970. An end that another process reached after that counts for this
             queue too: a failure is not tried again, a quick run is not repeated.
-        track: names of trackers (`trackers.TRACKERS`) that each epoch is sent to.
+        track: names of trackers (`tracking.TRACKERS`) that each epoch is sent to.
     Raises:
         Busy: another process works in the run's folder. DataError: data or split missing or changed.
         Stopped: a signal came, everything is saved. Diverged, and whatever else ends a run: recorded as a failed run,

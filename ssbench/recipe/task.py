@@ -68,8 +68,7 @@ def _task_facts(dataset: str, data_root: Path, stamps: tuple[int, ...]) -> TaskF
 
 def _smallest_lists(dataset: str, data_root: Path, train: int) -> tuple[int, int]:
     """Fewest labelled, and fewest unlabelled images (of splits that have some) of any split of the dataset."""
-    from ssbench.splits.custom import custom_splits
-    from ssbench.splits.manifest import manifest
+    from ssbench.splits.manifest import custom_splits, manifest
 
     published = [entry for name, entry in manifest().splits.items() if name.partition("/")[0] == dataset]
     pairs = [(entry.labeled.count, entry.unlabeled.count) for entry in published]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -348,3 +349,12 @@ def _disjoint(labeled: tuple[str, ...], unlabeled: tuple[str, ...], where: Path,
     if both:
         what = f"{len(both)} ids are labelled and unlabelled at once, first '{both[0]}'"
         raise DataError(what, str(where), fix)
+
+
+def custom_splits(dataset: str, data_root: Path) -> tuple[Partition, ...]:
+    """The readable custom splits of a dataset, fewest labelled images first; a damaged one is left out."""
+    partitions = []
+    for name in own_splits(data_root, dataset):
+        with suppress(DataError):
+            partitions.append(Partition.read(name, data_root))
+    return tuple(sorted(partitions, key=lambda partition: (len(partition.labeled), partition.name)))

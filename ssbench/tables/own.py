@@ -23,9 +23,8 @@ from ssbench.recipe.overrides import override
 from ssbench.recipe.task import recipes_folder, task_facts
 from ssbench.results.record import Record
 from ssbench.results.store import ResultStore
-from ssbench.splits.custom import custom_splits
 from ssbench.splits.draw import make
-from ssbench.splits.manifest import Partition
+from ssbench.splits.manifest import Partition, custom_splits
 from ssbench.tables.spec import PaperTable
 
 METHODS = ("supervised", "fixmatch", "unimatch")

@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssbench.data.dataset import Dataset
 from ssbench.data.open import open_dataset
-from ssbench.data.other import WithOtherImages
 from ssbench.data.toy_stacks import ToyStacks
+from ssbench.data.wrapped import WithOtherImages
 from ssbench.keyed import key
 from ssbench.methods.base import MakeNet, Method
 from ssbench.nets.segnet import SegNet

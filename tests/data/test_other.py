@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ssbench.data.coco import Coco
-from ssbench.data.other import WithOtherImages
 from ssbench.data.voc import Voc
+from ssbench.data.wrapped import WithOtherImages
 from ssbench.errors import DataError, RecipeError, UsageError
 from ssbench.jobs.job import Places
 from ssbench.jobs.run import RunSpec

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from running import ALONE, SPLIT, TINY, Job
 
-from ssbench.commands.run_options import TrackerName
+from ssbench.commands.run import TrackerName
 from ssbench.console import Bars
 from ssbench.jobs import job as jobs
 from ssbench.jobs.run import run, run_job
 from ssbench.train.build import dataset_of
-from ssbench.train.trackers import TRACKERS, TrackedRun
+from ssbench.train.tracking import TRACKERS, TrackedRun
 
 SHORT = (*TINY, "schedule.epochs=2")
 Lines = list[str]

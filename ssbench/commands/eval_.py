@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import (
-    Checkpoint,
-    ClassesAsSaved,
-    DataRoot,
-    Device,
-    Entry,
-    Json,
-    NetworkRecipe,
-    Overrides,
-    Results,
-    print_json,
-)
+from ssbench.commands import common
 from ssbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,14 +39,14 @@ BaselineRecipe = Annotated[
 
 
 def evaluate(
-    checkpoint: Checkpoint,
-    recipe: NetworkRecipe = None,
+    checkpoint: common.Checkpoint,
+    recipe: common.NetworkRecipe = None,
     split: Split = None,
     protocol: Protocol = None,
     subset: Subset = None,
-    overrides: Overrides = None,
-    entry: Entry = None,
-    classes_as_saved: ClassesAsSaved = False,
+    overrides: common.Overrides = None,
+    entry: common.Entry = None,
+    classes_as_saved: common.ClassesAsSaved = False,
     patches: Patches = False,
     over: Over = "union",
     boxes: Boxes = False,
@@ -65,10 +54,10 @@ def evaluate(
     store: Store = False,
     baseline: Baseline = None,
     baseline_recipe: BaselineRecipe = None,
-    device: Device = None,
-    data_root: DataRoot = None,
-    results: Results = None,
-    json: Json = False,
+    device: common.Device = None,
+    data_root: common.DataRoot = None,
+    results: common.Results = None,
+    json: common.Json = False,
 ) -> None:
     """Score a checkpoint; with --patches, --boxes or --pixels, also what tables show besides scores."""
     from ssbench.inspect.analyse import CheckpointAnalyses
@@ -96,7 +85,7 @@ def evaluate(
         analyses = CheckpointAnalyses(checkpoint, name, settings, baseline, baseline_recipe, store)
         scores["analyses"] = analyses.make(kinds, trained.name, places, device, scores)
     if json:
-        print_json(scores)
+        common.print_json(scores)
     else:
         _print_scores(scores)
 

@@ -9,44 +9,34 @@ from typing import Annotated, Literal
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import (
-    Checkpoint,
-    ClassesAsSaved,
-    DataRoot,
-    Entry,
-    Json,
-    NetworkRecipe,
-    Overrides,
-    print_json,
-    require_paths,
-)
+from ssbench.commands import common
 from ssbench.errors import UsageError
 
 
 def export(
-    checkpoint: Checkpoint,
+    checkpoint: common.Checkpoint,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file; FILE.json beside it says how to use it.")],
     form: Annotated[
         Literal["onnx", "torchscript", "pt2"],
         typer.Option("--form", help="onnx, torchscript, or pt2 (torch.export)."),
     ] = "onnx",
     size: Annotated[str | None, typer.Option("--size", help="Input HEIGHTxWIDTH (default: the recipe's crop).")] = None,
-    recipe: NetworkRecipe = None,
-    overrides: Overrides = None,
-    entry: Entry = None,
-    classes_as_saved: ClassesAsSaved = False,
-    data_root: DataRoot = None,
-    json: Json = False,
+    recipe: common.NetworkRecipe = None,
+    overrides: common.Overrides = None,
+    entry: common.Entry = None,
+    classes_as_saved: common.ClassesAsSaved = False,
+    data_root: common.DataRoot = None,
+    json: common.Json = False,
 ) -> None:
     """The network of a checkpoint for other programs, compared with the original before it is written."""
     from ssbench.inspect.export import export as export_network
     from ssbench.inspect.opened import CheckpointUse
 
-    require_paths(checkpoint)
+    common.require_paths(checkpoint)
     use = CheckpointUse(recipe, tuple(overrides or ()), entry, classes_as_saved)
     summary = export_network(checkpoint, use, form, out, _height_width(size), paths.data_root(data_root))
     if json:
-        print_json(summary)
+        common.print_json(summary)
         return
     parity = summary["parity"]
     megabytes = summary["bytes"] / 2**20

@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import (
-    DataRoot,
-    Json,
-    Overrides,
-    Plugins,
-    Results,
-    finite,
-    print_damaged,
-    print_json,
-    print_rows,
-)
+from ssbench.commands import common
 from ssbench.errors import DataError, GateError, UsageError
 from ssbench.results.statistics import ALPHA, SLOWER
 from ssbench.without_torch import import_stand_ins
@@ -31,16 +21,20 @@ if TYPE_CHECKING:
 
 Alpha = Annotated[
     float,
-    typer.Option("--alpha", min=1e-6, max=0.5, callback=finite, help="Probability of a false alarm in the whole gate."),
+    typer.Option(
+        "--alpha", min=1e-6, max=0.5, callback=common.finite, help="Probability of a false alarm in the whole gate."
+    ),
 ]
 Spread = Annotated[
     float | None,
-    typer.Option("--spread", min=0.001, callback=finite, help="Standard deviation of seeds where too few are stored."),
+    typer.Option(
+        "--spread", min=0.001, callback=common.finite, help="Standard deviation of seeds where too few are stored."
+    ),
 ]
 Slower = Annotated[
     float,
     typer.Option(
-        "--slower", min=0, max=0.99, callback=finite, help="Share of the stored images/s that may be missing."
+        "--slower", min=0, max=0.99, callback=common.finite, help="Share of the stored images/s that may be missing."
     ),
 ]
 FIX = "ssbench gate --against results --results FOLDER_OF_NEW_ONES"
@@ -60,9 +54,9 @@ GateMeasure = Annotated[
 def gate(
     targets: GateTargets = None,
     against: GateAgainst = None,
-    plugin: Plugins = None,
+    plugin: common.Plugins = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="Only these splits; repeatable.")] = None,
-    overrides: Overrides = None,
+    overrides: common.Overrides = None,
     alpha: Alpha = ALPHA,
     spread: Spread = None,
     exact: GateExact = False,
@@ -71,9 +65,9 @@ def gate(
     slower: Slower = SLOWER,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Only write --results to this file.")] = None,
-    data_root: DataRoot = None,
-    results: Results = None,
-    json: Json = False,
+    data_root: common.DataRoot = None,
+    results: common.Results = None,
+    json: common.Json = False,
 ) -> None:
     """Compare --results with stored ones within what seeds scatter; exit code 5 when something is worse or missing."""
     from ssbench.recipe.compose import with_plugins
@@ -92,7 +86,7 @@ def gate(
     damaged = dict[Path, DataError]()
     if save is not None:
         runs = _stored(new_root, selection, damaged)[0]
-        print_damaged(damaged)
+        common.print_damaged(damaged)
         baseline.save(runs, save)
         return
     if against is None:
@@ -105,7 +99,7 @@ def gate(
         new = _timed(stored, data, new_root)
     else:
         new = baseline.read_runs(new_root, places, data, damaged) if new_root.exists() else []
-    print_damaged(damaged)
+    common.print_damaged(damaged)
     outcome: ScoreGate | SpeedGate
     if throughput:
         outcome = compare_speeds(stored, new, slower)
@@ -205,9 +199,9 @@ def _print(outcome: ScoreGate | SpeedGate, suite: str, junit: Path | None, json:
     if junit is not None:
         write_bytes(junit, document_of(outcome, f"{suite} {'images/s' if is_speed else 'scores'}"))
     if json:
-        print_json(outcome.as_json())
+        common.print_json(outcome.as_json())
         return
-    print_rows("throughput" if is_speed else "gate", *gate_rows(outcome))
+    common.print_rows("throughput" if is_speed else "gate", *gate_rows(outcome))
     if not isinstance(outcome, SpeedGate):
         for line in gate_summary(outcome):
             say(line)

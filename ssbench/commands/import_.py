@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ssbench import paths
+from ssbench.commands import common
 from ssbench.commands import import_options as opt
-from ssbench.commands.common import (
-    Bands,
-    ClassesAsSaved,
-    DataRoot,
-    Depth16,
-    Entry,
-    Json,
-    Results,
-    Workers,
-    print_json,
-    print_rows,
-    progress_bars,
-)
 from ssbench.commands.new import show_own_table
 from ssbench.errors import UsageError
 from ssbench.paths import quoted
@@ -48,8 +36,8 @@ def import_(
     nearest: opt.Nearest = False,
     palette: opt.PaletteRule = None,
     exif: opt.Exif = None,
-    bands: Bands = None,
-    depth16: Depth16 = None,
+    bands: common.Bands = None,
+    depth16: common.Depth16 = None,
     pages: opt.PageRule = None,
     grey: opt.Grey = False,
     unlabeled: opt.Unlabeled = False,
@@ -61,14 +49,14 @@ def import_(
     seed: opt.Seed = 0,
     replace: opt.Replace = False,
     check: opt.Check = False,
-    workers: Workers = None,
+    workers: common.Workers = None,
     split: opt.TrainedOn = None,
     recipe: opt.ItsRecipe = None,
-    entry: Entry = None,
-    classes_as_saved: ClassesAsSaved = False,
-    data_root: DataRoot = None,
-    results: Results = None,
-    json: Json = False,
+    entry: common.Entry = None,
+    classes_as_saved: common.ClassesAsSaved = False,
+    data_root: common.DataRoot = None,
+    results: common.Results = None,
+    json: common.Json = False,
 ) -> None:
     """Bring your own images and masks, from then on a dataset like the others; or what a paper's authors released.
 
@@ -95,14 +83,14 @@ def _import_folder(
 
     root = paths.data_root(data_root)
 
-    with progress_bars() as bars:
+    with common.progress_bars() as bars:
         if check:
             _show_check(options, check_folder(options, root, workers, bars), json)
             return
         report = import_folder(options, root, workers, bars)
     table = write_own_table(options.name, root, replace=options.replace)
     if json:
-        print_json(report.json() | {"table": table.json()})
+        common.print_json(report.json() | {"table": table.json()})
         return
     _show_report(report, table, data_root)
 
@@ -134,7 +122,7 @@ def _import_released(
         claim = scored_claim(path, use.recipe, split, data, use.entry, use.as_saved)
     file = write_claim(results, claim)
     if json:
-        print_json({**vars(claim), "value": str(claim.value), "file": str(file)})
+        common.print_json({**vars(claim), "value": str(claim.value), "file": str(file)})
         return
     print(f"{claim.method} on {claim.split}, {claim.backbone}, crop {claim.crop}: {claim.metric} {claim.value}")
     print(f"  {claim.kind}: {claim.source}; {claim.note}")
@@ -154,7 +142,7 @@ def _show_check(options: ImportOptions, check: FolderCheck, json: bool) -> None:
     from ssbench.prepare.own_findings import group_findings
 
     if json:
-        print_json(check.json())
+        common.print_json(check.json())
     else:
         _show_summary(check)
         for group in group_findings(check.findings):
@@ -181,6 +169,6 @@ def _show_summary(check: FolderCheck) -> None:
         [row["label"], row["class"], row["pixels"], f"{100 * row['pixels'] / total:.2f}", row["images"]]
         for row in check.classes
     ]
-    print_rows("labels", ["label", "class", "pixels", "%", "images"], rows, is_prose=True)
+    common.print_rows("labels", ["label", "class", "pixels", "%", "images"], rows, is_prose=True)
     for note in check.notes:
         print(f"note: {note}")

@@ -7,18 +7,8 @@ from typing import Annotated
 import typer
 
 from ssbench import paths
+from ssbench.commands import common
 from ssbench.commands.check import use_only_our_classes
-from ssbench.commands.common import (
-    DataRoot,
-    Json,
-    Overrides,
-    Plugins,
-    Results,
-    Runs,
-    finite,
-    print_json,
-    print_rows,
-)
 from ssbench.errors import HardwareError, UsageError
 from ssbench.without_torch import import_stand_ins
 
@@ -27,7 +17,9 @@ TFLOPS, UTILISATION = 19.5, 0.5
 
 Utilisation = Annotated[
     float,
-    typer.Option("--utilisation", min=0.001, max=1, callback=finite, help="Share of the peak that a run reaches."),
+    typer.Option(
+        "--utilisation", min=0.001, max=1, callback=common.finite, help="Share of the peak that a run reaches."
+    ),
 ]
 MOST_SEEDS = 1000
 """More is a typing error: the plan would list every run."""
@@ -37,14 +29,14 @@ PlanBudget = Annotated[
     typer.Option(
         "--gpu-hours",
         min=0,
-        callback=finite,
+        callback=common.finite,
         help="Only what fits, most informative first.",
     ),
 ]
 PlanTflops = Annotated[
     float,
     typer.Option(
-        "--tflops", min=0.001, callback=finite, help="Peak of the device where no stored run tells (A100, fp32)."
+        "--tflops", min=0.001, callback=common.finite, help="Peak of the device where no stored run tells (A100, fp32)."
     ),
 ]
 PlanHardware = Annotated[
@@ -54,9 +46,9 @@ PlanHardware = Annotated[
 
 def plan(
     targets: Annotated[list[str], typer.Argument(help="Tables (paper/table1) and recipes (name or YAML file).")],
-    plugin: Plugins = None,
+    plugin: common.Plugins = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="Of tables, only these; repeatable.")] = None,
-    overrides: Overrides = None,
+    overrides: common.Overrides = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each cell, seeds 0, 1, ...")] = 1,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="Runs at a time, for the wall time.")] = 1,
     budget: PlanBudget = None,
@@ -66,10 +58,10 @@ def plan(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time ten steps of each recipe here, exact and fast, and plan with them.")
     ] = False,
-    data_root: DataRoot = None,
-    runs: Runs = None,
-    results: Results = None,
-    json: Json = False,
+    data_root: common.DataRoot = None,
+    runs: common.Runs = None,
+    results: common.Results = None,
+    json: common.Json = False,
 ) -> None:
     """What a table or recipe still takes: runs, each once across papers, hours, disk. --json is for `run --plan`."""
     from ssbench.console import say
@@ -99,9 +91,9 @@ def plan(
         import_stand_ins()
     planned = make_plan(request, places, runs_of_targets)
     if json:
-        print_json(planned.as_json())
+        common.print_json(planned.as_json())
     else:
-        print_rows(" ".join(targets), COLUMNS, rows(planned))
+        common.print_rows(" ".join(targets), COLUMNS, rows(planned))
         for line in summary(planned):
             say(line)
         unmeasured = sum(not run.measured for run in planned.todo)

@@ -11,19 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import (
-    AllowLeak,
-    DataRoot,
-    Device,
-    Json,
-    Overrides,
-    Plugins,
-    Results,
-    Runs,
-    finite,
-    print_json,
-    print_rows,
-)
+from ssbench.commands import common
 from ssbench.errors import RunsFailed, SsbenchError, Stopped, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +46,9 @@ Limit = Annotated[
 ]
 Hours = Annotated[
     float | None,
-    typer.Option("--hours", min=0.001, callback=finite, help="Steps so that all runs together take so long here."),
+    typer.Option(
+        "--hours", min=0.001, callback=common.finite, help="Steps so that all runs together take so long here."
+    ),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Toy data, small net, a few steps: does it run?")]
 Division = Annotated[
@@ -82,26 +72,26 @@ def run(
     targets: Targets = None,
     plan: Plan = None,
     record: Record = None,
-    plugin: Plugins = None,
+    plugin: common.Plugins = None,
     split: Split = None,
     seed: Seed = None,
-    overrides: Overrides = None,
+    overrides: common.Overrides = None,
     sweep: Sweep = None,
     limit: Limit = None,
     hours: Hours = None,
     quick: Quick = False,
     division: Division = None,
-    allow_leak: AllowLeak = False,
+    allow_leak: common.AllowLeak = False,
     track: Track = None,
     jobs: Jobs = None,
     launcher: Launcher = "local",
     slurm: Slurm = None,
     detach: Detach = False,
-    device: Device = None,
-    data_root: DataRoot = None,
-    runs: Runs = None,
-    results: Results = None,
-    json: Json = False,
+    device: common.Device = None,
+    data_root: common.DataRoot = None,
+    runs: common.Runs = None,
+    results: common.Results = None,
+    json: common.Json = False,
 ) -> None:
     """Train and score what is missing; go on where a run was cut off; never repeat what is done."""
     from ssbench.commands.remote import slurm_options
@@ -179,10 +169,10 @@ def _print(
         ends = [{"analysis": str(a), "error": str(error) if error else None} for a, error in analyses]
         table = {"sweep": [dict(zip(columns, row, strict=True)) for row in rows]} if sweep[0] else {}
         shown = {"runs": [outcome.as_json() for outcome in outcomes], **({"analyses": ends} if ends else {})}
-        print_json(shown | table)
+        common.print_json(shown | table)
         return
     if sweep[0]:
-        print_rows("sweep", columns, rows)
+        common.print_rows("sweep", columns, rows)
     for outcome in outcomes if not sweep[0] else ():
         print(outcome)
     for analysis, error in analyses:

@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssbench import paths
-from ssbench.commands.common import (
-    DataRoot,
-    Json,
-    Overrides,
-    Results,
-    Runs,
-    print_damaged,
-    print_json,
-    print_table,
-)
+from ssbench.commands import common
 from ssbench.errors import UsageError
 from ssbench.paths import quoted
 from ssbench.without_torch import import_stand_ins
@@ -45,16 +36,16 @@ def table(
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Instead: every record of this dataset, one row a recipe.")
     ] = None,
-    overrides: Overrides = None,
+    overrides: common.Overrides = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A folder: one file a table, e.g. results/tables.")
     ] = None,
     claims: Annotated[bool, typer.Option("--claims", help="Every published number, each with its source.")] = False,
     long: Annotated[bool, typer.Option("--long", help="CSV, one row a cell (with --claims: a claim).")] = False,
-    data_root: DataRoot = None,
-    runs: Runs = None,
-    results: Results = None,
-    json: Json = False,
+    data_root: common.DataRoot = None,
+    runs: common.Runs = None,
+    results: common.Results = None,
+    json: common.Json = False,
 ) -> None:
     """Print a table: what the paper printed, what was measured (mean, sd, n), the difference, the state.
 
@@ -85,16 +76,16 @@ def table(
         filled = [_filled_dataset(dataset, store, paths.runs_root(runs), why_stale, overrides)]
     else:
         filled = [filled_table(n, store, paths.runs_root(runs), why_stale, root, overrides or ()) for n in names]
-    damaged = print_damaged(store.damaged)
+    damaged = common.print_damaged(store.damaged)
     if json:
         objects = [_object(f, published) for f in filled]
-        print_json(({"tables": objects} if every else objects[0]) | damaged)
+        common.print_json(({"tables": objects} if every else objects[0]) | damaged)
     elif long:
         _print_long(filled, published)
     else:
         for at, f in enumerate(filled):
             print(end="\n" if at else "")
-            print_table(f, format, published)
+            common.print_table(f, format, published)
         if not every and dataset is None:
             _say_other_settings(filled[0], store, tuple(overrides or ()))
 
@@ -160,7 +151,7 @@ def _write(
     written = [
         path for path, is_changed in write_tables(names, store, out, how, why_stale, data_root, overrides) if is_changed
     ]
-    print_damaged(store.damaged)
+    common.print_damaged(store.damaged)
     for path in written:
         print(path, file=sys.stderr)
     print(f"{len(written)} of {len(names)} tables written to {out}, the others were up to date", file=sys.stderr)

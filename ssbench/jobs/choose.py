@@ -1,4 +1,4 @@
-"""Which runs first, and how long they take side by side.
+"""Chooses which runs of a plan come first: those that fill most of the tables per hour, within a budget of hours.
 
 The rule of `ssbench plan --gpu-hours N`, and of the order a plan is executed in:
 

@@ -7,6 +7,7 @@ one before. Going on from these would train half of it on each. `run.json` says 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ssbench.errors import DataError
@@ -27,7 +28,10 @@ def claim_folder(folder: Path, head: RunHead, report: Callable[[str], None]) -> 
     Args:
         report: called with a line for the person: what differs, and where the other run's files are.
     """
-    before = _read_head(folder)
+    before: RunHead | None = None
+    with suppress(DataError):  # an older version wrote none, and a damaged one says nothing
+        if (folder / NAME).is_file():
+            before = read_model(folder / NAME, RunHead, "run's identity", "delete it")
     key = before.key if before else read_progress(folder).key
     if key is not None and key != head.key and _has_results(folder):
         aside = folder_of(folder, key)
@@ -43,15 +47,6 @@ def claim_folder(folder: Path, head: RunHead, report: Callable[[str], None]) -> 
 def folder_of(folder: Path, key: str) -> Path:
     """Where the files of the run `key` are kept while another one has its folder: `seed0.<first 8 of the key>`."""
     return folder.with_name(f"{folder.name}.{key[:8]}")
-
-
-def _read_head(folder: Path) -> RunHead | None:
-    """The run whose files these are; None where an older version wrote them, or the file is damaged."""
-    path = folder / NAME
-    try:
-        return read_model(path, RunHead, "run's identity", "delete it") if path.is_file() else None
-    except DataError:
-        return None
 
 
 def _has_results(folder: Path) -> bool:

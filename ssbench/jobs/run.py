@@ -151,7 +151,9 @@ def run(
     with _folder_locked(spec.folder, team):
         if record := _done_record(spec, team, since):  # it ended between the look above and the lock
             return record, True
-        _raise_failure_since(spec, team, since)
+        if progress_then := _ended_as("failed", spec, team, since):
+            where = f"{spec.folder} (process {progress_then.pid} on {progress_then.host})"
+            raise RunsFailed(f"failed elsewhere: {progress_then.why}", where, "mend that and run it again")
         if recipe.quick and _agreed_record(spec, team):
             _empty_folder(spec.folder, team)
         if team.leads and not recipe.quick:
@@ -249,13 +251,6 @@ def _ended_as(state: str, spec: RunSpec, team: Team, since: float) -> RunProgres
     progress = read_progress(spec.folder)
     matches = progress.state == state and progress.key == spec.key and (progress.updated or 0) > since
     return progress if team.any(team.leads and matches) else None
-
-
-def _raise_failure_since(spec: RunSpec, team: Team, since: float) -> None:
-    """Raise what made the run fail in another process after `since`."""
-    if progress := _ended_as("failed", spec, team, since):
-        where = f"{spec.folder} (process {progress.pid} on {progress.host})"
-        raise RunsFailed(f"failed elsewhere: {progress.why}", where, "mend that and run it again")
 
 
 def _empty_folder(folder: Path, team: Team) -> None:

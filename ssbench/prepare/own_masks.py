@@ -210,14 +210,7 @@ def _merge_layers(pair: ImageMaskPair, rules: ConvertRules) -> MaskContent:
     claimed: NDArray[Any] | None = None
     for path, label in pair.layers:
         image, _, _ = load_picture(path, pair.page or 0)
-        part = (
-            image.getchannel("A")
-            if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema() != (255, 255)
-            else image
-        )
-        pixels = np.asarray(
-            part.convert("L") if part.mode not in ("I", "F") and not part.mode.startswith("I;") else part
-        )
+        pixels = _layer_pixels(image)
         if len(np.unique(pixels)) > 2 and not rules.nearest:
             detail = "is a layer of more than two values: soft edges? --nearest cuts at half"
             raise PictureError("layer", path, detail, "--nearest")

@@ -56,18 +56,11 @@ def convert_sample(pair: ImageMaskPair, rules: ConvertRules, dest: Path | None) 
     if image is not None:
         picture, labels, copied, changes, finding = _fitted(pair, image, mask, rules)
         findings += [finding] if finding else []
-    has_meaning = mask and not mask.strange and all(is_settled(value, rules) for value in mask.values)
-    if image is not None and mask is not None and dest is not None and not findings and has_meaning:
-        _write(pair, picture, labels, copied, dest)
-    if (
-        image is not None
-        and mask is None
-        and pair.mask is None
-        and not pair.layers
-        and dest is not None
-        and not findings
-    ):
-        _write(pair, picture, np.full(picture.size[::-1], IGNORE, np.uint8), copied, dest)
+    if image is not None and dest is not None and not findings:
+        if mask is None:  # it has none, or there would be a finding
+            labels = np.full(picture.size[::-1], IGNORE, np.uint8)
+        if mask is None or (not mask.strange and all(is_settled(value, rules) for value in mask.values)):
+            _write(pair, picture, labels, copied, dest)
     if mask is None:
         return SampleStats(pair, findings=tuple(findings), changes=changes)
     counted = {value: int(n) for value, n in enumerate(np.bincount(mask.labels.ravel(), minlength=256)) if n}
@@ -93,11 +86,10 @@ def _fitted(
     way, picture = image.orientation, image.image
     upright = turned(picture, way)
     labels = mask.labels if mask else np.zeros(0, np.uint8)
+    if mask is None and way == 1:
+        return picture, labels, image.format, image.changes, None
     if mask is None:
-        applied = (*image.changes, "EXIF orientation: applied")
-        return (
-            (picture, labels, image.format, image.changes, None) if way == 1 else (upright, labels, "", applied, None)
-        )
+        return upright, labels, "", (*image.changes, "EXIF orientation: applied"), None
     both = Image.fromarray(labels)
     if mask.orientation != 1 and (mask.orientation == way or rules.exif):
         apply = mask.orientation == way or rules.exif == "apply"

@@ -140,22 +140,6 @@ def _normalise(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, s
     return own or "imagenet", "goes with the encoder's ImageNet weights"
 
 
-def _wide(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
-    return (256, "as every release") if on_gpu else (64, "a quarter of the released decoders, for a CPU")
-
-
-def _lr(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
-    return (0.02, "from random weights") if _is_random(settled) else (0.005, "over ImageNet weights")
-
-
-def _head(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
-    return (1, "nothing is pretrained") if _is_random(settled) else (5, "the encoder is pretrained, the rest is not")
-
-
-def _labeled_batch(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
-    return _power_of_two(facts.labeled, on_gpu), f"smallest labelled list {facts.labeled}, {_device(on_gpu)}"
-
-
 def _unlabeled_batch(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
     labeled = int(settled("schedule.labeled_batch"))
     fitting = min(labeled, _power_of_two(facts.unlabeled, on_gpu, at_least=1))
@@ -169,26 +153,10 @@ def _steps(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
     return steps, f"{passes} passes over {facts.train} images, within {least} and {most} ({_device(on_gpu)})"
 
 
-def _report(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
-    return ("test", "val chooses the epoch") if "test" in facts.subsets else ("val", "there is no test subset")
-
-
 def _every(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
     batch = max(1, int(settled("schedule.unlabeled_batch") or settled("schedule.labeled_batch")))
     epochs = int(settled("schedule.steps")) / max(1, facts.train // batch)
     return max(1, round(epochs / 10)), "about ten scores a run"
-
-
-def _low_rank(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
-    return max(1, min(3, facts.classes // 2)), f"the release's 3 of 21 classes; at most half of {facts.classes}"
-
-
-def _high_rank(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
-    return max(2, facts.classes), "all classes; the release's 20 of 21"
-
-
-def _group(facts: TaskFacts, on_gpu: bool, settled: Settled) -> tuple[Any, str]:
-    return int(settled("schedule.unlabeled_batch")), "the whole batch: one process"
 
 
 def _is_random(settled: Settled) -> bool:
@@ -210,16 +178,30 @@ RULES: dict[str, Rule] = {
     "net.encoder": _encoder,
     "net.weights": _weights,
     "views.normalise": _normalise,
-    "net.wide": _wide,
-    "optim.lr": _lr,
-    "optim.head": _head,
-    "schedule.labeled_batch": _labeled_batch,
+    "net.wide": lambda _, on_gpu, __: (
+        (256, "as every release") if on_gpu else (64, "a quarter of the released decoders, for a CPU")
+    ),
+    "optim.lr": lambda _, __, settled: (
+        (0.02, "from random weights") if _is_random(settled) else (0.005, "over ImageNet weights")
+    ),
+    "optim.head": lambda _, __, settled: (
+        (1, "nothing is pretrained") if _is_random(settled) else (5, "the encoder is pretrained, the rest is not")
+    ),
+    "schedule.labeled_batch": lambda facts, on_gpu, _: (
+        _power_of_two(facts.labeled, on_gpu),
+        f"smallest labelled list {facts.labeled}, {_device(on_gpu)}",
+    ),
     "schedule.unlabeled_batch": _unlabeled_batch,
     "schedule.steps": _steps,
-    "eval.report": _report,
+    "eval.report": lambda facts, _, __: (
+        ("test", "val chooses the epoch") if "test" in facts.subsets else ("val", "there is no test subset")
+    ),
     "eval.every": _every,
-    "method.low_rank": _low_rank,
-    "method.high_rank": _high_rank,
-    "method.group": _group,
+    "method.low_rank": lambda facts, _, __: (
+        max(1, min(3, facts.classes // 2)),
+        f"the release's 3 of 21 classes; at most half of {facts.classes}",
+    ),
+    "method.high_rank": lambda facts, _, __: (max(2, facts.classes), "all classes; the release's 20 of 21"),
+    "method.group": lambda _, __, settled: (int(settled("schedule.unlabeled_batch")), "the whole batch: one process"),
 }
 """In the order in which they are settled: a rule reads only what stands above it."""

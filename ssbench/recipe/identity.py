@@ -45,7 +45,7 @@ def head_of(recipe: Recipe, split: str, split_sha256: str, seed: int) -> RunHead
         division=recipe.division,
         quick=recipe.quick,
         departures=[*recipe.departures, *(f"{SET}{text}" for text in recipe.overrides)],
-        identity=Identity.model_validate({**recipe.outside.as_record(), "versions": recipe.versions()}),
+        identity=Identity(**dict(recipe.outside), versions=recipe.versions()),
         resolved=recipe.resolved(),
     )
 
@@ -103,7 +103,7 @@ def version_changes(before: dict[str, int], now: dict[str, int]) -> Iterator[str
 def _stale(head: RunHead, now: Recipe | None, data_root: Path | None) -> Iterator[str]:
     dataset = head.split.partition("/")[0]
     if head.identity is not None:
-        yield from changes(head.identity.outside, paths.data_root(data_root), dataset)
+        yield from changes(head.identity, paths.data_root(data_root), dataset)
         yield from version_changes(head.identity.versions, now.versions() if now else {})
     elif now and head.resolved == now.resolved() and now.older_key(head.split_sha256, head.seed) != head.key:
         # A record of an older version states no versions. Those above 1 are part of its key.

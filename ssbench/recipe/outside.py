@@ -12,11 +12,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from ssbench import find
 from ssbench.data.folder import CARD, read_card
@@ -30,31 +31,28 @@ NO_FILE = {"random", "imagenet", "clip", "dinov2", "package"}
 """Values of a `weights` setting that name no file."""
 
 
-@dataclass(frozen=True)
-class OutsideFile:
+class OutsideFile(BaseModel):
     """A file that a run reads. role: what for ("plugin mine", "net.weights"); sha256: "" where it is not there."""
 
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
     role: str
-    path: Path
+    path: str
     sha256: str
 
 
-@dataclass(frozen=True)
-class Outside:
+class Outside(BaseModel):
     """data: digest of an imported dataset; None for shipped data, and where the dataset is not there."""
 
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
     data: str | None = None
-    files: tuple[OutsideFile, ...] = ()
+    files: list[OutsideFile] = []
 
     def key_part(self) -> dict[str, Any]:
         """What enters the run key: contents and what they are for, never where they lie. Empty for a shipped recipe."""
         part: dict[str, Any] = {} if self.data is None else {"data": self.data}
         return part | ({"files": sorted([file.role, file.sha256] for file in self.files)} if self.files else {})
-
-    def as_record(self) -> dict[str, Any]:
-        """The same with the paths, as a record holds it."""
-        files = [{"role": file.role, "path": str(file.path), "sha256": file.sha256} for file in self.files]
-        return {"data": self.data, "files": files}
 
 
 def data_digest(dataset: str, data_root: Path) -> str | None:
@@ -112,14 +110,16 @@ def code_files(role: str, cls: type[Any]) -> Iterator[OutsideFile]:
         path = Path(str(used.__file__)).resolve()
         # A user's file is digested as it was imported: it may have been edited since, while a queue runs.
         digest = getattr(used, find.DIGEST, "") or digest_of(path)
-        yield OutsideFile(role if used is module else f"{role}: {name.rpartition('.')[2]}", path, digest)
+        part = role if used is module else f"{role}: {name.rpartition('.')[2]}"
+        yield OutsideFile(role=part, path=str(path), sha256=digest)
 
 
 def weight_files(section: str, settings: Mapping[str, Any]) -> Iterator[OutsideFile]:
     """The files of weights that settings name."""
     for name, value in settings.items():
         if name.endswith("weights") and isinstance(value, str) and value not in NO_FILE:
-            yield OutsideFile(f"{section}.{name}", Path(value).absolute(), digest_of(Path(value)))
+            path = Path(value)
+            yield OutsideFile(role=f"{section}.{name}", path=str(path.absolute()), sha256=digest_of(path))
 
 
 def digest_of(path: Path) -> str:
@@ -145,14 +145,14 @@ def changes(before: Outside, data_root: Path, dataset: str) -> Iterator[str]:
     if now is not None and before.data is not None and now != before.data:
         yield f"the data of '{dataset}' have changed"
     for file in before.files:
-        digest = digest_of(file.path)
+        digest = digest_of(Path(file.path))
         if digest and file.sha256 and digest != file.sha256:
-            yield f"{file.role}: {file.path.name} has changed"
+            yield f"{file.role}: {Path(file.path).name} has changed"
 
 
 def last_change(outside: Outside, dataset: str, data_root: Path | None) -> float:
     """When the newest of these data and files was written, in seconds since 1970."""
-    paths = [file.path for file in outside.files]
+    paths = [Path(file.path) for file in outside.files]
     if outside.data is not None:
         paths.append(data_root_of(data_root) / dataset / NAME)
     return max((path.stat().st_mtime for path in paths if path.is_file()), default=0.0)

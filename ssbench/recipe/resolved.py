@@ -108,7 +108,8 @@ class Recipe:
         weights = [f for name, cfg in sections.items() for f in weight_files(name, cfg.model_dump(mode="json"))]
         if self.data.dataset.endswith(".py"):
             code += code_files("dataset", find.load("dataset", self.data.dataset))
-        return Outside(data_digest(self.data.dataset, paths.data_root(self.data_root)), (*code, *weights))
+        data = data_digest(self.data.dataset, paths.data_root(self.data_root))
+        return Outside(data=data, files=[*code, *weights])
 
     @property
     def _part_names(self) -> list[str]:

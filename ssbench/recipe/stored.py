@@ -11,37 +11,18 @@ from pydantic import BaseModel, ConfigDict
 from ssbench.errors import DataError
 from ssbench.files import read_model
 from ssbench.recipe.marks import Keys, Mark, Marked
-from ssbench.recipe.outside import Outside, OutsideFile
+from ssbench.recipe.outside import Outside
 
 SET = "set "  # how a record's departures begin where a `--set` made them
 
 
-class UsedFile(BaseModel):
-    """A file from outside the package that a run read: what for, where it lay, SHA-256 ("" where it was not there)."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
-
-    role: str
-    path: str
-    sha256: str
-
-
-class Identity(BaseModel):
+class Identity(Outside):
     """What a run was made of besides recipe, lists and seed. Records of older versions have none.
 
-    data: digest of an imported dataset. versions: behaviour version of each part.
+    versions: behaviour version of each part.
     """
 
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
-
-    data: str | None = None
-    files: list[UsedFile] = []
     versions: dict[str, int] = {}
-
-    @property
-    def outside(self) -> Outside:
-        """As `Recipe.outside` was then."""
-        return Outside(self.data, tuple(OutsideFile(f.role, Path(f.path), f.sha256) for f in self.files))
 
 
 class RunHead(BaseModel):

@@ -234,10 +234,3 @@ def _row_label(record: Record, store: ResultStore) -> str:
     sets = [str(text).removeprefix("set ") for text in whole.get("departures") or [] if str(text).startswith("set ")]
     name = record.recipe.rpartition("+")[0] if sets else record.recipe
     return " ".join([name, *sets])[:2000]
-
-
-def facts_line(dataset: str, data_root: Path) -> str:
-    """What the rules read of a dataset, for people."""
-    facts = task_facts(dataset, data_root)
-    sizes = f"{facts.train} training images, short side {facts.short_side}, smallest labelled list {facts.labeled}"
-    return f"{sizes}, {'a GPU' if has_gpu() else 'a CPU'}"

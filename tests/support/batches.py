@@ -16,16 +16,16 @@ def tensors(value: Any) -> Iterator[Any]:
     if isinstance(value, dict):
         value = [value[name] for name in sorted(value)]
     if isinstance(value, list | tuple):
-        for one in value:
-            yield from tensors(one)
+        for part in value:
+            yield from tensors(part)
     else:
         yield value
 
 
 def same(a: Any, b: Any) -> bool:
     """Equal bit for bit, in dtypes and shapes too."""
-    one, two = list(tensors(a)), list(tensors(b))
-    return len(one) == len(two) and all(_same(x, y) for x, y in zip(one, two, strict=True))
+    first, second = list(tensors(a)), list(tensors(b))
+    return len(first) == len(second) and all(_same(x, y) for x, y in zip(first, second, strict=True))
 
 
 def _same(x: Any, y: Any) -> bool:

@@ -58,14 +58,14 @@ class Sound(Plugin):
 
 
 class TeachesItself(Sound):
-    """Its weights hold on to the graph of the module that made them."""
+    """Its weights hold on to the graph of the module that modules them."""
 
     def _weight(self, mixed: MixedView, teach: Callable[[Tensor], Out], t: Progress) -> Tensor:
         return self._head[0](teach(mixed.weak).logits)[:, 0].sigmoid()
 
 
 class LabelsWithGradient(Sound):
-    """Hands on a map that the student's pass made."""
+    """Hands on a map that the student's pass modules."""
 
     def refine(self, pseudo: Pseudo, t: Progress) -> Pseudo:
         return pseudo.with_carry(own=self._head[0](pseudo.soft)[:, 0]) if self.cfg.strength else pseudo
@@ -138,16 +138,16 @@ class Unused(Sound):
     """Trains a module that enters no loss."""
 
     def extras(self, net: SegNet) -> nn.ModuleDict:
-        made = super().extras(net)
-        return nn.ModuleDict({**made, "more": nn.Linear(2, 2)}) if self.cfg.strength else made
+        modules = super().extras(net)
+        return nn.ModuleDict({**modules, "more": nn.Linear(2, 2)}) if self.cfg.strength else modules
 
 
 class Twice(Sound):
     """Hands the student's own parameters on as its module."""
 
     def extras(self, net: SegNet) -> nn.ModuleDict:
-        made = super().extras(net)
-        return nn.ModuleDict({**made, "net": next(net.children())}) if self.cfg.strength else made
+        modules = super().extras(net)
+        return nn.ModuleDict({**modules, "net": next(net.children())}) if self.cfg.strength else modules
 
 
 class Infinite(Sound):

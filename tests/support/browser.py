@@ -23,10 +23,10 @@ PATIENCE = 120
 
 def chromium() -> str:
     """The program, or the test is skipped."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
         pytest.skip("needs Chromium (apt-get install chromium) to open the report in")
-    return found
+    return program
 
 
 class Browser:
@@ -83,9 +83,9 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        reply = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reply, reply["exceptionDetails"]
+        return reply["result"].get("value")
 
     def press(self, key: str) -> None:
         """One key, as a person presses it."""
@@ -112,8 +112,8 @@ class Browser:
             assert got, "the browser has ended"
             self.left += got
         message, self.left = self.left.split(b"\0", 1)
-        found: dict[str, Any] = json.loads(message)
-        return found
+        reply: dict[str, Any] = json.loads(message)
+        return reply
 
 
 def _plain(node: dict[str, Any]) -> dict[str, Any]:

@@ -41,5 +41,5 @@ def unet(seed: int = 0) -> UNet:
 def plugin(name: str, **settings: Any) -> Plugin:
     cls = find.load("plugin", name)
     torch.manual_seed(0)
-    made: Plugin = cls(cls.Config(**settings), CLASSES)
-    return made
+    built: Plugin = cls(cls.Config(**settings), CLASSES)
+    return built

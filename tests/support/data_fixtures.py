@@ -70,12 +70,12 @@ class Handler(BaseHTTPRequestHandler):
         return self.deliver(web, path, fault)
 
     def deliver(self, web: Web, path: str, fault: str) -> None:
-        data, asked = web.files[path], self.headers.get("Range")
+        data, span = web.files[path], self.headers.get("Range")
         if fault == "wrong":
             data = bytes(len(data))
         start, valid = 0, self.headers.get("If-Range") in (None, web.etag(path))
-        if asked and web.ranges and valid:
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        if span and web.ranges and valid:
+            start = int(span.removeprefix("bytes=").rstrip("-"))
             if start >= len(data):
                 return self.answer(path, 416, b"")
         kind, _, number = fault.partition(":")

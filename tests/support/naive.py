@@ -55,11 +55,11 @@ def supervised(logits: Tensor, y: Tensor) -> Tensor:
     return -log_p[torch.arange(len(log_p)), y[y != 255]].mean()
 
 
-def unsupervised(logits: Tensor, said: Labels, tau: float) -> Tensor:
+def unsupervised(logits: Tensor, labels: Labels, tau: float) -> Tensor:
     """Sum of CE over confident image pixels, divided by the number of image pixels (card: unimatch 3)."""
-    keep = (said.conf >= tau) & said.valid
+    keep = (labels.conf >= tau) & labels.valid
     log_p = F.log_softmax(logits, dim=1).permute(0, 2, 3, 1)[keep]
-    return -log_p[torch.arange(len(log_p)), said.label[keep]].sum() / said.valid.sum()
+    return -log_p[torch.arange(len(log_p)), labels.label[keep]].sum() / labels.valid.sum()
 
 
 def soft_dice(logits: Tensor, label: Tensor, keep: Tensor) -> Tensor:

@@ -20,13 +20,13 @@ from ssbench.train.distributed import Team, share_batch_norm
 context = multiprocessing.get_context("forkserver")  # imports torch once, whatever the number of tests
 context.set_forkserver_preload(["ssbench.train.distributed", "ssbench.methods.base", "ssbench.nets.deeplabv3plus"])
 
-Found = dict[str, Any]
+Outcome = dict[str, Any]
 """losses by step, the mean over processes; "gradients" of the last; "state" of the method after it, of process 0."""
 
 
 def alone_and_together(
     name: str, first_step: int, steps: int, images: int, loss: dict[str, Any] | None = None, **settings: Any
-) -> tuple[Found, Found]:
+) -> tuple[Outcome, Outcome]:
     """`steps` steps of a method on a total batch of `images` + `images`, by one process and by two."""
     job = (name, first_step, steps, images, loss or {}, settings)
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def alone_and_together(
     return alone, together
 
 
-def assert_equal(alone: Found, together: Found, tolerance: float = 1e-4) -> None:
+def assert_equal(alone: Outcome, together: Outcome, tolerance: float = 1e-4) -> None:
     assert torch.allclose(torch.tensor(alone["losses"]), torch.tensor(together["losses"]), rtol=tolerance)
     for part in ("gradients", "state"):
         assert alone[part].keys() == together[part].keys()
@@ -56,32 +56,32 @@ def assert_equal(alone: Found, together: Found, tolerance: float = 1e-4) -> None
 def _process(rank: int, folder: str, job: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    found = _run(rank, 2, job)
+    outcome = _run(rank, 2, job)
     if rank == 0:
-        torch.save(found, Path(folder) / "found.pt")
+        torch.save(outcome, Path(folder) / "found.pt")
     dist.destroy_process_group()
 
 
-def _run(rank: int, world: int, job: tuple[Any, ...]) -> Found:
+def _run(rank: int, world: int, job: tuple[Any, ...]) -> Outcome:
     name, first, steps, images, loss, settings = job
     method = builders.build(name, loss=LossConfig(**loss), **settings)
     share_batch_norm(method, Team(rank, world, torch.device("cpu")))
     optimizer, losses = builders.optimizer(method), []
     for step in range(first, first + steps):
         t = Progress(step, 40, 10, 0, torch.device("cpu"), rank, world)
-        made = method(_batch(method, step, images, t), t)
+        step_result = method(_batch(method, step, images, t), t)
         optimizer.zero_grad()
-        made.loss.backward()
+        step_result.loss.backward()
         for p in method.parameters():
             if p.grad is not None and world > 1:  # what DDP does
                 dist.all_reduce(p.grad)
                 p.grad /= world
         optimizer.step()
         method.after_step(t)
-        told = made.loss.detach().clone()
+        loss_sum = step_result.loss.detach().clone()
         if world > 1:
-            dist.all_reduce(told)
-        losses.append(float(told / world))
+            dist.all_reduce(loss_sum)
+        losses.append(float(loss_sum / world))
     gradients = {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
     state = {n: v.clone() for n, v in method.state_dict().items() if "running" not in n}
     return {"losses": losses, "gradients": gradients, "state": state}
@@ -89,10 +89,10 @@ def _run(rank: int, world: int, job: tuple[Any, ...]) -> Found:
 
 def _batch(method: Method, step: int, images: int, t: Progress) -> Batch:
     """This process's share; of images the method asks for as well, whose places are in the whole batch."""
-    asked = method.needs.partner == "asked"
-    needs = replace(method.needs, partner="other") if asked else method.needs
+    is_asked = method.needs.partner == "asked"
+    needs = replace(method.needs, partner="other") if is_asked else method.needs
     batch = _share(builders.make_batch(needs, seed=step, images=images), t.rank, t.world)
-    if not asked or batch.partner is None:
+    if not is_asked or batch.partner is None:
         return batch
     return replace(batch, partner=replace(batch.partner, ids=tuple(method.wants(batch, t))))
 

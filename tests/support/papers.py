@@ -84,8 +84,8 @@ def tokens(line: str) -> list[str]:
     """Numbers and lone dashes of a line of the text, without its label and its gains."""
     line = re.sub(r"</?\w+>|\*\*", "", line.partition("\t")[2] or line)
     line = re.sub(r"/\d+\.\d+|↑ ?\d+\.\d+", "", line)
-    found: list[str] = re.findall(r"(?<!\S)-(?!\S)|[+-]?\d+\.\d+", line)
-    return found if any("." in f for f in found) else []
+    numbers: list[str] = re.findall(r"(?<!\S)-(?!\S)|[+-]?\d+\.\d+", line)
+    return numbers if any("." in n for n in numbers) else []
 
 
 def gain_line(line: str) -> bool:

@@ -31,18 +31,18 @@ class Ran:
     err: str
 
 
-def environment(**more: str) -> dict[str, str]:
+def environment(**variables: str) -> dict[str, str]:
     """This process's, with the checkout on the path of Python."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **more}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **variables}
 
 
-def process(*words: str, cwd: Path, module: bool = True, **more: str) -> Ran:
+def process(*words: str, cwd: Path, module: bool = True, **variables: str) -> Ran:
     """`ssbench` (or `python -c`, with `module` false) in a process of its own, with nobody to answer a question."""
     start = ["-m", "ssbench"] if module else ["-c"]
     done = subprocess.run(
         [sys.executable, *start, *words],
         cwd=cwd,
-        env=environment(**more),
+        env=environment(**variables),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -30,12 +30,12 @@ def unimatch(
     word: str = "MeanIoU",
     mode: str = "original ",
     lists: str | None = "92",
-    **said: object,
+    **changed: object,
 ) -> str:
     """A log in UniMatch's layout."""
     mask = "Loss w_fp: 0.026, Mask" if word == "meanIOU" else "Loss w_fp: 0.026, Mask ratio"
     named = f",\n 'labeled_id_path': 'splits/pascal/{lists}/labeled.txt'" if lists else ""
-    settings = {"backbone": "resnet50", "crop": 321, "epochs": 80} | said
+    settings = {"backbone": "resnet50", "crop": 321, "epochs": 80} | changed
     unit = "Dice" if word == "MeanDice" else "IoU"
     parts = [
         EPOCH.format(epoch=e, fp=mask, kept=kept, unit=unit, mode=mode, word=word, score=score)

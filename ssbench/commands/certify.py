@@ -67,7 +67,12 @@ def _print(certificate: Certificate) -> None:
     from ssbench.console import say
 
     if certificate.trials:
-        _print_drawn(certificate) if sys.stdout.isatty() else _print_lines(certificate)
+        if sys.stdout.isatty():
+            _print_drawn(certificate)
+        else:
+            states = ([t.checks[c].state if t.checks else "" for c in CHECKS] for t in certificate.trials)
+            rows = [(t.host, *row, _note(t)) for t, row in zip(certificate.trials, states, strict=True)]
+            print_rows("certificate", ("host", *CHECKS, "note"), rows)
     if certificate.settings.why:
         say(f"settings: {certificate.settings.why}")
     for trial in certificate.trials:
@@ -82,13 +87,6 @@ def _print_drawn(certificate: Certificate) -> None:
     rows = [[(t.host, ""), *((WORDS[c.state], STYLES.get(c.state, "dim")) for c in t.checks.values())] for t in able]
     notes = [f"{t.host}: {_note(t)}" for t in certificate.trials if _note(t)]
     print_grid(f"certificate of {certificate.plugin}", ("host", *(SHORT.get(c, c) for c in CHECKS)), rows, notes)
-
-
-def _print_lines(certificate: Certificate) -> None:
-    rows = [
-        (t.host, *(t.checks[name].state if t.checks else "" for name in CHECKS), _note(t)) for t in certificate.trials
-    ]
-    print_rows("certificate", ("host", *CHECKS, "note"), rows)
 
 
 def _note(trial: Trial) -> str:

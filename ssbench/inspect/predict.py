@@ -85,7 +85,9 @@ def predict_folder(
     """
     opened, team = open_checkpoint(checkpoint, use, data_root), join(device)
     recipe, outputs = opened.recipe, opened.outputs
-    names, rules = find_pictures(source, out), _rules_for(opened, rules)
+    # What the command says of the pictures, else what the dataset's import was told, if it is here.
+    own: DecodeRules = getattr(opened.dataset, "rules", PLAIN)
+    names, rules = find_pictures(source, out), DecodeRules(3, rules.bands or own.bands, rules.depth16 or own.depth16)
     task = PredictionTask(recipe, source if source.is_dir() else source.parent, names, out, rules)
     origin = _origin(task, opened)
     is_claimed = _is_claimed(task, origin)
@@ -162,12 +164,6 @@ def _is_claimed(task: PredictionTask, origin: _Origin) -> bool:
     if task.out.is_dir() and any(task.out.iterdir()):
         raise UsageError(f"'{task.out}' is not empty and holds no predictions", "-o", "choose another folder")
     return False
-
-
-def _rules_for(opened: OpenedCheckpoint, rules: DecodeRules) -> DecodeRules:
-    """The rules for pictures of a dataset: what the command says, else what its import was told, if it is here."""
-    own: DecodeRules = getattr(opened.dataset, "rules", PLAIN)
-    return DecodeRules(3, rules.bands or own.bands, rules.depth16 or own.depth16)
 
 
 def _predict_picture(

@@ -131,20 +131,13 @@ class ClassMap:
             keys = np.array(list(known))
             targets = np.stack([keys >> 16, keys >> 8 & 255, keys & 255], 1)
             own = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1)
-            close = np.concatenate(
-                [_closest(own[at : at + BLOCK // 64], targets) for at in range(0, len(own), BLOCK // 64)]
-            )
+            blocks = (own[at : at + BLOCK // 64, None, :] for at in range(0, len(own), BLOCK // 64))
+            close = np.concatenate([((block - targets[None]) ** 2).sum(2).argmin(1) for block in blocks])
             labels = np.array(list(known.values()), np.uint8)[close]
             return labels[places].reshape(packed.shape), {}
         labels = np.array([known.get(int(c), self.words.get(OTHER, IGNORE)) for c in colours], np.uint8)
         strange = {unpack(int(c)): int(n) for c, n in zip(colours, counts, strict=True) if int(c) not in known}
         return labels[places].reshape(packed.shape), {} if OTHER in self.words else strange
-
-
-def _closest(own: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
-    """Index of the target closest to each colour, by the squared distance in RGB."""
-    closest: NDArray[Any] = ((own[:, None, :] - targets[None]) ** 2).sum(2).argmin(1)
-    return closest
 
 
 def pack(pixels: NDArray[Any]) -> Any:

@@ -108,6 +108,7 @@ def _measured(
     seeds = {r.seed: r for r in sorted(kept, key=rank)}
     left_out["earlier run of the same seed"] += len(kept) - len(seeds)
     chosen = [seeds[seed] for seed in sorted(seeds)]
+    stated = {pair for run in chosen if run.identity for pair in run.identity.versions.items()}
     failed = [r for r in runs if r.status != "done" and r.seed not in seeds and not _left_out(cell, r, division)]
     return replace(
         cell,
@@ -120,7 +121,7 @@ def _measured(
         apart=_apart(cell, chosen),
         protocol=chosen[-1].protocol if chosen else "",
         why="; ".join(f"seed {r.seed}: {r.reason or r.status}" for r in failed),
-        versions=_versions(chosen),
+        versions=tuple(sorted(pair for pair in stated if pair[1] > 1)),
         left_out=tuple(sorted((reason, n) for reason, n in left_out.items() if n)),
     )
 
@@ -154,12 +155,6 @@ def _marks(chosen: list[Record], digest: str | None) -> tuple[str, ...]:
         CHANGED: bool(digest) and any(r.settings != digest for r in chosen),
     }
     return tuple(mark for mark, is_true in holds.items() if is_true)
-
-
-def _versions(chosen: list[Record]) -> tuple[tuple[str, int], ...]:
-    """Behaviour versions above 1 that these runs state, by part."""
-    stated = {pair for run in chosen if run.identity for pair in run.identity.versions.items()}
-    return tuple(sorted(pair for pair in stated if pair[1] > 1))
 
 
 def _apart(cell: Cell, chosen: list[Record]) -> tuple[str, ...]:

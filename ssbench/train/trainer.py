@@ -19,7 +19,7 @@ from torch import Tensor
 from ssbench.console import Bar, Bars
 from ssbench.data.batch import Batch
 from ssbench.data.dataset import Dataset
-from ssbench.data.loader import Steps, loader, make_steps, views_on_device
+from ssbench.data.loader import loader, make_steps, views_on_device
 from ssbench.data.plan import Plan, plan_partition
 from ssbench.data.workers import dead_workers_named, useful_workers
 from ssbench.errors import DataError, Stopped
@@ -92,7 +92,8 @@ class Trainer:
         share_batch_norm(self.method, team)
         self.computation = format_method(self.method, recipe, dataset.channels, team)
         self.module = self.method if team.world == 1 else in_parallel(self.method, team)
-        self.predictor = BatchedPredictor(self._predict, team.device, self.computation.precision == "exact")
+        is_exact = self.computation.precision == "exact"
+        self.predictor = BatchedPredictor(lambda x: self.method.predict(x), team.device, is_exact)
         self.optimizer = self._build_optimizer()
         self.state, self.timing = TrainingState(), Timing()
         self.maps: Maps | None = None
@@ -201,9 +202,6 @@ class Trainer:
         """Whether the device computes the pictures of the training under way, or the loader's workers do."""
         return views_on_device(self.plan, self.recipe.views, self.team.device, self.computation.precision == "fast")
 
-    def _predict(self, x: Tensor) -> Tensor:
-        return self.method.predict(x)
-
     def _build_optimizer(self) -> Any:
         return optimizer_of(self.recipe.optim, self.method.parameter_groups(), self.computation.fused, self.method)
 
@@ -213,13 +211,10 @@ class Trainer:
         pin = self.team.device.type == "cuda"
         batches = loader(steps, self.state.step, self.steps, useful_workers(self.recipe.data.workers), pin)
         with closing(batches):
-            yield from self._with_partners(batches, steps)
-
-    def _with_partners(self, batches: Iterator[Batch], steps: Steps) -> Iterator[Batch]:
-        for batch in batches:
-            # The method chooses partners by what it has learned so far, so they cannot be loaded ahead with the batch.
-            wants = self.method.wants(batch, self.progress(self.state.step))
-            yield steps.with_partner(batch, wants, self.state.step)
+            for batch in batches:
+                # The method chooses partners by what it has learned so far, so they cannot be loaded ahead.
+                wants = self.method.wants(batch, self.progress(self.state.step))
+                yield steps.with_partner(batch, wants, self.state.step)
 
     def _resume(self) -> None:
         snapshot = self.checkpointer.load()

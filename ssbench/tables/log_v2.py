@@ -1,8 +1,8 @@
 """Training logs of UniMatch V2 (LiheYoung/UniMatch-V2, `training-logs/`): their form, and what in one is not of it.
 
 One layout serves four scripts. The settings are UniMatch's with `model`, and `lock_backbone` in logs since August 2024.
-Supervised training prints one score an epoch; the others print two, "MeanIoU: 55.20, EMA: 60.63", and the teacher's, the
-second, is what the paper reports. FixMatch and UniMatch V2 print the very same lines: only `save_path`
+Supervised training prints one score an epoch; the others print two, "MeanIoU: 55.20, EMA: 60.63", and the second, the
+teacher's, is what the paper reports. FixMatch and UniMatch V2 print the very same lines: only `save_path`
 (exp/DATASET/METHOD/BACKBONE/SPLIT) tells them apart.
 """
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy_encoder
+import toy_objects
 
 from ssbench.console import Bars
-from ssbench.data import toy_objects, toy_scene
+from ssbench.data import toy_scene
 from ssbench.files import sha256, write_bytes
-from ssbench.nets import toy_encoder
 from ssbench.nets.deeplabv3plus import DeepLabV3Plus
 from ssbench.paths import shipped
 

@@ -1,10 +1,10 @@
 """Pretrains the small encoder of the toy task, as ImageNet pretrains those of the papers.
 
-    python -m ssbench.nets.toy_encoder recipes/toy/encoder.safetensors
+    PYTHONPATH=. python tests/bench/toy_encoder.py recipes/toy/encoder.safetensors
     ssbench run toy/none_supervised --split toy/ours/1_16 --set net.weights=recipes/toy/encoder.safetensors
 
 The pretext is classification, without masks: which outline and which relief a single object has
-(`data.toy_objects`). The file holds half-precision weights of timm's `test_resnet` without a classifier.
+(`toy_objects`). The file holds half-precision weights of timm's `test_resnet` without a classifier.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from toy_objects import OUTLINES, RELIEFS, picture
 
 from ssbench import keyed
 from ssbench.console import Bars
-from ssbench.data.toy_objects import OUTLINES, RELIEFS, picture
 from ssbench.files import write_bytes
 from ssbench.nets import encoders
 from ssbench.views.tensors import MEAN, STD

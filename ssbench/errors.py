@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import Any
 
 UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EBUSY, errno.ELOOP}
@@ -96,6 +97,11 @@ def refused_by_system(error: Exception) -> SsbenchError | None:
     if error.errno in UNUSABLE:
         return UsageError(f"cannot use '{where}': {what}", where, "choose another place, or change its permissions")
     return None
+
+
+def first_few(items: Sequence[object], most: int = 3) -> str:
+    """The first of some items for a message, with "..." where there are more."""
+    return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")
 
 
 def nearest(name: str, known: list[str]) -> str:

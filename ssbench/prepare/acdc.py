@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssbench.data.dataset import read_grey
-from ssbench.errors import DataError, SsbenchError, UsageError
-from ssbench.prepare.convert import first_few, is_intact, put, put_copy, put_png, put_tiff
+from ssbench.errors import DataError, SsbenchError, UsageError, first_few
+from ssbench.prepare.convert import is_intact, put, put_copy, put_png, put_tiff
 from ssbench.prepare.job import Archive, PrepareJob, parallel
 
 ARCHIVES = (Archive("ACDC.zip"),)  # packed by the server on request, so neither size nor checksum is published
@@ -306,7 +306,7 @@ def _bounded(shape: Any) -> tuple[int, int, int]:
 def _labels(labels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     unknown = sorted(set(np.unique(labels).tolist()) - set(range(LABELS)))
     if unknown:
-        what = f"{path.name} has labels [{first_few(unknown)}], known are 0..{LABELS - 1}"
+        what = f"{path.name} has labels [{first_few(unknown, 5)}], known are 0..{LABELS - 1}"
         raise DataError(what, str(path), "fetch it again")
     return labels.astype(np.uint8)
 

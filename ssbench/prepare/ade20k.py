@@ -18,14 +18,13 @@ from PIL import Image
 
 from ssbench.data.ade20k import FOLDERS, Ade20k
 from ssbench.data.dataset import IGNORE, read_mask
-from ssbench.errors import DataError
+from ssbench.errors import DataError, first_few
 from ssbench.files import shown
 from ssbench.prepare.convert import (
     ConvertTask,
     Labels,
     as_mask,
     find_folder,
-    first_few,
     may_link,
     need_all,
     need_folder,
@@ -129,7 +128,7 @@ def reduce_mask(mask: Image.Image, form: MaskForm, origin: Path) -> Image.Image:
     values = [value for value, count in enumerate(mask.histogram()) if count]
     top = LAST if form == "archive" else LAST - 1
     if unknown := [v for v in values if v > top and not (form == "reduced" and v == IGNORE)]:
-        what = f"{origin.name} has label values {first_few(unknown)}; the other masks of this source have {allowed}"
+        what = f"{origin.name} has label values {first_few(unknown, 5)}; the other masks of this source have {allowed}"
         raise DataError(what, str(origin), ONE_FORM)
     return as_mask(_table()[np.asarray(mask)]) if form == "archive" else mask
 

@@ -15,13 +15,12 @@ from PIL import Image
 
 from ssbench.data.cityscapes import CITIES, Cityscapes
 from ssbench.data.dataset import read_mask
-from ssbench.errors import DataError
+from ssbench.errors import DataError, first_few
 from ssbench.files import shown
 from ssbench.prepare.convert import (
     ConvertTask,
     Labels,
     as_mask,
-    first_few,
     may_link,
     need_all,
     need_folder,
@@ -97,7 +96,7 @@ def to_train_ids(labels: Image.Image, origin: Path) -> Image.Image:
     """Label ids (mode L, 0..33) to trainIds (mode L, 0..18, 255); DataError naming `origin` for any other value."""
     unknown = [value for value, count in enumerate(labels.histogram()) if count and value >= LABELS]
     if unknown:
-        what = f"{origin.name} has label ids {first_few(unknown)}; allowed are 0..{LABELS - 1}"
+        what = f"{origin.name} has label ids {first_few(unknown, 5)}; allowed are 0..{LABELS - 1}"
         raise DataError(what, str(origin), "bring the labelIds file of the official archive")
     return as_mask(_table()[np.asarray(labels)])
 

@@ -24,14 +24,13 @@ import numpy as np
 
 from ssbench.data.coco import CATEGORIES, Coco
 from ssbench.data.dataset import read_mask
-from ssbench.errors import DataError, UsageError
+from ssbench.errors import DataError, UsageError, first_few
 from ssbench.files import read_json, shown
 from ssbench.prepare.convert import (
     ConvertTask,
     Labels,
     as_mask,
     find_folder,
-    first_few,
     may_link,
     need_all,
     need_folder,
@@ -169,7 +168,7 @@ def convert_mapped(task: ConvertTask, link: bool) -> None:
     values = read_mask(task.labels)
     unknown = [value for value, count in enumerate(values.histogram()) if count and HIGHEST < value < 255]
     if unknown:
-        what = f"{task.labels.name} has values {first_few(unknown)}; allowed are 0..{HIGHEST} and 255"
+        what = f"{task.labels.name} has values {first_few(unknown, 5)}; allowed are 0..{HIGHEST} and 255"
         raise DataError(what, str(task.labels), f"bring the map of {STUFF_MAPS}")
     put_pair(task, as_mask(stuff_table()[np.asarray(values)]), len(Coco.classes), link)
 

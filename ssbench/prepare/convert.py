@@ -16,7 +16,7 @@ from PIL import Image
 
 from ssbench.data.dataset import bad_values
 from ssbench.data.decode import opened
-from ssbench.errors import DataError
+from ssbench.errors import DataError, first_few
 from ssbench.files import shown, write_bytes
 from ssbench.prepare.job import PrepareJob
 from ssbench.splits.lists import dump
@@ -137,7 +137,7 @@ def put_pair(task: ConvertTask, mask: Image.Image, classes: int, link: bool) -> 
     origin = task.labels
     unknown = bad_values(mask, classes)
     if unknown:
-        what = f"{origin.name} has label values {first_few(unknown)}; allowed are 0..{classes - 1} and 255"
+        what = f"{origin.name} has label values {first_few(unknown, 5)}; allowed are 0..{classes - 1} and 255"
         raise DataError(what, str(origin), "bring a good copy of it (label values, not grey levels of a palette)")
     with opened(task.image) as image:
         width, height = image.size
@@ -200,8 +200,3 @@ def need_all(ids: Collection[str], present: Collection[str], path: Callable[[str
         names = ", ".join(shown(path(id).name) for id in missing[:3]) + (", ..." if len(missing) > 3 else "")
         fix = "is the archive complete? unpack it again, or fetch it again"
         raise DataError(f"{len(missing)} of {len(ids)} {what} missing: {names}", shown(path(missing[0])), fix)
-
-
-def first_few(values: list[int]) -> str:
-    """The first five of `values` for a message."""
-    return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ssbench.data.folder import Folder
-from ssbench.errors import DataError, UsageError
+from ssbench.errors import DataError, UsageError, first_few
 from ssbench.files import read_text, sha256
 from ssbench.prepare.own_pairs import ImageMaskPair
 from ssbench.splits.draw import Drawn, DrawRequest, draw, draw_split, refuse_used
@@ -120,10 +120,9 @@ def twin_notes(subsets: Subsets, pairs: Sequence[ImageMaskPair]) -> Iterator[str
         others = ((pair.id, first.get(sha256(pair.image))) for pair in alike if pair.id in held)
         twins += [f"{twin} = {id}" for id, twin in others if twin]
     if twins:
-        shown = ", ".join(twins[:3]) + (", ..." if len(twins) > 3 else "")
         yield (
             f"pictures of val or test that stand in train too, byte for byte under another name: {len(twins)} "
-            f"({shown}): the score counts what was trained on; take one of each away"
+            f"({first_few(twins)}): the score counts what was trained on; take one of each away"
         )
 
 

@@ -115,11 +115,9 @@ class Drawn:
         elif not self.request.group and dataset.unit(every[0]) == every[0] and (guess := guess_grouping(every)):
             notes.append(f"ids look grouped ({guess[1]} groups): --group '{guess[0]}' keeps each on one side")
         present = frozenset[int]().union(*presence(dataset, self.labeled).values())
-        missing = [name for label, name in enumerate(dataset.classes) if label not in present]
-        if missing:
-            names = ", ".join(missing[:12]) + (f" and {len(missing) - 12} more" if len(missing) > 12 else "")
+        if line := missing_classes(dataset, present):
             advice = "" if self.request.stratify else "; --stratify draws so that each class that can be is there"
-            notes.append(f"{len(missing)} of {len(dataset.classes)} classes stand in no labelled mask: {names}{advice}")
+            notes.append(line + advice)
         return notes
 
     def write(self, out: Path) -> None:
@@ -203,3 +201,12 @@ def labeled_count(count: int | None, fraction: Fraction | float | None, total: i
     if not 1 <= (count or 0) <= total:
         raise UsageError(f"cannot label {count} of {total}", "the number of labelled images", f"1 to {total}")
     return int(count or 0)
+
+
+def missing_classes(dataset: LabelSource, labels: Iterable[int]) -> str:
+    """A line that names the classes that are not in `labels`; "" where all are."""
+    missing = [name for label, name in enumerate(dataset.classes) if label not in set(labels)]
+    if not missing:
+        return ""
+    names = ", ".join(missing[:12]) + (f" and {len(missing) - 12} more" if len(missing) > 12 else "")
+    return f"{len(missing)} of {len(dataset.classes)} classes stand in no labelled mask: {names}"

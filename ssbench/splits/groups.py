@@ -7,10 +7,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from ssbench.errors import UsageError
+from ssbench.errors import UsageError, first_few
 
-FIRST = 3
-"""Ids that a message shows."""
 LEAST = 3  # groups below which names are not said to look grouped
 LONGEST = 200  # characters of a pattern
 
@@ -48,8 +46,7 @@ class Grouping:
         groups = {id: self.find(id) for id in ids}
         without = sorted(id for id, group in groups.items() if not group)
         if without:
-            shown = ", ".join(without[:FIRST]) + (", ..." if len(without) > FIRST else "")
-            what = f"--group {self.pattern!r} does not occur in {len(without)} of {len(ids)} ids: {shown}"
+            what = f"--group {self.pattern!r} does not occur in {len(without)} of {len(ids)} ids: {first_few(without)}"
             raise UsageError(what, "--group", r"a pattern that is in every id: --group '(.+)_slice\d+'")
         count = len(set(groups.values()))
         if count < 2 <= len(ids):

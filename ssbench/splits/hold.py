@@ -6,12 +6,11 @@ user's own lists are looked at here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from ssbench.errors import DataError, UsageError
-from ssbench.splits.draw import LabelSource
-from ssbench.splits.groups import FIRST
+from ssbench.errors import DataError, UsageError, first_few
+from ssbench.splits.draw import LabelSource, missing_classes
 from ssbench.splits.manifest import Partition, read_custom
 
 ALLOW = "--allow-leak, where it is meant"
@@ -31,7 +30,7 @@ def hold(split: Partition, dataset: LabelSource, folder: Path | None, allow_leak
     notes = [*split.notes, *_leaks(split, dataset, folder, allow_leak)]
     notes += _torn_groups(split, dataset, where, allow_leak)
     if bare := [id for id in split.labeled if id in dataset.unmasked()]:
-        what = f"{len(bare)} of {len(split.labeled)} labelled images have no mask: {_first(bare)}"
+        what = f"{len(bare)} of {len(split.labeled)} labelled images have no mask: {first_few(bare)}"
         raise DataError(what, where, "move them from labeled.txt to unlabeled.txt")
     return (*notes, *_missing_classes(split, dataset, where))
 
@@ -54,8 +53,8 @@ def _refuse_unknown(split: Partition, dataset: LabelSource, where: str) -> None:
             continue
     unknown = [id for id in (*split.labeled, *split.unlabeled) if id not in known]
     if unknown:
-        what = f"{len(unknown)} ids of {split.name} are no images of {dataset.name}: {_first(unknown)}"
-        raise DataError(what, where, f"ids of {dataset.name} look like: {_first(sorted(known))}")
+        what = f"{len(unknown)} ids of {split.name} are no images of {dataset.name}: {first_few(unknown)}"
+        raise DataError(what, where, f"ids of {dataset.name} look like: {first_few(sorted(known))}")
 
 
 def _leaks(split: Partition, dataset: LabelSource, folder: Path | None, allow_leak: bool) -> Iterator[str]:
@@ -65,7 +64,7 @@ def _leaks(split: Partition, dataset: LabelSource, folder: Path | None, allow_le
             continue
         itself = set(shared) & set(dataset.ids(subset))
         what = f"{len(shared)} images that {split.name} trains on are in {subset}"
-        what += f": {_first(shared)}" if itself else f" by their group: {_first(shared)}"
+        what += f": {first_few(shared)}" if itself else f" by their group: {first_few(shared)}"
         if folder and read_custom(folder).drawn:
             what += f" ({subset} was drawn anew since this list was: draw the list again)"
         if not allow_leak:
@@ -78,7 +77,7 @@ def _torn_groups(split: Partition, dataset: LabelSource, where: str, allow_leak:
     torn = sorted({dataset.unit(id) for id in split.unlabeled} & labeled - set(split.labeled))
     if not torn:
         return
-    what = f"{len(torn)} {'patients' if dataset.name == 'acdc' else 'groups'} are labelled in part: {_first(torn)}"
+    what = f"{len(torn)} {'patients' if dataset.name == 'acdc' else 'groups'} are labelled in part: {first_few(torn)}"
     if dataset.name == "acdc" and not allow_leak:  # its published splits count patients (card: datasets 3)
         raise DataError(what, where, f"put all slices of a patient into one list, or add {ALLOW}")
     yield what
@@ -88,22 +87,9 @@ def _missing_classes(split: Partition, dataset: LabelSource, where: str) -> Iter
     shown = {id: dataset.labels_in(id) for id in split.labeled}
     empty = [id for id, labels in shown.items() if not labels]
     if len(empty) == len(shown):
-        what = f"every pixel of all {len(shown)} labelled masks is ignored (255): {_first(empty)}"
+        what = f"every pixel of all {len(shown)} labelled masks is ignored (255): {first_few(empty)}"
         raise DataError(what, where, "label images that have labels")
     if empty:
-        yield f"{len(empty)} of {len(shown)} labelled masks are ignored (255) everywhere: {_first(empty)}"
+        yield f"{len(empty)} of {len(shown)} labelled masks are ignored (255) everywhere: {first_few(empty)}"
     if line := missing_classes(dataset, frozenset[int]().union(*shown.values())):
         yield line
-
-
-def missing_classes(dataset: LabelSource, labels: Iterable[int]) -> str:
-    """A line that names the classes that are not in `labels`; "" where all are."""
-    missing = [name for label, name in enumerate(dataset.classes) if label not in set(labels)]
-    if not missing:
-        return ""
-    names = ", ".join(missing[:12]) + (f" and {len(missing) - 12} more" if len(missing) > 12 else "")
-    return f"{len(missing)} of {len(dataset.classes)} classes stand in no labelled mask: {names}"
-
-
-def _first(ids: list[str]) -> str:
-    return ", ".join(ids[:FIRST]) + (", ..." if len(ids) > FIRST else "")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ssbench.errors import RecipeError, RunsFailed
+from ssbench.errors import RecipeError, RunsFailed, first_few
 from ssbench.train.distributed import Team
 
 NEVER = 2**62
@@ -20,9 +20,8 @@ class Diverged(RunsFailed):
     """A loss, or a weight after an update, is not finite. ids: the images of that step's batch."""
 
     def __init__(self, step: int, ids: tuple[str, ...], what: str = "the loss", fix: str = "") -> None:
-        some = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
         fix = fix or "lower the learning rate: --set optim.lr=..."
-        super().__init__(f"{what} of step {step} is not finite", f"images {some}", fix)
+        super().__init__(f"{what} of step {step} is not finite", f"images {first_few(ids, 8)}", fix)
         self.step, self.ids = step, ids
 
 

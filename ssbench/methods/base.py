@@ -170,6 +170,8 @@ class Method(nn.Module):
     """The one network it can train, by name; empty: any."""
     without: ClassVar[Mapping[str, str]] = {}
     """Why its step does not call a hook, for the refusal of plug-ins that need it."""
+    trial: ClassVar[Mapping[str, Any]] = {}
+    """Settings for trials on small untrained networks (`ssbench certify`), where no pixel would be taught otherwise."""
     behaviour: ClassVar[int] = 1
     """Version of the computation. Raise it when the computation changes: above 1 it enters the run key."""
 

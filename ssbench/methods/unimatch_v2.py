@@ -64,6 +64,11 @@ class UniMatchV2(Method):
         """Unlabelled images form whole groups."""
         count_groups(cfg.group, unlabeled)
 
+    @classmethod
+    def smallest_pass(cls, cfg: Config, labeled: int, unlabeled: int, views: int | None) -> int:
+        """Labelled images pass alone, all strong views together."""
+        return min(labeled, unlabeled * (views or 2))
+
     def build(self, make_net: MakeNet) -> None:
         """The teacher starts as a copy of the student."""
         self.teacher = frozen_copy(self.net)

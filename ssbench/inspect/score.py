@@ -17,7 +17,7 @@ from ssbench.inspect.patches import PatchOptions, PatchTable
 from ssbench.methods.base import Method
 from ssbench.recipe.recipe import PROTOCOLS, EvalConfig, Recipe
 from ssbench.splits.manifest import Partition
-from ssbench.tables.claims import Claim
+from ssbench.tables.claims import Claim, backbone_of
 from ssbench.train.distributed import Team, join
 from ssbench.train.evaluate import evaluate
 
@@ -76,13 +76,11 @@ def scored_claim(
     if not split:
         raise UsageError(f"which split was {path.name} trained on?", "--split", "ssbench list splits")
     scored = score_checkpoint(path, recipe_name, None, None, data_root, None, entry=entry, as_saved=as_saved)
-    encoder = str(getattr(recipe.net, "encoder", recipe.net.name))
     return Claim(
         method=recipe.method.name,
         plugin="+".join(p.name for p in recipe.plugins) or None,
         split=Partition.read(split, data_root).name,
-        # The papers' word: they call ResNets with a deep stem (resnet101s) as those without.
-        backbone=encoder.removesuffix("s") if encoder.startswith("resnet") else encoder,
+        backbone=backbone_of(recipe.resolved()["net"]),
         crop=recipe.views.crop,
         metric=scored["metric"],
         value=Decimal(f"{scored['value']:.2f}"),

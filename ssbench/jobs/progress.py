@@ -35,7 +35,8 @@ class RunProgress(BaseModel):
     """A progress file as read back; a field is None where the file does not have it.
 
     started, updated: seconds since 1970. job: Slurm's. eta_s: seconds to the last step of the stage. score, best:
-    percent, of the epochs' select subset. starts: how often the run was begun or resumed.
+    percent, of the epochs' select subset. starts: how often the run was begun or resumed. band: where the scores stand
+    outside of the band of released logs, "" inside.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
@@ -63,6 +64,7 @@ class RunProgress(BaseModel):
     state: Literal["running", "done", "failed", "stopped"] | None = None
     doing: str | None = None
     why: str | None = None
+    band: str | None = None
     updated: Number | None = None
     eta_s: Number | None = None
 

@@ -16,6 +16,7 @@ from ssbench.console import Bars, say
 from ssbench.data.dataset import Dataset
 from ssbench.errors import DataError, RunsFailed, SsbenchError, Stopped, UsageError, refused_by_system
 from ssbench.files import LOCK, open_lock, take_lock, write_json
+from ssbench.jobs.band_watch import band_watched
 from ssbench.jobs.claim import claim_folder
 from ssbench.jobs.job import Busy, Job, Outcome, Places, run_folder
 from ssbench.jobs.kept import find_record, record_without_data
@@ -165,12 +166,13 @@ def run(
             trainer = _built(spec, dataset, team, bars)
             if team.leads:
                 refuse_small_disk(trainer)
-            if progress is not None:
-                progress.facts = lambda: progress_facts(trainer)
             trainer.list_notes = notes
             for note in notes if team.leads else ():
                 say(f"note: {spec.partition.name}: {note}")
-            with tracking(trainer, track if team.leads else (), places.runs):
+            watched = band_watched(trainer, places.results) if team.leads else nullcontext()
+            with watched as watch, tracking(trainer, track if team.leads else (), places.runs):
+                if progress is not None:
+                    progress.facts = lambda: {**progress_facts(trainer), "band": watch.text if watch else ""}
                 return _train(trainer, spec.store), False
 
 

@@ -33,7 +33,7 @@ STATES = ("running", "waiting", "stopped", "failed", "done")
 FIELDS = (
     "recipe", "split", "seed", "quick", "state", "why", "host", "pid", "job", "device", "stage", "doing", "step",
     "steps", "epoch", "epochs", "metric", "score", "best", "images_per_s", "eta_s", "starts", "started", "updated",
-    "folder",
+    "folder", "band",
 )  # fmt: skip
 """Of a row: `progress.RunProgress` explains them. folder: below the runs folder. None where nothing is known."""
 KILLED = "its process ended without a message; the same command resumes it"
@@ -150,7 +150,7 @@ def texts(row: Row) -> tuple[str, ...]:
         _score(row),
         f"{row['images_per_s']:.1f}" if running and row["images_per_s"] else "",
         str(timedelta(seconds=round(row["eta_s"]))) if running and row["eta_s"] is not None else "",
-        row["why"] or row["doing"] or "",
+        row["why"] or row["band"] or row["doing"] or "",
     )
 
 
@@ -222,7 +222,7 @@ def _name(row: Row) -> str:
 def _brief(row: Row) -> str:
     parts = [row["state"], _where(row) if row["state"] == "running" else "", row["why"] or ""]
     epoch = f"epoch {_share(row['epoch'], row['epochs'])} {_score(row)}" if row["score"] is not None else ""
-    return ", ".join(part for part in (*parts, epoch.strip()) if part)
+    return ", ".join(part for part in (*parts, epoch.strip(), row["band"] or "") if part)
 
 
 def _where(row: Row) -> str:

@@ -147,7 +147,7 @@ def html(report: ReportContent, charts: ReportCharts, drawings: Mapping[str, Dra
             for name in [filled.table.name]
         ],
         "other_gains": gains.get(""),
-        "scores": [panel(chart, _log_sources(group)) for group, chart in charts.scores],
+        "scores": [panel(chart, _score_note(group)) for group, chart in charts.scores],
         "scorings": [panel(chart) for chart in charts.scorings],
         "losses": [(group.heading, [panel(chart) for chart in of_terms]) for group, of_terms in charts.losses],
         "classes": [panel(chart, _shown_note(chart)) for chart in charts.classes],
@@ -214,6 +214,13 @@ def _caution(experiments: Sequence[Experiment]) -> str:
         return ""
     which = "Every run here has" if single == len(experiments) else f"{single} of {len(experiments)} experiments have"
     return f"{which} a single seed, which says nothing about the spread over seeds: small differences are no evidence."
+
+
+def _score_note(group: Comparison) -> str:
+    """The sources of the released logs of a chart, and which runs left their band."""
+    outside = curves.outside_bands(group)
+    left = f"Outside the band of released logs: {'; '.join(outside)}." if outside else ""
+    return " ".join(text for text in (left, _log_sources(group)) if text)
 
 
 def _log_sources(group: Comparison) -> str:

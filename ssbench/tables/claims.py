@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import cache
@@ -32,6 +32,8 @@ from ssbench.tables.spec import Metric, Printed
 
 ClaimKind = Literal["paper", "own paper", "readme", "log", "checkpoint"]
 KINDS: tuple[ClaimKind, ...] = get_args(ClaimKind)
+FROZEN = " (frozen)"
+"""Behind the encoder's name, where its weights are kept: another run than the one that trains them."""
 Curve = tuple[tuple[Count, Percent], ...]
 """(epoch from 0, score in percent), ..."""
 
@@ -117,6 +119,17 @@ class _ShippedClaims(BaseModel):
 
     method: str
     claims: list[ClaimGroup]
+
+
+def backbone_of(net: Mapping[str, Any]) -> str:
+    """How claims call the encoder of a resolved recipe's network.
+
+    As papers do, ResNets with a deep stem (resnet101s) have the name of those without. " (frozen)" stands behind an
+    encoder whose weights are kept.
+    """
+    encoder = str(net.get("encoder") or net.get("name"))
+    name = encoder.removesuffix("s") if encoder.startswith("resnet") else encoder
+    return name + (FROZEN if net.get("frozen") else "")
 
 
 def claims_for(cell: Cell, claims: Sequence[Claim]) -> tuple[Claim, ...]:

@@ -1,8 +1,8 @@
 """Training logs of UniMatch V2 (LiheYoung/UniMatch-V2, `training-logs/`): their form, and what in one is not of it.
 
 One layout serves four scripts. The settings are UniMatch's with `model`, and `lock_backbone` in logs since August 2024.
-Supervised training prints one score an epoch; the others print two, "MeanIoU: 55.20, EMA: 60.63", and the second, the
-teacher's, is what the paper reports. FixMatch and UniMatch V2 print the very same lines: only `save_path`
+Supervised training prints one score an epoch. The others print two, "MeanIoU: 55.20, EMA: 60.63"; the second is the
+teacher's, which the paper reports. FixMatch and UniMatch V2 print the very same lines: only `save_path`
 (exp/DATASET/METHOD/BACKBONE/SPLIT) tells them apart.
 """
 
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ssbench.tables.claims import FROZEN
 from ssbench.tables.log_form import UNIMATCH_SETTINGS, named_words
 
 REPOSITORY = "UniMatch-V2"
@@ -29,8 +30,6 @@ STEPS: dict[frozenset[str], tuple[str, ...]] = {
 """The terms of a training step's line -> the methods whose scripts print them."""
 ENCODERS = {f"dinov2_{size}": f"vit_{size}_patch14_dinov2" for size in ("small", "base", "large", "giant")}
 """The encoder as its settings call it -> our name, timm's."""
-FROZEN = " (frozen)"
-"""Behind the encoder's name in a claim, where its weights were kept: another run than the one that trains them."""
 RELEASED: dict[str, dict[str, Any]] = {
     "pascal": {"epochs": 60, "crop_size": 518, "images a step": 16},
     "cityscapes": {"epochs": 180, "crop_size": 798, "images a step": 8},

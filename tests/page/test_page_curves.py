@@ -203,3 +203,17 @@ def test_names_are_drawn_as_they_are(run: Stored) -> None:
     assert inline.count("a $x_1$ &amp; &lt;b&gt; 0.123456 #0072b2") == 4  # title, key, and twice in the words
     assert "var(--s0)" in inline
     assert "#0072b2;" not in inline
+
+
+def test_a_run_that_left_the_band_of_its_logs_is_named(run: Stored) -> None:
+    resolved = {"method": {"name": "unimatch"}, "plugin": [], "net": {"encoder": "resnet50"}, "views": {"crop": 321}}
+    runs = tuple(run(seed=seed, history=epochs(best), resolved=resolved) for seed, best in enumerate((50.0, 70.0)))
+    logs = tuple(
+        Claim("unimatch", None, A, "resnet50", 321, "miou", Decimal("70"), "log", f"log {n}", "",
+              tuple((e, 60.0 + 2 * e) for e in range(6)), 6)
+        for n in range(3)
+    )  # fmt: skip
+    base = experiment("UniMatch", "p/base", A, runs)
+    (text,) = curves.outside_bands(group(base, claims=logs))
+    assert text.startswith("seed 0, epoch 1: 40.0, band 55.8 to 64.2 of 3 released logs")
+    assert curves.outside_bands(group(base)) == []

@@ -124,7 +124,8 @@ def test_shipped_claims_name_what_exists() -> None:
         assert claim.source
         assert claim.curve is None or max(score for _, score in claim.curve) == float(claim.value)
         assert claim.curve is None or [e for e, _ in claim.curve] == sorted({e for e, _ in claim.curve})
-    assert sum(c.kind == "log" for c in shipped_claims()) == 51 + 25 + 30 + 37
+    # UniMatch, AugSeg and others; PrevMatch; UniMatch V2
+    assert sum(c.kind == "log" for c in shipped_claims()) == 51 + 25 + 30 + 37 + 68
     assert len({(c.method, c.split, c.backbone, c.crop, c.kind, c.source) for c in shipped_claims()}) == len(
         shipped_claims()
     )

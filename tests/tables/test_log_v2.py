@@ -141,11 +141,7 @@ def test_what_its_code_does_not_write_is_named(
     ("old", "new", "words"),
     [
         ("Loss s: 0.000", "Loss s: 0.000, Loss kl: 0.1", "term 'Loss kl'"),
-        (
-            "Iters: 648, LR: 0.0000050, Total loss: 1.491, Loss x: 2.983, Loss s: 0.000, Mask ratio: 0.003",
-            "Iters: 648, Total loss: 1.0",
-            "the terms of none",
-        ),
+        (", Loss x: 2.983, Loss s: 0.000, Mask ratio: 0.003", "", "the terms of none"),
         (", EMA: 72.50", "", "print one score where a teacher has a second"),
         ("Decoder params", "Adapter params", "line 'Adapter params: 2.7M'"),
         ("'dataset': 'pascal'", "'dataset': 'ade'", "dataset 'ade' is none of pascal"),

@@ -60,8 +60,9 @@ def import_(
 ) -> None:
     """Bring your own images and masks, from then on a dataset like the others; or what a paper's authors released.
 
-    A training log of UniMatch's, AugSeg's or PrevMatch's code becomes a claim with its curve (`ssbench table --claims`,
-    `ssbench report`); one that another method's code wrote, or that contradicts `--split`, is refused. A checkpoint is
+    A training log of UniMatch's, UniMatch V2's, AugSeg's or PrevMatch's code becomes a claim with its curve (`ssbench
+    table --claims`, `ssbench report`); one that another method's code wrote, or that contradicts `--split`, is refused.
+    Such logs of one run make its convergence band, which `ssbench status` holds it against. A checkpoint is
     scored under its recipe's protocol, and its score kept as a claim.
     """
     from ssbench.prepare.unpack import is_archive

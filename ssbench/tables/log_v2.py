@@ -1,9 +1,9 @@
 """Training logs of UniMatch V2 (LiheYoung/UniMatch-V2, `training-logs/`): their form, and what in one is not of it.
 
-One layout serves four scripts. The settings are UniMatch's with `model`, and `lock_backbone` in logs since August 2024.
-Supervised training prints one score an epoch. The others print two, "MeanIoU: 55.20, EMA: 60.63"; the second is the
-teacher's, which the paper reports. FixMatch and UniMatch V2 print the very same lines: only `save_path`
-(exp/DATASET/METHOD/BACKBONE/SPLIT) tells them apart.
+One layout serves four scripts (card: unimatch_v2 11). The settings are UniMatch's with `model`, and `lock_backbone` in
+logs since August 2024. Supervised training prints one score an epoch. The others print two, "MeanIoU: 55.20, EMA:
+60.63"; the second is the teacher's, which the paper reports. FixMatch and UniMatch V2 print the very same lines: only
+`save_path` (exp/DATASET/METHOD/BACKBONE/SPLIT) tells them apart.
 """
 
 from __future__ import annotations

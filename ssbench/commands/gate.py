@@ -11,6 +11,7 @@ import typer
 from ssbench import paths
 from ssbench.commands import common
 from ssbench.errors import DataError, GateError, UsageError
+from ssbench.paths import quoted
 from ssbench.results.statistics import ALPHA, SLOWER
 from ssbench.without_torch import import_stand_ins
 
@@ -37,8 +38,6 @@ Slower = Annotated[
         "--slower", min=0, max=0.99, callback=common.finite, help="Share of the stored images/s that may be missing."
     ),
 ]
-FIX = "ssbench gate --against results --results FOLDER_OF_NEW_ONES"
-
 GateTargets = Annotated[list[str] | None, typer.Argument(help="Tables and recipes (default: all that --against has).")]
 GateAgainst = Annotated[
     Path | None, typer.Option("--against", help="Stored results: a folder, a record, or a file of --save.")
@@ -90,9 +89,10 @@ def gate(
         baseline.save(runs, save)
         return
     if against is None:
-        raise UsageError("gate needs stored results", "--against", FIX)
+        raise UsageError("gate needs stored results", "--against", _fix_first_save(selection, new_root))
     if against.resolve() == new_root.resolve() and not measure:
-        raise UsageError(f"'{against}' would be compared with itself", "--results", FIX)
+        what = f"'{against}' would be compared with itself"
+        raise UsageError(what, "--results", _fix_first_save(selection, new_root))
     stored, not_stored = _stored(against, selection, damaged)
     places = {run.place for run in stored}
     if measure:
@@ -109,7 +109,7 @@ def gate(
             stored, new, alpha=alpha, spread=spread, exact=exact, neighbours=neighbours, not_stored=not_stored
         )
     _print(outcome, " ".join(names) or str(against), junit, json)
-    _refuse_failures(outcome, damaged)
+    _refuse_failures(outcome, damaged, _fix_failed(outcome, selection, against, new_root))
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,15 @@ class _GateTargets:
     overrides: tuple[str, ...]
     data_root: Path
 
+    @property
+    def words(self) -> str:
+        """As they stand in a command line, with a space behind them."""
+        options = [("--split", split) for split in self.splits] + [("--set", text) for text in self.overrides]
+        words = [*self.names, *(word for pair in options for word in pair)]
+        return "".join(f"{quoted(word)} " for word in words)
 
-def _refuse_failures(outcome: ScoreGate | SpeedGate, damaged: dict[Path, DataError]) -> None:
+
+def _refuse_failures(outcome: ScoreGate | SpeedGate, damaged: dict[Path, DataError], fix: str) -> None:
     if damaged:
         other = f"; {len(outcome.failures)} failures in the rest" if outcome.failures else "; the rest passes"
         path, error = next(iter(damaged.items()))
@@ -130,7 +137,34 @@ def _refuse_failures(outcome: ScoreGate | SpeedGate, damaged: dict[Path, DataErr
         raise DataError(what, str(path), error.fix)
     if outcome.failures:
         what = f"{len(outcome.failures)} of the gate's tests failed"
-        raise GateError(what, "; ".join(outcome.failures[:8]), "look at what changed; if it is right, store it")
+        raise GateError(what, "; ".join(outcome.failures[:8]), fix)
+
+
+def _fix_first_save(targets: _GateTargets, results: Path) -> str:
+    """Two commands: what is there becomes the stored side; new runs are then compared with it."""
+    save = f"ssbench gate {targets.words}--results {quoted(results)} --save before.json"
+    return f"{save}, and after the new runs: ssbench gate {targets.words}--against before.json"
+
+
+def _fix_failed(outcome: ScoreGate | SpeedGate, targets: _GateTargets, against: Path, results: Path) -> str:
+    """The command that does missing runs, where runs are missing; and the one that stores what is right."""
+    from ssbench.results.gate import ScoreGate
+
+    words = f"{targets.words}--results {quoted(results)}"
+    missing = [cell for cell in outcome.cells if cell.verdict == "missing"]
+    if missing and targets.names:
+        # A recipe needs its splits; a table takes them, too.
+        splits = [] if targets.splits else dict.fromkeys(cell.split for cell in missing)
+        return f"ssbench run {words}" + "".join(f" --split {quoted(split)}" for split in splits)
+    if missing:
+        place = Path(missing[0].recipe) / missing[0].split.replace("/", "-")
+        folders = [root / place for root in (against, *against.resolve().parents)]
+        if (record := next((path for path in folders if path.is_dir()), None)) is not None:
+            return f"ssbench run --from {quoted(min(record.glob('seed*.json')))} --results {quoted(results)}"
+    if not isinstance(outcome, ScoreGate):
+        return f"ssbench gate {targets.words}--throughput --against {quoted(against)} --measure times it again"
+    target = quoted(against) if against.suffix == ".json" else "before.json"
+    return f"look at what changed; if it is right, store it: ssbench gate {words} --save {target}"
 
 
 def _timed(stored: list[BaselineRun], data: Path, results: Path) -> list[BaselineRun]:
@@ -152,7 +186,9 @@ def _stored(
     runs = [run for run in stored_runs if not splits or run.split in splits]
     if not runs and not damaged:
         what = f"no stored result of {', '.join(targets.names) or 'anything'}" + (" on these splits" if splits else "")
-        raise DataError(what, str(source), "run it there first: ssbench run TABLE --results FOLDER")
+        root = f" --results {quoted(source)}" if source.suffix != ".json" else ""
+        fix = f"ssbench run {targets.words.rstrip() or 'toy/table1'}{root}"
+        raise DataError(what, str(source), fix if not root else f"{fix}, then the same gate again")
     stored = {run.place for run in runs}
     lacking = (place for place in places or () if place[1] and place not in stored)
     return runs, tuple(place for place in lacking if not splits or place[1] in splits)

@@ -47,7 +47,10 @@ Limit = Annotated[
 Hours = Annotated[
     float | None,
     typer.Option(
-        "--hours", min=0.001, callback=common.finite, help="Steps so that all runs together take so long here."
+        "--hours",
+        min=0.001,
+        callback=common.finite,
+        help="Steps so that all runs together take so long here, by stored runs or timed steps.",
     ),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Toy data, small net, a few steps: does it run?")]

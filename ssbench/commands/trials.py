@@ -58,18 +58,22 @@ def try_first_steps(queue: Sequence[Job], places: Places, device: str | None, li
 
 
 def jobs_within_hours(queue: list[Job], places: Places, device: str | None, hours: float | None) -> list[Job]:
-    """The jobs with as many steps as fit, by the speed of their first steps here; without a budget as they are."""
+    """The jobs with as many steps as fit, by stored runs or by their first steps here; without a budget as they are."""
     if hours is None:
         return queue
     from ssbench.console import Bars
-    from ssbench.jobs.budget import within_hours
+    from ssbench.jobs.budget import planned_hours, within_hours
     from ssbench.jobs.limited import TIMED, run_limited
     from ssbench.train.distributed import join
+    from ssbench.train.machine import hardware
 
     team = join(device)
+    machine = str(hardware(team.device)["name"])
     with Bars() as bars:
 
         def hours_of(job: Job) -> tuple[float, int]:
+            if (planned := planned_hours(job, places, machine)) is not None:
+                return planned
             run = run_limited(job, places, team, bars, TIMED)
             return run.hours or 0.0, run.total
 

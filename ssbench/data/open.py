@@ -10,7 +10,7 @@ from ssbench import find
 from ssbench.data import cache
 from ssbench.data.cache import Cached
 from ssbench.data.dataset import Dataset
-from ssbench.data.folder import CARD, Folder
+from ssbench.data.folder import CARD, Folder, read_card
 from ssbench.data.ledger import NAME
 from ssbench.errors import DataError, RecipeError, nearest
 from ssbench.paths import quoted
@@ -41,6 +41,19 @@ def class_of(name: str, data_root: Path, where: str = "") -> type[Any]:
         f"ssbench list datasets, or bring your own: ssbench import FOLDER --name {name} --data-root {quoted(data_root)}"
     )
     raise RecipeError(f"no dataset '{name}'; {nearest(name, [*built_in, *imported(data_root)])}", where, fix)
+
+
+def class_names(name: str, data_root: Path, where: str = "") -> tuple[str, ...] | None:
+    """The names of a dataset's classes without opening it; None where only opening it tells (a user's own class).
+
+    Raises:
+        RecipeError: an unknown name. DataError: the card of an imported folder is damaged.
+    """
+    cls = class_of(name, data_root, where)
+    if cls is Folder:
+        return read_card(data_root / name).classes
+    names = getattr(cls, "classes", None)
+    return tuple(names) if isinstance(names, tuple | list) else None
 
 
 def imported(data_root: Path) -> tuple[str, ...]:

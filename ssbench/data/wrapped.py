@@ -54,8 +54,15 @@ class WrappedDataset(Dataset):
         return self.dataset.mask(id)
 
 
+OTHER_NAMES = {
+    **{"aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle"},
+    **{"pottedplant": "potted plant", "sofa": "couch", "tvmonitor": "tv"},
+}
+"""VOC's classes that COCO has under another name (ours; card: upc 5)."""
+
+
 class WithOtherImages(WrappedDataset):
-    """`dataset`, which also has the images of `other`, with no label known. Ids tell which is which.
+    """`dataset`, which also has the images of `other`, with no pixel's label known. Ids tell which is which.
 
     Raises:
         RecipeError: the other dataset's ids have no form of their own.
@@ -77,6 +84,13 @@ class WithOtherImages(WrappedDataset):
         if self._is_other(id):
             return Image.new("L", self.other.image(id).size, IGNORE)
         return self.dataset.mask(id)
+
+    def labels_in(self, id: str) -> frozenset[int]:
+        """Label values that occur in an image; of the other dataset's those of its classes that are also here."""
+        if not self._is_other(id):
+            return self.dataset.labels_in(id)
+        names = {self.other.classes[label] for label in self.other.labels_in(id)}
+        return frozenset(k for k, name in enumerate(self.classes) if OTHER_NAMES.get(name, name) in names)
 
     def _is_other(self, id: str) -> bool:
         return re.fullmatch(IDS[self.other.name], id, re.ASCII) is not None

@@ -1,8 +1,8 @@
 """`run --hours H`: how many steps each run may take, so that all of them together take about H hours on this machine.
 
-All runs are made longer or shorter by one factor, so the rows of a table keep equal steps. The first steps of each run
-are timed for that, and the scores that it will take counted. What was decided is kept, because the same command must
-mean the same runs when it goes on.
+All runs are made longer or shorter by one factor, so the rows of a table keep equal steps. A run's hours are those of
+the plan where a run of its recipe is stored that was timed on this machine. Else its first steps are timed, and the
+scores that it will take. What was decided is kept, because the same command must mean the same runs when it goes on.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from pydantic import BaseModel, ConfigDict
 from ssbench.console import say
 from ssbench.errors import HardwareError
 from ssbench.files import read_model, write_json
+from ssbench.jobs.cost import Device, WorkCache, cost, speed_kind, stored_speeds
 from ssbench.jobs.job import Job, Places
+from ssbench.jobs.targets import split_size
+from ssbench.jobs.workload import WorkCounter
+from ssbench.methods.base import Method
 from ssbench.recipe.recipe import Recipe
+from ssbench.results.store import ResultStore
 
 FEWEST = 20
 """Steps below which a run shows nothing; a budget that allows fewer is refused."""
@@ -34,6 +39,28 @@ class _BudgetFile(BaseModel):
 
     hours: float
     jobs: dict[str, list[str]]
+
+
+def planned_hours(job: Job, places: Places, machine: str) -> tuple[float, int] | None:
+    """(hours, steps) of a job by stored runs of its recipe on `machine`, as `ssbench plan` has them; None without such.
+
+    Speeds of `plan --measure` are left out: they know nothing of the time that scoring takes. So are methods that
+    train more than once, whose steps are not those of the schedule.
+    """
+    recipe = job.load_recipe(places)
+    if recipe.classes[0].fit is not Method.fit:
+        return None
+    store = ResultStore(places.results)
+    records = [record for record in store.select([(recipe.stored_name, "")]) if not record.quick]
+    speed = stored_speeds(records, machine).get(speed_kind(recipe.resolved()))
+    if speed is None:
+        return None
+    labeled, unlabeled, _ = split_size(job.split, places.data)
+    counter = WorkCounter(places.data)
+    work = WorkCache().get(recipe, labeled, unlabeled, lambda: counter.count(recipe, labeled, unlabeled))
+    price = cost(work, speed, Device())
+    say(f"{job}: {price.hours or 0.0:.2g} hours as its recipe stands, {price.basis}")
+    return price.hours or 0.0, work.steps
 
 
 def within_hours(jobs: Sequence[Job], hours: float, places: Places, hours_of: HoursOf) -> list[Job]:

@@ -13,6 +13,7 @@ from ssbench.console import Bar, Bars
 from ssbench.data.batch import Batch
 from ssbench.jobs.job import Job, Places
 from ssbench.jobs.run import RunSpec
+from ssbench.jobs.workload import count_trainings
 from ssbench.train import machine
 from ssbench.train.build import dataset_of
 from ssbench.train.distributed import Team
@@ -57,13 +58,15 @@ class LimitedTrainer(Trainer):
 class LimitedRun:
     """What the first steps of a run showed.
 
-    steps, total: done, and those of its (first) training. terms: means over the steps. images_per_s: None before two
-    steps. score: of `SCORED` pictures, percent. hours: a whole run by this speed, None where that is not known.
+    steps, total: done, and those of its (first) training. all_steps: of all its trainings. terms: means over the steps.
+    images_per_s: None before two steps. score: of `SCORED` pictures, percent. hours: a whole run by this speed, None
+    where that is not known; what is computed between trainings is not in them.
     """
 
     job: Job
     steps: int
     total: int
+    all_steps: int
     terms: dict[str, float]
     images_per_s: float | None
     seconds: float
@@ -74,7 +77,7 @@ class LimitedRun:
     def __str__(self) -> str:
         terms = ", ".join(f"{name} {value:.4g}" for name, value in self.terms.items())
         speed = "" if self.images_per_s is None else f"; {self.images_per_s:g} images/s"
-        whole = "" if self.hours is None else f"; all {self.total} steps: about {self.hours:.2f} hours"
+        whole = "" if self.hours is None else f"; all {self.all_steps} steps: about {self.hours:.2f} hours"
         score = f"{self.score:.2f} on {SCORED} pictures"
         return (
             f"tried {self.job}: {self.steps} steps of {self.total}: {terms}; {score}{speed}{whole}; nothing is stored"
@@ -82,7 +85,7 @@ class LimitedRun:
 
     def as_json(self) -> dict[str, Any]:
         """An entry of `tried` in the object of `ssbench run --limit N --json`."""
-        fields = ("steps", "total", "terms", "images_per_s", "score", "peak_bytes", "hours")
+        fields = ("steps", "total", "all_steps", "terms", "images_per_s", "score", "peak_bytes", "hours")
         names = {"recipe": self.job.recipe, "overrides": list(self.job.overrides), "split": self.job.split}
         return {**names, "seed": self.job.seed, **{name: getattr(self, name) for name in fields}}
 
@@ -111,15 +114,17 @@ def run_limited(job: Job, places: Places, team: Team, bars: Bars, limit: int) ->
         schedule = recipe.schedule
         images = timing.steps * (schedule.labeled_batch + schedule.unlabeled_batch * trainer.plan.needs.unlabeled)
         each = timing.seconds / timing.steps if timing.steps else None
-        scores = -(-trainer.epochs // recipe.eval.every) + 2
+        lists = len(spec.partition.labeled), len(spec.partition.unlabeled)
+        trainings, scored = count_trainings(recipe, trainer.method, *lists)
         volumes = dataset.volumes(recipe.eval.select) if recipe.eval.select in dataset.subsets else None
         pictures = len(dataset.ids(recipe.eval.select)) if recipe.eval.select in dataset.subsets else SCORED
-        scoring = timing.scoring * (pictures if volumes is None else len(volumes)) / SCORED * scores
-        hours = None if each is None else (each * trainer.steps + scoring) / 3600
+        scoring = timing.scoring * (pictures if volumes is None else len(volumes)) / SCORED * (scored + 2)
+        hours = None if each is None else (each * sum(trainings) + scoring) / 3600
         return LimitedRun(
             job=job,
             steps=steps,
             total=trainer.steps,
+            all_steps=sum(trainings),
             terms=trainer._term_means(),
             images_per_s=round(images / timing.seconds, 3) if timing.steps and timing.seconds else None,
             seconds=timing.seconds + timing.scoring,

@@ -268,6 +268,13 @@ def stand_ins(labeled: int, unlabeled: int) -> tuple[tuple[str, ...], tuple[str,
 # A method's `fit`, without training
 
 
+def count_trainings(recipe: Recipe, method: Method, labeled: int, unlabeled: int) -> tuple[list[int], int]:
+    """(steps of each training of a run on so many images, how often the choosing subset is scored in all of them)."""
+    fit = _fit(recipe, method, labeled, unlabeled)
+    scored = sum(recipe.eval.is_scored(epoch, epochs) for epochs in fit.lengths for epoch in range(epochs))
+    return fit.trainings, scored
+
+
 def _fit(recipe: Recipe, method: Method, labeled: int, unlabeled: int) -> _DryFit:
     """The trainings a method's `fit` asks for on so many images."""
     ids, few, schedule = stand_ins(labeled, unlabeled), recipe.data.few, recipe.schedule
@@ -316,7 +323,11 @@ class _DryFit:
     def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
         return dict.fromkeys(ids, 0.0)
 
+    def image_labels(self, ids: Sequence[str]) -> Callable[[str], frozenset[int]]:
+        return lambda id: frozenset()
+
     def store(
-        self, name: str, ids: Sequence[str], maps: Sequence[str], draw: Callable[[Tensor], Mapping[str, Image.Image]]
-    ) -> None:
+        self, name: str, ids: Sequence[str], maps: Sequence[str],
+        draw: Callable[[Tensor, str], Mapping[str, Image.Image]],
+    ) -> None:  # fmt: skip
         pass

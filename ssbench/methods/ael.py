@@ -122,7 +122,9 @@ class AEL(Method):
     def check(cls, cfg: Config, loss: LossConfig, classes: int | None) -> None:
         """Refuse a pseudo-label loss that this method would not use, and exclusions that leave no class to paste."""
         if loss.pseudo != "ce":
-            raise RecipeError("the consistency of ael is a weighted cross entropy", "loss.pseudo", "loss: {pseudo: ce}")
+            raise RecipeError(
+                "the consistency of ael is a weighted cross entropy", "loss.pseudo", "--set loss.pseudo=ce"
+            )
         if classes is not None and set(range(classes)) <= set(cfg.paste_without):
             what = f"paste_without leaves none of the {classes} classes"
             raise RecipeError(what, "method.paste_without", "--set 'method.paste_without=[]'")

@@ -91,7 +91,9 @@ class AugSeg(Method):
         """Batches of one size, which form whole groups."""
         if labeled != unlabeled:
             what = f"{labeled} labelled and {unlabeled} unlabelled images"
-            raise RecipeError(what, "schedule", "augseg pastes one into the other: give both batches one size")
+            raise RecipeError(
+                what, "schedule", f"augseg pastes one into the other: --set schedule.labeled_batch={unlabeled}"
+            )
         count_groups(cfg.group, unlabeled)
 
     def build(self, make_net: MakeNet) -> None:

@@ -141,10 +141,14 @@ class StagedTraining(Protocol):
     def measure(self, name: str, ids: Sequence[str], value: Callable[[Tensor], float]) -> dict[str, float]:
         """`value` of every image (1 3 H W, native size, normalised), by id, in the order of `ids`."""
 
+    def image_labels(self, ids: Sequence[str]) -> Callable[[str], frozenset[int]]:
+        """An image's id -> the classes known to be in it, background too; DataError where some of `ids` has none."""
+
     def store(
-        self, name: str, ids: Sequence[str], maps: Sequence[str], draw: Callable[[Tensor], Mapping[str, Image.Image]]
-    ) -> None:
-        """Write `draw` of every image (as in `measure`) to files: map `name` of image `id` is `folder/<name>/<id>.png`.
+        self, name: str, ids: Sequence[str], maps: Sequence[str],
+        draw: Callable[[Tensor, str], Mapping[str, Image.Image]],
+    ) -> None:  # fmt: skip
+        """Write `draw` of every image (as in `measure`) and its id to files `folder/<map>/<id>.png`.
 
         The first of `maps` holds labels, mode P, and is compared with the hidden labels for the record.
         """
@@ -216,10 +220,7 @@ class Method(nn.Module):
 
     @classmethod
     def smallest_pass(cls, cfg: Any, labeled: int, unlabeled: int, views: int | None) -> int:
-        """Images of its smallest pass in train mode, of batches of so many; `views`: mixed ones, None: its own number.
-
-        By default the whole batch passes at once. A network that pools images to 1 x 1 cannot be trained on one.
-        """
+        """Images of its smallest pass in train mode; `views`: mixed ones of a plug-in, None: as many as its own."""
         return labeled + unlabeled
 
     @classmethod

@@ -14,6 +14,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
+RESNET = (
+    "--set net.encoder=resnet50 --set net.weights=imagenet --set views.normalise=imagenet "
+    "(without a download: --set net.weights=random)"
+)
 ONE = "remembers one student's features"
 EXCLUSIVE = frozenset({"mix"})
 """Hooks that two stacked plug-ins cannot both use: each would decide alone what the student sees."""
@@ -90,12 +94,14 @@ def net_refused(host: str, method: type[Any], name: str, net: type[Any]) -> Refu
     return None
 
 
-def tap_refused(name: str, net: type[Any], parts: Sequence[Part]) -> Refusal | None:
-    """Why the network `name` has not the feature map that one of these plug-ins reads; None: it has them all."""
+def tap_refused(cfg: Any, net: type[Any], parts: Sequence[Part]) -> Refusal | None:
+    """Why a network (its settings, its class) has not the feature map that a plug-in reads; None: it has them all."""
     for which, part in enumerate(parts):
         if part.cls.local_stage and net.not_local:
-            what = f"{part.name} judges the patches behind a local stage, which {name} does not have: {net.not_local}"
-            return Refusal(what, "net: {name: deeplabv3plus}, or another plug-in", which)
+            what = f"{part.name} judges the patches behind a local stage, which {cfg.name} does not have"
+            return Refusal(f"{what}: {net.not_local}", "net: {name: deeplabv3plus}, or another plug-in", which)
+        if part.cls.local_stage and (why := net.encoder_not_local(cfg)):
+            return Refusal(f"{part.name} judges the patches behind a local stage: {why}", RESNET, which)
     return None
 
 

@@ -78,14 +78,16 @@ class Mask2Former(Method):
         """Refuse settings of pixel losses, which nothing reads."""
         if loss != LossConfig():
             what = "mask2former has its own set loss, so `loss` is never read"
-            raise RecipeError(what, "loss", "leave `loss` out; the weights are settings of the method")
+            raise RecipeError(
+                what, "loss", "--set loss.supervised=ce --set loss.pseudo=ce; the weights are settings of the method"
+            )
 
     @classmethod
     def check_batches(cls, cfg: Config, labeled: int, unlabeled: int) -> None:
         """Refuse a second training without unlabelled images in a batch."""
         if cfg.training == "self_training" and not unlabeled:
             what = "self-training reads unlabelled images in every step, and the batch has none"
-            raise RecipeError(what, "schedule.unlabeled_batch", "schedule: {labeled_batch: 8, unlabeled_batch: 8}")
+            raise RecipeError(what, "schedule.unlabeled_batch", f"--set schedule.unlabeled_batch={labeled}")
 
     def build(self, make_net: MakeNet) -> None:
         """The loss's constants. RecipeError for another network."""
@@ -117,7 +119,7 @@ class Mask2Former(Method):
         keep = [run.epochs] if cfg.label_with == "last" else []
         run.train("supervised", repeats=repeats, keep=keep, steps=first)
         scores = run.scorer("supervised", None if cfg.label_with == "best" else run.epochs)
-        run.store("label", run.unlabeled, MAPS, lambda x: self._label_image(scores, x))
+        run.store("label", run.unlabeled, MAPS, lambda x, _: self._label_image(scores, x))
         maps = Stored(run.folder, frozenset(run.unlabeled), self.net.classes, MAPS)
         run.train("self_training", run.unlabeled, maps=maps, last=True, steps=second)
 

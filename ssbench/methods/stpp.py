@@ -43,7 +43,7 @@ from ssbench.methods.base import (
     quality,
 )
 from ssbench.ops import losses
-from ssbench.ops.confidence import entropy
+from ssbench.ops.confidence import entropy, restricted
 from ssbench.ops.confusion import confusion, iou
 from ssbench.ops.progress import Progress
 from ssbench.ops.pseudo import Pseudo
@@ -71,11 +71,12 @@ class STPlusPlus(Method):
         variant: Literal["st", "st++"] = "st++"  # Sec. 3.2; Sec. 3.3
         label_with: Literal["best", "last"] = "best"  # release (card: stpp 1); the author advises last (thread #30)
         double_below: Annotated[int, Field(ge=0)] = 200  # release main.py: shorter lists count twice (card: stpp 2)
-        added: ClassVar[Mapping[str, Any]] = {"first_steps": None}
+        added: ClassVar[Mapping[str, Any]] = {"first_steps": None, "image_labels": False}
         epoch_of: Literal["labeled", "unlabeled"] = "labeled"  # release; of the first training
         first_steps: Count | None = None  # release: as many epochs as the others; steps for UPC Table 4 alone
         scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.5, 0.75, 1.0, 1.5, 2.0)  # release base.py
         flip: bool = True  # release base.py
+        image_labels: bool = False  # which classes an unlabelled image shows is known: UPC Table 4 (card: upc 5)
 
         @model_validator(mode="after")
         def _read(self) -> STPlusPlus.Config:
@@ -94,7 +95,7 @@ class STPlusPlus(Method):
         """Refuse losses that cannot be one mean over all pixels."""
         if loss.supervised != "ce":
             what = f"loss.supervised '{loss.supervised}' with stpp, which has one loss for all pixels"
-            raise RecipeError(what, "loss.supervised", "loss: {supervised: ce}")
+            raise RecipeError(what, "loss.supervised", "--set loss.supervised=ce")
 
     def attach(self, plan: Plan) -> None:
         """Refuse a split in which there is nothing to label."""
@@ -105,6 +106,8 @@ class STPlusPlus(Method):
     def fit(self, loop: Loop) -> None:
         """Three or six stages (card: stpp 1)."""
         run, whole = loop.stages, loop.stages.unlabeled
+        if self.cfg.image_labels:  # asked before anything is trained, for the answer may be no
+            self._known = run.image_labels(whole)
         keep = self._ranking_epochs(run) if self.cfg.variant == "st++" else self._labelling_epochs(run)
         run.train("supervised", repeats=self._first_repeats(run), keep=keep, steps=self.cfg.first_steps)
         if self.cfg.variant == "st":
@@ -153,16 +156,24 @@ class STPlusPlus(Method):
 
     def _label(self, run: StagedTraining, name: str, ids: Sequence[str], by: str) -> None:
         net = run.network(by, None if self.cfg.label_with == "best" else run.epochs)
-        run.store(name, ids, self._map_names, lambda x: self._label_image(net, x))
+        run.store(name, ids, self._map_names, lambda x, id: self._label_image(net, x, self._classes_of(id)))
+
+    def _classes_of(self, id: str) -> frozenset[int] | None:
+        """The classes known to be in an unlabelled image; None where its labels are not read."""
+        return self._known(id) if self.cfg.image_labels else None
 
     @property
     def _map_names(self) -> tuple[str, ...]:
         return ("pseudo", "entropy") if "mix" in self.plugin.needs else ("pseudo",)
 
     @torch.no_grad()
-    def _label_image(self, net: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Image.Image]:
-        """Labels of one image, and its entropies as shares of log C in 8 bits."""
+    def _label_image(
+        self, net: Callable[[Tensor], Tensor], x: Tensor, classes: frozenset[int] | None = None
+    ) -> dict[str, Image.Image]:
+        """Labels of one image, and its entropies as shares of log C in 8 bits; both over `classes` alone, if given."""
         probs = sum_predictions(net, x, self.cfg.scales, self.cfg.flip)  # 1 C H W
+        if classes is not None:
+            probs = restricted(probs, classes) * (len(self.cfg.scales) * (1 + self.cfg.flip))
         label = Image.fromarray(probs[0].argmax(0).byte().cpu().numpy()).convert("P")
         if "entropy" not in self._map_names:
             return {"pseudo": label}

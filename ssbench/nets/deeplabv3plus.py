@@ -21,6 +21,7 @@ from ssbench.nets.precision import full
 from ssbench.nets.segnet import Interpolation, Out, SegNet, resize, with_perturbed
 from ssbench.nets.weights import load_encoder
 
+RESNETS = ("resne", "res2ne")
 Positive = Annotated[int, Field(gt=0)]
 WITH_AUX, WITH_REP = frozenset({"augseg", "u2pl", "ael"}), frozenset({"u2pl"})
 """Layouts that have an auxiliary classifier, and a representation head."""
@@ -68,6 +69,12 @@ class DeepLabV3Plus(SegNet):
             if self.wide != 256 and self.layout != "unimatch":
                 raise ValueError(f"layout '{self.layout}' has fixed widths; `wide` is for layout unimatch")
             return self
+
+    @classmethod
+    def encoder_not_local(cls, cfg: Config) -> str:
+        """By the encoder's name: timm calls its ResNets by the stem they share. `receptive_field` looks closer."""
+        is_resnet = any(stem in cfg.encoder for stem in RESNETS)
+        return "" if is_resnet else f"its receptive field is known for ResNets only, not for '{cfg.encoder}'"
 
     def __init__(self, cfg: Config, classes: int, channels: int = 3) -> None:
         super().__init__()

@@ -58,7 +58,10 @@ def receptive_field(encoder: nn.Module) -> tuple[int, int]:
     """
     if not all(hasattr(encoder, part) for part in ("conv1", "maxpool", "layer1")):
         what = f"the receptive field of stage 1 is known for ResNets only, not for {type(encoder).__name__}"
-        fix = "--set net.encoder=resnet50 --set net.weights=imagenet (or =random, without a download)"
+        fix = (
+            "--set net.encoder=resnet50 --set net.weights=imagenet --set views.normalise=imagenet "
+            "(without a download: --set net.weights=random)"
+        )
         raise RecipeError(what, "net.encoder", fix)
     field, stride = 1, 1
     for name, module in encoder.named_modules():

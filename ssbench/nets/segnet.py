@@ -70,6 +70,11 @@ class SegNet(FormattedModule):
     perturb_channels: tuple[int, ...]
 
     @classmethod
+    def encoder_not_local(cls, cfg: Any) -> str:
+        """Why the encoder of these settings has no receptive field of stage 1 that is known; empty: it has one."""
+        return ""
+
+    @classmethod
     def missing_files(cls, cfg: Any) -> Iterator[DataError]:
         """What a run under these settings would look for and this machine has not; no network is asked.
 

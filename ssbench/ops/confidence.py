@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,18 @@ def negative_entropy(probs: Tensor) -> Tensor:
 def entropy(probs: Tensor) -> Tensor:
     """-sum p log p with p clamped at 1e-8, in nats (UPC Eq. 1). B C H W -> B H W."""
     return -(probs * probs.clamp(min=1e-8).log()).sum(1)
+
+
+def restricted(probs: Tensor, classes: Collection[int]) -> Tensor:
+    """Probabilities of the other classes set to 0, the rest divided by their sum. B C H W -> B C H W.
+
+    Where nothing is left, and without any class, they stay as they are.
+    """
+    allowed = torch.zeros(probs.shape[1], dtype=torch.bool)
+    allowed[list(classes)] = True
+    left = probs * allowed.to(probs.device, probs.dtype)[:, None, None]
+    total = left.sum(1, keepdim=True)
+    return torch.where(total > 0, left / total, probs)
 
 
 def quantile(values: Tensor, inside: Tensor, level: float) -> Tensor:

@@ -111,7 +111,9 @@ class S4MC(Plugin):
             what = "s4mc compares the two most probable classes, and the dataset has one: nothing to segment"
             raise RecipeError(what, "plugin", "a dataset of two classes or more, or no plug-in")
         if cfg.agreement == "published" and classes not in PUBLISHED:
-            raise RecipeError(f"s4mc: no published agreement for {classes} classes", "plugin", "agreement: estimated")
+            raise RecipeError(
+                f"s4mc: no published agreement for {classes} classes", "plugin", "--set plugin.agreement=estimated"
+            )
 
     @classmethod
     def behaviour_of(cls, cfg: Config) -> int:
@@ -151,7 +153,7 @@ class S4MC(Plugin):
             return confidence.quantile(gather_rows(raw), gather_rows(valid), level)
         if len(raw) % (size := min(self.group, len(raw))):
             what = f"{len(raw)} unlabelled images a process do not form groups of {self.group}"
-            raise RecipeError(what, "plugin.group", "choose a group that divides the batch of a process")
+            raise RecipeError(what, "plugin.group", f"--set plugin.group={math.gcd(len(raw), size)}, or batch")
         return confidence.group_quantiles(raw, valid, level, len(raw) // size)
 
     def _refined(self, probs: Tensor, valid: Tensor, t: Progress) -> Tensor:

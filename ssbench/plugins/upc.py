@@ -6,7 +6,7 @@ Paper: "Uncertainty-aware Patch CutMix" ("Locating Noise is Halfway Denoising fo
 Readings that are ours (card: upc 3): partners are drawn from the current labelled batch, one for each copy and image;
 the operation is always applied; it replaces the host's own mixing; pasted pixels pass every rule of the host; with
 `ras: all` the loss is the mean over the copies; padding has entropy 0.
-Not here: the image-level labels of Table 4, for which the paper gives no rule (card: upc 5).
+The image-level labels of Table 4 are a setting of the host, `image_labels` of stpp (card: upc 5).
 Departure: hosts that colour their strong view paste the weakly augmented labelled patch into it, where our reading of
 the paper would colour the mixed image. Hosts without colour (CPS, U2PL, CutMix-Seg) and ST++, which mixes before
 colouring, follow the reading.

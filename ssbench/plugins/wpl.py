@@ -105,9 +105,9 @@ class WPL(Plugin):
         @model_validator(mode="after")
         def _fits(self) -> WPL.Config:
             if self.rppi and not self.ppw:
-                raise ValueError("reliable pixels (rppi) serve the weights (ppw) alone: set rppi: false")
+                raise ValueError("reliable pixels (rppi) serve the weights (ppw) alone: --set plugin.rppi=false")
             if self.detector == "small" and self.detector_weights != "random":
-                raise ValueError("the small detector has no weights to load: detector_weights: random")
+                raise ValueError("the small detector has no weights to load: --set plugin.detector_weights=random")
             if self.box_classes and len(set(self.box_classes)) < len(self.box_classes):
                 raise ValueError(f"box_classes {list(self.box_classes)} hold one twice")
             return self
@@ -172,7 +172,9 @@ class WPL(Plugin):
         if not shown:
             area, classes = cfg.min_area, list(self.things)
             what = f"wpl: no labelled image has a part of more than {area} pixels of classes {classes}"
-            raise RecipeError(what, "plugin", "set rppi: false, or other box_classes")
+            raise RecipeError(
+                what, "plugin", "--set plugin.rppi=false, or other classes: --set 'plugin.box_classes=[...]'"
+            )
         augment = DetectorAugment(cfg.detector_resize, cfg.detector_crop, cfg.detector_flip, cfg.detector_colour)
         examples = DetectorExamples(shown, of_labels, self.things, run.image, augment, cfg.detector_batch, run.seed)
         with torch.random.fork_rng(devices=[]):

@@ -16,7 +16,7 @@ def refuse_unfit_crop(net: Any, views: ViewsConfig, marked: Marked) -> None:
     crop = getattr(net, "crop", None)
     if isinstance(crop, int) and crop != views.crop:
         what = f"the network is made for crops of {crop} pixels, views.crop is {views.crop}"
-        raise RecipeError(what, str(marked.at(("net", "crop"))), f"crop: {views.crop} in both")
+        raise RecipeError(what, str(marked.at(("net", "crop"))), f"--set net.crop={views.crop}")
 
 
 def refuse_unfit_weights(net: Any, views: ViewsConfig, marked: Marked) -> None:
@@ -32,7 +32,7 @@ def refuse_unfit_weights(net: Any, views: ViewsConfig, marked: Marked) -> None:
         return
     if weights == "package" and encoder not in ALL_PACKAGED:
         what = f"no package has weights for encoder '{encoder}' (there are: {', '.join(ALL_PACKAGED)})"
-        raise RecipeError(what, str(marked.at(("net", "weights"))), f"encoder: {next(iter(ALL_PACKAGED))}")
+        raise RecipeError(what, str(marked.at(("net", "weights"))), f"--set net.encoder={next(iter(ALL_PACKAGED))}")
     own = normalisation_of(encoder, weights)
     if own is None or views.normalise in (own, "none" if own == "imagenet" else own):
         return

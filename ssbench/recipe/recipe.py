@@ -207,7 +207,7 @@ def _hooks_fit(recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, 
         raise RecipeError(refusal.what, str(marked.at(("net", "name"))), refusal.fix)
     parts = [hosting.Part(cfg.name, cls, cfg) for (_, cls), cfg in zip(plugins, recipe.plugins, strict=True)]
     refusal = hosting.refused(recipe.method.name, method, recipe.method, parts)
-    if refusal := refusal or hosting.tap_refused(recipe.net.name, recipe.classes[1], parts):
+    if refusal := refusal or hosting.tap_refused(recipe.net, recipe.classes[1], parts):
         raise RecipeError(refusal.what, str(marked.at(plugins[refusal.which][0])), refusal.fix)
 
 
@@ -215,7 +215,10 @@ def _settings_fit(
     recipe: Recipe, method: type[Any], plugins: Sequence[tuple[Keys, type[Any]]], data_root: Path | None
 ) -> None:
     """Refuse settings of the method and the plug-ins that do not fit the losses, the batches or the classes."""
-    schedule, classes = recipe.schedule, getattr(_dataset_class(recipe, data_root), "classes", None)
+    from ssbench.data.open import class_names
+
+    where = str(recipe.marked.at(("data", "dataset")))
+    schedule, classes = recipe.schedule, class_names(recipe.data.dataset, paths.data_root(data_root), where)
     try:
         method.check(recipe.method, recipe.loss, None if classes is None else len(classes))
         method.check_batches(recipe.method, schedule.labeled_batch, schedule.unlabeled_batch)
@@ -224,7 +227,7 @@ def _settings_fit(
     except RecipeError as error:
         raise RecipeError(error.what, str(recipe.marked.at(tuple(error.where.split(".")))), error.fix) from None
     for (at, cls), cfg in zip(plugins, recipe.plugins, strict=True):
-        if classes is None:  # an imported folder's are known once it is opened; the plug-in checks them when built
+        if classes is None:  # the plug-in checks them when it is built
             return
         try:
             cls.check(cfg, len(classes))
@@ -250,7 +253,7 @@ def _protocol_fits(recipe: Recipe, data_root: Path | None) -> None:
     stacks = cls.volumes is not Dataset.volumes or recipe.data.form == "grey_stacks"
     if stacks != (recipe.eval.protocol == "volume"):
         what = f"protocol '{recipe.eval.protocol}' does not fit {recipe.data.dataset}"
-        fix = "protocol: volume" if stacks else "protocol: whole, sliding or center"
+        fix = "--set eval.protocol=volume" if stacks else "--set eval.protocol=whole, or sliding, center"
         raise RecipeError(what, str(recipe.marked.at(("eval", "protocol"))), fix)
 
 
@@ -282,6 +285,7 @@ def _refused(model: type[BaseModel], value: Any, error: ValidationError, marked:
         return RecipeError(f"{label} lacks '{field}'", where, f"add '{field}:'")
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
-        return RecipeError(f"{label}: {message}", where, "mend the section")
+        reason, _, option = message.partition(": --set ")
+        return RecipeError(f"{label}: {reason}", where, f"--set {option}" if option else "mend the section")
     setting = f"{'.'.join(map(str, first['loc']))} = {first['input']!r:.80}"
     return RecipeError(f"{label}: {setting}: {message[:1].lower()}{message[1:]}", where, "mend the value")

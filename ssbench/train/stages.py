@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from ssbench.data.plan import Mixture
-from ssbench.errors import RecipeError
+from ssbench.errors import DataError, RecipeError
 from ssbench.files import read_model, write_bytes, write_json, write_text
 from ssbench.keyed import key
 from ssbench.methods.base import Method
@@ -189,16 +189,26 @@ class StageRunner:
         self._trainer.earlier_stages.append({"stage": name, "images": len(ids), "mean": mean})
         return {id: known[id] for id in ids}
 
+    def image_labels(self, ids: Sequence[str]) -> Callable[[str], frozenset[int]]:
+        """See `methods.base.StagedTraining`."""
+        dataset = self._trainer.dataset
+        if unknown := sorted(dataset.unmasked().intersection(ids)):
+            what = f"which classes are in an image is not known of {len(unknown)} of {len(ids)}, first '{unknown[0]}'"
+            raise DataError(what, str(dataset.root), "--set method.image_labels=false, or import them with masks")
+        always = frozenset(k for k, name in enumerate(dataset.classes) if name == "background")
+        return lambda id: always | dataset.labels_in(id)
+
     def store(
-        self, name: str, ids: Sequence[str], maps: Sequence[str], draw: Callable[[Tensor], Mapping[str, Image.Image]]
-    ) -> None:
+        self, name: str, ids: Sequence[str], maps: Sequence[str],
+        draw: Callable[[Tensor, str], Mapping[str, Image.Image]],
+    ) -> None:  # fmt: skip
         """See `methods.base.StagedTraining`."""
         done, team = self.folder / f"{name}.json", self._trainer.team
         if not self._is_finished(done):
             mine = ids[team.rank :: team.world]
             for id in self._trainer.watch(mine, name, len(mine)):
                 if not all(self._png(kind, id).is_file() for kind in maps):
-                    self._write_maps(id, draw(self._image(id)))
+                    self._write_maps(id, draw(self._image(id), id))
             team.wait()
             if team.leads:
                 write_json(done, {"stage": name, "images": len(ids), "miou": self._hidden_miou(maps[0], ids)})

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssbench.data.coco import Coco
 from ssbench.data.voc import Voc
-from ssbench.data.wrapped import WithOtherImages
+from ssbench.data.wrapped import OTHER_NAMES, WithOtherImages
 from ssbench.errors import DataError, RecipeError, UsageError
 from ssbench.jobs.job import Places
 from ssbench.jobs.run import RunSpec
@@ -43,6 +43,19 @@ def test_an_id_says_whose_image_it_is(both: WithOtherImages) -> None:
 def test_of_an_image_of_the_other_dataset_no_label_is_known(both: WithOtherImages) -> None:
     mask = both.mask(OTHER)
     assert (mask.mode, mask.size, set(np.unique(mask))) == ("L", (6, 7), {255})
+
+
+def test_classes_of_an_image_of_the_other_dataset_match_by_name(both: WithOtherImages, tmp_path: Path) -> None:
+    """COCO's airplane, couch and tv are VOC's aeroplane, sofa and tvmonitor; what VOC has not is left out."""
+    coco = {name: k for k, name in enumerate(Coco.classes)}
+    labels = [coco[name] for name in ("background", "airplane", "couch", "tv", "dog", "banana")]
+    (tmp_path / "coco/masks").mkdir()
+    Image.fromarray(np.resize(np.array(labels, np.uint8), (7, 6))).save(tmp_path / f"coco/masks/{OTHER}.png")
+    shown = {Voc.classes[label] for label in both.labels_in(OTHER)}
+    assert shown == {"background", "aeroplane", "sofa", "tvmonitor", "dog"}
+    assert both.labels_in(OWN) == {3}
+    assert set(OTHER_NAMES.values()) <= set(Coco.classes)
+    assert {OTHER_NAMES.get(name, name) for name in Voc.classes} <= set(Coco.classes), "every class of VOC is in COCO"
 
 
 def test_all_else_is_the_datasets_own(both: WithOtherImages) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ran import Ran
+from ran import ROOT, Ran
 
 from ssbench.errors import HardwareError, UsageError
-from ssbench.jobs.budget import within_hours
+from ssbench.jobs.budget import planned_hours, within_hours
 from ssbench.jobs.job import Job, Places
 from ssbench.jobs.sweep import combinations
+from ssbench.jobs.workload import count_trainings
+from ssbench.recipe.recipe import load
+from ssbench.train.build import method_of
 
 Ssbench = Callable[..., Ran]
 SMALL = ("--set", "net.weights=random", "--device", "cpu")
@@ -97,3 +100,30 @@ def test_a_budget_that_allows_hardly_a_step_is_refused(toy: Path, tmp_path: Path
     places = Places(toy, tmp_path / "runs", tmp_path / "results")
     with pytest.raises(HardwareError, match="would have 6 steps"):
         within_hours(jobs("fixmatch"), 0.02, places, lambda _: (1.0, 600))
+
+
+def test_a_budget_takes_the_plan_s_figures_where_runs_of_this_machine_are_stored(toy: Path, tmp_path: Path) -> None:
+    """Hours as `ssbench plan --hardware` has them; methods that train more than once are timed."""
+    places = Places(toy, tmp_path / "runs", ROOT / "results")
+    record = json.loads((ROOT / "results/toy/none_fixmatch/toy-ours-1_16/seed0.json").read_text())
+    machine, job = record["hardware"]["name"], Job("toy/none_fixmatch", "toy/ours/1_16", 0)
+    planned = planned_hours(job, places, machine)
+    assert planned is not None
+    hours, steps = planned
+    assert steps == 600
+    train, score = record["timings"]["train_s"], record["timings"]["score_s"]
+    assert 0.3 < hours * 3600 / (train + score) < 3  # the median of three seeds on one machine
+    assert planned_hours(job, places, "a machine nobody has") is None
+    assert planned_hours(Job("toy/none_stpp", "toy/ours/1_16", 0), places, machine) is None
+
+
+def test_the_hours_of_a_method_that_trains_three_times_are_those_of_all_trainings(toy: Path) -> None:
+    recipe = load("toy/none_stpp", ["method.variant=st++"], data_root=toy)
+    method = method_of(recipe, 6, 3, 0)
+    trainings, scored = count_trainings(recipe, method, 20, 300)
+    assert len(trainings) == 3
+    once, scored_once = count_trainings(
+        load("toy/none_fixmatch"), method_of(load("toy/none_fixmatch"), 6, 3, 0), 20, 300
+    )
+    assert len(once) == 1
+    assert scored > scored_once > 0

@@ -68,3 +68,14 @@ def test_percentiles_are_taken_by_group() -> None:
     for k in range(2):
         some = values[2 * k : 2 * k + 2][inside[2 * k : 2 * k + 2]].numpy()
         assert got[2 * k : 2 * k + 2].flatten().tolist() == pytest.approx([np.percentile(some, 83)] * 2, abs=1e-6)
+
+
+def test_probabilities_restricted_to_some_classes() -> None:
+    """Worked example: (.5, .3, .2) without class 1 is (0.7143, 0, 0.2857)."""
+    probs = torch.tensor([0.5, 0.3, 0.2])[None, :, None, None]
+    assert confidence.restricted(probs, {0, 2}).flatten().tolist() == pytest.approx([0.7143, 0, 0.2857], abs=1e-4)
+    assert torch.equal(confidence.restricted(probs, {0, 1, 2}), probs)
+    assert confidence.restricted(probs, {1}).flatten().tolist() == pytest.approx([0, 1, 0])
+    nothing_left = torch.tensor([0.0, 1.0, 0.0])[None, :, None, None]
+    assert torch.equal(confidence.restricted(nothing_left, {0, 2}), nothing_left)
+    assert torch.equal(confidence.restricted(probs, ()), probs)

@@ -109,6 +109,36 @@ def test_three_stages_of_plain_self_training(toy: Path, tmp_path: Path) -> None:
     assert len(list((job.folder / "stages/pseudo").iterdir())) == 8
 
 
+class OfFew(Toy):
+    """The toy data, some images without a mask."""
+
+    def unmasked(self) -> frozenset[str]:
+        return frozenset(self.ids("train")[-3:])
+
+
+def test_image_level_labels_leave_no_other_class_in_the_stored_labels(toy: Path, tmp_path: Path) -> None:
+    """Card: upc 5. Without them the same barely trained network stores classes that an image does not show."""
+    data, foreign = Toy(toy / "toy"), {}
+    for known in (False, True):
+        job = job_of(
+            toy, tmp_path / str(known), "method.variant=st", "schedule.epochs=1", f"method.image_labels={known}"
+        )
+        job.here()
+        files = list((job.folder / "stages/pseudo").iterdir())
+        assert len(files) == 8
+        allowed = {path.stem: data.labels_in(path.stem) | {0} for path in files}
+        stored = {path.stem: set(np.unique(np.array(Image.open(path))).tolist()) for path in files}
+        foreign[known] = sum(bool(stored[id] - allowed[id]) for id in stored)
+    assert foreign[True] == 0
+    assert foreign[False] > 0
+    recipe = job.loaded
+    trainer = Trainer(recipe, partition_of(recipe, toy), OfFew(toy / "toy"), 0, tmp_path / "few", ALONE, Bars())
+    runner = StageRunner(trainer)
+    with pytest.raises(DataError, match="which classes are in an image is not known of 3 of"):
+        runner.image_labels(data.ids("train"))
+    assert runner.image_labels(data.ids("train")[:2])(data.ids("train")[0]) == data.labels_in(data.ids("train")[0])
+
+
 def test_the_ranking_is_that_of_the_kept_networks(whole: Job) -> None:
     """mIoU of the first and second network's labels with the third one's, each image by itself."""
     recipe, folder = whole.loaded, whole.folder / "stages"

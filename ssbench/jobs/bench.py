@@ -29,7 +29,7 @@ from ssbench.files import read_model, write_json
 from ssbench.jobs.cost import MeasuredSpeed, SpeedFile, speed_file, speed_kind, stored_speeds
 from ssbench.jobs.job import Places
 from ssbench.jobs.targets import split_size
-from ssbench.jobs.workload import batch_with_maps, stand_ins
+from ssbench.jobs.workload import batch_with_maps, end_epochs, stand_ins
 from ssbench.plugins.base import Plugin
 from ssbench.recipe.recipe import Recipe, load
 from ssbench.results.baseline import BaselineRun, machine_of
@@ -177,6 +177,7 @@ def _trainer(recipe: Recipe, split: str, folder: Path, places: Places, team: Tea
         raise UsageError(what, "--split", f"ssbench list splits shows those of {recipe.data.dataset}")
     folder.mkdir(parents=True)
     trainer = TimedTrainer(recipe, partition, dataset, 0, folder, team, bars)
+    end_epochs(trainer.method, team.device)
     trainer.module.train()
     return trainer
 

@@ -215,8 +215,7 @@ def _count_step(recipe: Recipe, classes: int, channels: int) -> StepCount:
     t = Progress(25, 40, 10, 0, torch.device("cpu"))  # past every warm-up of an epoch or two
     sizes: dict[str, Any] = {"images": labeled, "unlabeled": unlabeled // needs.pick, "classes": method.net.classes}
     noise = partial(batch_for, method, t, channels=channels, side=CROP, **sizes)
-    for epoch in range(ENDED):
-        method.end_epoch(is_best=True, t=Progress(epoch, 2 * ENDED, 1, 0, t.device))
+    end_epochs(method, t.device)
     nets = [module for module in method.modules() if isinstance(module, SegNet)]
     passes: Passes = {}
 
@@ -235,6 +234,12 @@ def _count_step(recipe: Recipe, classes: int, channels: int) -> StepCount:
     with torch.random.fork_rng(devices=[]):
         batch_with_maps(noise, step, CROP)
     return StepCount(method, dict(passes), len(nets), len(method.students()))
+
+
+def end_epochs(method: Method, device: torch.device) -> None:
+    """Leave the plug-in as it is late in a run: `ENDED` epochs have ended, each the best so far."""
+    for epoch in range(ENDED):
+        method.end_epoch(is_best=True, t=Progress(epoch, 2 * ENDED, 1, 0, device))
 
 
 def batch_with_maps(noise: Callable[..., Batch], step: Callable[[Batch], object], side: int) -> Batch:

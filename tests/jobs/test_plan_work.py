@@ -32,6 +32,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         ("toy/none_supervised", {TRAINED: 4}, (1, 1)),
         ("toy/none_fixmatch", {FROZEN: 4, TRAINED: 12}, (1, 1)),  # B frozen, 2B + B trained (card: fixmatch 1)
         ("toy/none_unimatch", {FROZEN: 4, PERTURBED: 8, TRAINED: 8}, (1, 1)),  # 5B encoder, 7B decoder passes
+        # A full list of 8, of which this step draws two, as on average, for both draws of images.
+        ("unimatch_toy+prevmatch", {FROZEN: 4 + 2 * 8, PERTURBED: 8, TRAINED: 8}, (9, 1)),
         ("toy/none_augseg", {FROZEN: 4, TRAINED: 8}, (2, 1)),  # teacher on B; student on labelled and mixed
         ("toy/none_u2pl", {FROZEN: 12, TRAINED: 8}, (2, 1)),  # as 48 beside 32 crops at 16 + 16
         ("toy/none_ael", {FROZEN: 12, TRAINED: 8}, (2, 1)),  # teacher on labelled, unlabelled and partners

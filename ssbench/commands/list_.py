@@ -37,7 +37,10 @@ def list_(
     results: Results = None,
     json: Json = False,
 ) -> None:
-    """The catalogue: datasets, splits, methods, plugins, recipes, tables, runs."""
+    """The catalogue: datasets, splits, methods, plugins, recipes, tables, runs.
+
+    At a terminal an aligned table; into a pipe or a file one line a row, its fields apart by tabs, for scripts.
+    """
     if (matrix or also) and what != "plugins":
         raise UsageError("--matrix and --with are about plug-ins", "arguments", "ssbench list plugins --matrix")
     if stale and what != "runs":

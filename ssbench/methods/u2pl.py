@@ -93,7 +93,10 @@ class U2PL(Method):
         @model_validator(mode="after")
         def _ranks(self) -> U2PL.Config:
             if self.high_rank <= self.low_rank:
-                raise ValueError(f"high_rank {self.high_rank} must be above low_rank {self.low_rank}")
+                # Of two classes the rules of own/u2pl give high_rank 2, so that low_rank 1 is what is left.
+                fix = f"low_rank={self.high_rank - 1}" if self.high_rank > 1 else f"high_rank={self.low_rank + 1}"
+                what = f"high_rank {self.high_rank} must be above low_rank {self.low_rank}"
+                raise ValueError(f"{what}: --set method.{fix}")
             return self
 
     @classmethod

@@ -28,6 +28,7 @@ REFUSED = {
     ),
     "published agreement": ("own/unimatch+s4mc", ["plugin.agreement=published"]),
     "no negatives": ("own/u2pl", ["method.low_rank=3", "method.high_rank=4"]),
+    "ranks of no class": ("own/u2pl", ["method.low_rank=3"]),
     "groups of u2pl": ("u2pl_voc", ["method.group=3"]),
     "groups of augseg": ("augseg_voc", ["method.group=3"]),
     "batches of augseg": ("augseg_voc", ["schedule.labeled_batch=4"]),

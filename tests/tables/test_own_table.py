@@ -160,3 +160,33 @@ def test_a_dataset_may_not_be_called_as_a_folder_of_recipes(ssbench: Ssbench, tm
 def test_a_dataset_without_records_says_how_to_make_some(ssbench: Ssbench) -> None:
     ran = ssbench("table", "--dataset", "rooms")
     assert (ran.code, "ssbench run rooms/table1" in ran.err) == (2, True)
+
+
+@pytest.mark.real
+def test_photographs_as_a_stranger_would_have_them(ssbench: Ssbench, shared: Path, tmp_path: Path) -> None:
+    """CamVid under other names, from import to runs of its table, a report, a gate and an export."""
+    classes = ("sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,bicyclist",)
+    for subset in ("train", "val"):
+        for folder in ("photos", "labels"):
+            (tmp_path / "my streets" / subset / folder).mkdir(parents=True)
+        for k, path in enumerate(sorted((shared / "camvid" / subset).iterdir())[: 8 if subset == "train" else 3]):
+            shutil.copy(path, tmp_path / "my streets" / subset / "photos" / f"IMG {k:04d}{path.suffix}")
+            mask = shared / "camvid" / f"{subset}annot" / f"{path.stem}.png"
+            shutil.copy(mask, tmp_path / "my streets" / subset / "labels" / f"IMG {k:04d}.png")
+    words = ("import", "my streets", "--name", "streets", "--classes", *classes, "--map", "11=255", "--labeled", "1_4")
+    ran = ssbench(*words, "--images", "photos", "--masks", "labels")
+    assert ran.code == 0, ran.err + ran.out
+    assert "  table: streets/table1: 4 rows, 2 splits" in ran.out
+    small = ("--set", "net.weights=random", "--set", "net.encoder=test_resnet", "--set", "schedule.steps=2")
+    small += ("--set", "views.crop=65")
+    ran = ssbench("run", "streets/table1", "--split", "streets/custom/1_4", *small, "--device", "cpu")
+    assert (ran.code, ran.out.count("done own/")) == (0, 4), ran.err
+    cells = json.loads(ssbench("table", "streets/table1", *small, "--json").out)["cells"]
+    assert sum(cell["state"] == "measured" for cell in cells) == 4
+    report = ssbench("report", "streets/table1", *small, "-o", "page", "--pictures", "1", "--device", "cpu")
+    assert report.code == 0, report.err
+    assert "pavement" in (tmp_path / "page" / "report.html").read_text()
+    assert ssbench("gate", "streets/table1", *small, "--save", "base.json").code == 0
+    best = next((tmp_path / "runs").glob("own/supervised*/*/seed0/best.pt"))
+    exported = ssbench("export", best, "--form", "torchscript", "-o", "net.pt")
+    assert exported.code == 0, exported.err

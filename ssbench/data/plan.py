@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -296,5 +295,5 @@ def count_groups(group: int, unlabeled: int, labeled: int = 0) -> int:
     count = max(unlabeled // group, 1)
     if unlabeled % min(unlabeled, group) or labeled % count:
         what = f"{unlabeled} unlabelled and {labeled} labelled images a process do not form groups of {group}"
-        raise RecipeError(what, "method.group", f"--set method.group={gcd(unlabeled, labeled or unlabeled)}")
+        raise RecipeError(what, "method.group", f"--set method.group={unlabeled} (one group)")
     return count

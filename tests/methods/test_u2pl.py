@@ -347,8 +347,9 @@ def test_images_that_form_no_groups_are_refused() -> None:
     batch, t = make_batch(method_of().needs, images=3), at(2, mixes=True)
     with pytest.raises(RecipeError, match="do not form groups of 2") as error:
         method_of(group=2)(batch, t)
-    assert "divides" in error.value.fix
+    assert error.value.fix.startswith("--set method.group=3 ")
     with torch.no_grad():
+        assert torch.isfinite(method_of(group=3)(batch, t).loss)
         assert torch.isfinite(method_of(group=4)(batch, t).loss)  # fewer than a group are one
 
 

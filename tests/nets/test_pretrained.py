@@ -61,7 +61,7 @@ def test_a_package_that_is_absent_or_changed_is_named(tmp_path: Path, monkeypatc
     with pytest.raises(DataError, match="are not those of") as caught:
         pretrained.packaged_file(LITE)
     assert caught.value.where == str(changed)
-    monkeypatch.setitem(pretrained.PACKAGED, LITE, pretrained.PackagedWeights("a", "1", "no_such_module", "f", ""))
+    monkeypatch.setitem(pretrained.ALL_PACKAGED, LITE, pretrained.PackagedWeights("a", "1", "no_such_module", "f", ""))
     with pytest.raises(DataError, match="is not installed") as caught:
         pretrained.packaged_file(LITE)
     assert "ssbench[weights]" in caught.value.fix

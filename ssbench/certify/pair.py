@@ -83,7 +83,8 @@ class Pair:
         fits = [fit(method, plugin) for plugin in plugins]
         setups = tuple(PluginSetup(p, {**p.quick, **f.plugin}) for p, f in zip(plugins, fits, strict=True))
         settings = {name: value for f in fits for name, value in f.method.items()}
-        passing = {"threshold": THRESHOLD, **method.trial, **settings}
+        # Beside a plug-in, which may replace the rule, some pixels must fail the host's own.
+        passing = {"threshold": THRESHOLD, **({} if plugins else method.trial), **settings}
         return cls(host, setups, folder, passing if is_allowed(method.Config, passing) else settings)
 
     def at_zero(self) -> Pair:

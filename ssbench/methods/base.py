@@ -175,7 +175,7 @@ class Method(nn.Module):
     without: ClassVar[Mapping[str, str]] = {}
     """Why its step does not call a hook, for the refusal of plug-ins that need it."""
     trial: ClassVar[Mapping[str, Any]] = {}
-    """Settings for trials on small untrained networks (`ssbench certify`), where no pixel would be taught otherwise."""
+    """Settings for trials of it alone on small untrained networks, where no pixel would be taught otherwise."""
     behaviour: ClassVar[int] = 1
     """Version of the computation. Raise it when the computation changes: above 1 it enters the run key."""
 

@@ -37,6 +37,7 @@ from ssbench.errors import (
     nearest,
     refused_by_system,
 )
+from ssbench.find import fault_of_user
 
 app = typer.Typer(
     name="ssbench",
@@ -124,7 +125,7 @@ def _run() -> int:
         what = f"a plug-in, or another package, ended the program: sys.exit({stop.code!r})"
         return _report(RecipeError(what, "", "take the call of sys.exit out of it"))
     except Exception as error:
-        if known := refused_by_system(error) or _of_the_input(error):
+        if known := refused_by_system(error) or _of_the_input(error) or fault_of_user(error):
             return _report(known)
         import traceback
 
@@ -159,6 +160,8 @@ def _of_the_input(error: Exception) -> SsbenchError | None:
     """An input that no reader has refused: nested without end, or a name that cannot be written into a text file."""
     if isinstance(error, RecursionError):
         return DataError("an input is nested too deeply to be read", "", "look for a damaged or made-up file")
+    if isinstance(error, ValueError | RuntimeError) and str(error).startswith(("embedded null", "Symlink loop")):
+        return UsageError(f"a path that no file has: {error}", "", "give the path of a file")
     if isinstance(error, UnicodeEncodeError):
         name = ascii(error.object[max(0, error.start - 20) : error.end + 20])
         return DataError(f"the name {name} cannot be written as {error.encoding}", "", "rename the file it is of")

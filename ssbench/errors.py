@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Sequence
 from typing import Any
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a file or an argument may hold and a terminal would obey: moves of the cursor, colours, reversed text."""
 UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EBUSY, errno.ELOOP}
 """Refusals of the file system that another path, or other permissions, would avoid."""
 
@@ -28,7 +31,12 @@ class SsbenchError(Exception):
 
     def __str__(self) -> str:
         parts = [self.what, f"  where: {self.where}" if self.where else "", f"  fix:   {self.fix}" if self.fix else ""]
-        return "\n".join(part for part in parts if part)
+        return printable("\n".join(part for part in parts if part))
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped; line ends and tabs stay."""
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def _unpickled(cls: type[SsbenchError], args: tuple[Any, ...], state: dict[str, Any]) -> SsbenchError:

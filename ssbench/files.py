@@ -34,6 +34,9 @@ MAX_YAML_BYTES = 1024 * 1024
 """Largest YAML file that is read back. The split manifest is about 40 kB."""
 MAX_DEPTH = 64
 """Deepest nesting that is read back. What the suite writes nests below 12; Python's parser fails near 1,000."""
+UNBUILDABLE = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError)
+"""What PyYAML raises, besides its own errors, for a value that is not what its tag says: `!!bool x`, `!!timestamp x`, a
+date that does not exist, a number with thousands of digits."""
 
 
 def write_bytes(path: Path, data: bytes, flush: bool = True) -> None:
@@ -196,7 +199,7 @@ def read_yaml(
         mark = getattr(problem, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise error(f"this {kind} is not YAML: {getattr(problem, 'problem', None) or problem}", where, fix) from None
-    except (ValueError, OverflowError) as problem:  # a date that does not exist, a number with thousands of digits
+    except UNBUILDABLE as problem:
         raise error(f"this {kind} is not YAML: {problem}", str(path), fix) from None
 
 
@@ -314,7 +317,7 @@ def take_lock(file: IO[str], note: str = "") -> str | None:
 def is_locked(path: Path) -> bool:
     """Whether some process has locked the file `path`. False where it does not exist."""
     try:
-        with path.open() as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK)) as file:  # a pipe would wait for its writer
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

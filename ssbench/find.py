@@ -18,12 +18,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from ssbench.errors import RecipeError, SsbenchError, nearest
+from ssbench.errors import RecipeError, SsbenchError, nearest, printable
 from ssbench.paths import PACKAGE
 
 Kind = Literal["method", "plugin", "net", "dataset"]
 DIGEST = "__ssbench_sha256__"
 """Attribute of a user's module: SHA-256 of the file as it was imported."""
+USER = "ssbench_user"
+"""What the name of every module made of a user's file begins with."""
 _WHERE: dict[str, tuple[str, str]] = {
     "method": ("methods", "Method"),
     "plugin": ("plugins", "Plugin"),
@@ -52,7 +54,7 @@ def summary(kind: Kind, name: str) -> str:
         tree = ast.parse(path.read_bytes())  # bytes: the file may name its encoding
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return f"cannot be read: {error}"
-    return (ast.get_docstring(tree) or "").partition("\n")[0]
+    return printable((ast.get_docstring(tree) or "").partition("\n")[0])
 
 
 def is_ours(kind: Kind, name: str) -> bool:
@@ -76,7 +78,9 @@ def load(kind: Kind, name: str, where: str = "") -> type[Any]:
     for point in entry_points(group=f"ssbench.{folder}", name=name):
         try:
             cls = point.load()
-        except (Exception, SystemExit) as error:  # another package's code, which may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # another package's code, which may raise anything
             raise _broken(f"{kind} '{name}' of an installed package", error, point.value) from error
         if not (inspect.isclass(cls) and any(b.__name__ == base for b in cls.__mro__[1:])):
             raise RecipeError(
@@ -135,7 +139,7 @@ def _from_path(path: Path, where: str) -> ModuleType:
     source = full.read_bytes()
     digest = hashlib.sha256(source).hexdigest()
     parts = [part for part in full.with_suffix("").parts if part != full.anchor]
-    name = "_".join(["ssbench_user", *parts, digest[:8]])
+    name = "_".join([USER, *parts, digest[:8]])
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, full)
@@ -149,10 +153,27 @@ def _from_path(path: Path, where: str) -> ModuleType:
         del sys.modules[name]
         error.where = str(path) if error.where == name else error.where
         raise
-    except (Exception, SystemExit) as error:  # a user's code, which may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's code, which may raise anything
         del sys.modules[name]
         raise _broken(f"'{path}'", error, str(path)) from error
     return module
+
+
+def fault_of_user(error: BaseException) -> RecipeError | None:
+    """An exception that went through a user's file, with the last line of it on the way; None for any other.
+
+    Hooks are called by `plugins.promises`, which names them. This is for the rest: class methods and settings.
+    """
+    place, trace = None, error.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__", "")).startswith(USER):
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    if place is None:
+        return None
+    return RecipeError(f"{Path(place).name} raised {type(error).__name__}: {error}"[:500], place, "mend the file")
 
 
 def _broken(what: str, error: BaseException, where: str) -> RecipeError:

@@ -75,6 +75,71 @@ def test_a_plugin_that_cannot_be_imported_is_an_error_of_the_recipe(
     one_error(ssbench(command, "toy/none_fixmatch", "--plugin", name, *split), 3, name)
 
 
+TAU = 'name: Literal["mine"] = "mine"\n'
+WRONG = {
+    "raises_in_check": (
+        "    @classmethod\n    def check(cls, cfg, classes):\n        raise KeyError('x')\n",
+        "KeyError: 'x'",
+    ),
+    "raises_in_config": ("        def model_post_init(self, context): 1 / 0\n", "ZeroDivisionError"),
+    "uses_is_no_set": ("    @classmethod\n    def uses(cls, cfg):\n        return ['weigh', 3]\n", "no set of hooks"),
+    "version_is_no_number": ("    behaviour = 'x'\n", "behaviour version 'x'"),
+    "object_as_default": ("        tau: object = object()\n", "no recipe can hold"),
+    "default_too_large": ("        tau: float = 10**400\n", "no recipe can hold"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_faults_of_a_plugin_outside_its_hooks_are_its_own(ssbench: Ssbench, tmp_path: Path, name: str) -> None:
+    """Not a fault of ssbench: the error names the plug-in, with the line where there is one."""
+    body, text = WRONG[name]
+    (tmp_path / "mine.py").write_text(PLUGIN + body)
+    ran = ssbench("plan", "toy/none_fixmatch", "--split", "toy/ours/1_16", "--plugin", "mine.py")
+    one_error(ran, 3, text, "mine")
+    if name.startswith("raises"):
+        assert f"mine.py:{len((PLUGIN + body).splitlines())}" in ran.err
+
+
+def test_settings_that_are_no_model_are_refused_by_the_matrix(ssbench: Ssbench, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN[: PLUGIN.index("    class Config")] + "    Config = 3\n")
+    one_error(ssbench("list", "plugins", "--matrix", "--with", "mine.py"), 3, "mine.py")
+
+
+@pytest.mark.parametrize("raised", ["GeneratorExit", "BaseException('x')"])
+def test_a_plugin_may_raise_anything_at_its_import(ssbench: Ssbench, tmp_path: Path, raised: str) -> None:
+    (tmp_path / "mine.py").write_text(f"{PLUGIN}raise {raised}\n")
+    one_error(ssbench("check", "toy/none_fixmatch", "--plugin", "mine.py"), 3, "cannot be imported", "mine.py:10")
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xef\xbb\xbf" + PLUGIN.encode(), b"# -*- coding: latin-1 -*-\n# \xe4\n" + PLUGIN.encode()]
+)
+def test_a_plugin_may_begin_with_a_mark_or_name_its_encoding(ssbench: Ssbench, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "mine.py").write_bytes(data.replace(TAU.encode(), TAU.encode() + b"        tau: int = 3  # ours\n"))
+    ran = ssbench("check", "toy/none_fixmatch", "--plugin", "mine.py")
+    assert ran.code == 0, ran.err
+    assert "mine.py:" in ran.out
+
+
+def test_what_a_terminal_would_obey_is_escaped(ssbench: Ssbench, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN.replace("Mine.", "\\x1b[2JMine.", 1))
+    listed = ssbench("list", "plugins", "--with", "mine.py")
+    assert (listed.code, "\x1b" in listed.out, "\\x1b[2JMine." in listed.out) == (0, False, True)
+    (tmp_path / "t.yaml").write_text('"\\e[2J\\u202e": 1\n')
+    refused = ssbench("table", "t.yaml")
+    one_error(refused, 3, "\\x1b[2J\\u202e")
+    assert "\x1b" not in refused.err
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run", "status", "table"])
+@pytest.mark.parametrize("name", ["a\0b.yaml", "loop.yaml"])
+def test_a_path_that_no_file_has(ssbench: Ssbench, tmp_path: Path, command: str, name: str) -> None:
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    ran = ssbench(command, name)
+    one_error(ran, ran.code)
+    assert ran.code in (2, 3)
+
+
 def test_sys_exit_later_in_a_plugin_is_no_success(tmp_path: Path) -> None:
     body = "\n    @classmethod\n    def uses(cls, cfg):\n        raise SystemExit(0)\n"
     (tmp_path / "mine.py").write_text(PLUGIN + body)

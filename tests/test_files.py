@@ -104,6 +104,9 @@ YAML = {
     BOMB: "uses the alias",
     "[" * 100 + "]" * 100: "nested deeper than 64",
     "a: !!python/object:os.system {}": "not YAML",
+    "a: !!bool x": "not YAML",
+    "a: !!int ''": "not YAML",
+    "a: !!timestamp x": "not YAML",
 }
 
 
@@ -114,6 +117,11 @@ def test_yaml_that_cannot_be_read_is_one_error(tmp_path: Path, text: str) -> Non
         io.read_yaml(tmp_path / "x.yaml", "card", "mend it")
     assert caught.value.where.startswith(str(tmp_path / "x.yaml"))
     assert caught.value.fix == "mend it"
+
+
+def test_a_pipe_in_place_of_a_lock_is_no_lock_and_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    assert not io.is_locked(tmp_path / "lock")
 
 
 def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path) -> None:

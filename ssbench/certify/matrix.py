@@ -101,7 +101,9 @@ def published() -> Tables:
 def _loaded(kind: Literal["method", "plugin"], name: str) -> type[Any] | str:
     """The class, or why it cannot be had: another package's fault shall not hide the other pairs."""
     try:
-        return find.load(kind, name)
+        cls = find.load(kind, name)
+        find.own_name(cls)  # refuses settings that are no pydantic model
+        return cls
     except SsbenchError as error:
         if name.endswith(".py"):  # asked for by the user
             raise

@@ -7,12 +7,15 @@ contract tests. A pair fits when the method calls every hook the plug-in uses, u
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
+
+from ssbench.errors import RecipeError
 
 RESNET = (
     "--set net.encoder=resnet50 --set net.weights=imagenet --set views.normalise=imagenet "
@@ -55,10 +58,20 @@ class Fit:
     never: tuple[str, ...] = ()
 
 
+def hooks_used(plugin: Any, cfg: Any) -> frozenset[str]:
+    """What `plugin.uses(cfg)` returns. RecipeError where a user's class returns anything but a set of names."""
+    hooks = plugin.uses(cfg)
+    if not isinstance(hooks, Set) or not all(isinstance(hook, str) for hook in hooks):
+        what = f"uses of {plugin.__name__} returns {hooks!r}, which is no set of hooks"
+        place = str(getattr(sys.modules.get(plugin.__module__), "__file__", plugin.__module__))
+        raise RecipeError(what[:300], place, 'return frozenset({"weigh"}), say')
+    return frozenset(hooks)
+
+
 def refused(host: str, method: type[Any], cfg: Any, parts: Sequence[Part]) -> Refusal | None:
     """The first reason why `method` (called `host`, with settings `cfg`) cannot have these plug-ins; None: it can."""
     for which, part in enumerate(parts):
-        uses, absolute = part.cls.uses(part.cfg), part.cls.is_absolute(part.cfg)
+        uses, absolute = hooks_used(part.cls, part.cfg), part.cls.is_absolute(part.cfg)
         refusal = unhosted(host, method, cfg, part.name, part.cls, uses, absolute)
         if refusal := refusal or _missing(host, method, cfg, part):
             return replace(refusal, which=which)
@@ -110,9 +123,9 @@ def fit(method: type[Any], plugin: type[Any]) -> Fit:
     if plugin.one_student and method.two_students:
         return Fit(reason=f"the plug-in {ONE}, the method trains two")
     cfg, own = method.Config(), plugin.Config()
-    missing = plugin.uses(own) - method.calls(cfg)
-    of_method = next(_fitting(cfg, lambda c: not plugin.uses(own) - method.calls(c)), {})
-    of_plugin = next(_fitting(own, lambda c: not plugin.uses(c) - method.calls(cfg)), {})
+    missing = hooks_used(plugin, own) - method.calls(cfg)
+    of_method = next(_fitting(cfg, lambda c: not hooks_used(plugin, own) - method.calls(c)), {})
+    of_plugin = next(_fitting(own, lambda c: not hooks_used(plugin, c) - method.calls(cfg)), {})
     never = tuple(
         yaml(name, value)
         for name, value in choices(method.Config, with_defaults=True)
@@ -175,12 +188,12 @@ def _switch(method: type[Any], cfg: Any, hook: str) -> tuple[str, str]:
 def _missing(host: str, method: type[Any], cfg: Any, part: Part) -> Refusal | None:
     """A refusal if the method never calls some of the hooks."""
     offers = method.calls(cfg)
-    if not (missing := part.cls.uses(part.cfg) - offers):
+    if not (missing := hooks_used(part.cls, part.cfg) - offers):
         return None
     what = f"{part.name} needs {', '.join(sorted(missing))}, which {host} does not offer"
     if reasons := list(dict.fromkeys(method.without[hook] for hook in sorted(missing) if hook in method.without)):
         what += f": {'; '.join(reasons)}"
-    for change in _fitting(part.cfg, lambda c: not part.cls.uses(c) - offers):
+    for change in _fitting(part.cfg, lambda c: not hooks_used(part.cls, c) - offers):
         return Refusal(what, "set " + ", ".join(f"plugin.{yaml(name, value)}" for name, value in change.items()))
     return Refusal(what, f"another host or plug-in; {host} offers {', '.join(sorted(offers))}")
 
@@ -191,7 +204,7 @@ def _collisions(parts: Sequence[Part]) -> Iterator[Refusal]:
     for which, part in enumerate(parts):
         if part.cls in (other.cls for other in parts[:which]):
             yield Refusal(f"{part.name} is stacked on itself", "remove one of them", which)
-        for hook in sorted(part.cls.uses(part.cfg) & EXCLUSIVE):
+        for hook in sorted(hooks_used(part.cls, part.cfg) & EXCLUSIVE):
             if hook in first:
                 yield Refusal(f"{first[hook]} and {part.name} both use {hook}", "remove one of them", which)
             first[hook] = part.name

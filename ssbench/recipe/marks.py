@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ssbench.errors import RecipeError
+from ssbench.files import UNBUILDABLE
 
 Keys = tuple[str | int, ...]
 MAX_DEPTH = 40
@@ -198,8 +199,9 @@ class _Reader:
             raise RecipeError(f"a number of {len(node.value)} digits", where, f"at most {MAX_DIGITS} digits")
         try:
             value = self.loader.construct_object(node)
-        except (yaml.YAMLError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
-            problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error)
+        except (yaml.YAMLError, *UNBUILDABLE) as error:
+            kind = str(node.tag).rpartition(":")[2]
+            problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else f"{node.value[:60]!r} is no {kind}"
             raise RecipeError(f"not plain data: {problem}", where, "write a number, a string or a list") from None
         if isinstance(value, float) and not math.isfinite(value):
             raise RecipeError(f"{node.value} is no finite number", where, "write a number")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from ssbench import find, paths
 from ssbench.errors import RecipeError, nearest
@@ -263,9 +264,14 @@ def _section(model: type[BaseModel], value: Any, marked: Marked, at: Keys) -> An
         what = f"'{at[-1]}' must be a mapping, not {value!r}"
         raise RecipeError(what, str(marked.at(at)), f"{at[-1]}: followed by name: value lines")
     try:
-        return model.model_validate(value)
+        settings = model.model_validate(value)
+        settings.model_dump(mode="json")  # every setting must fit into a recipe, a record and the key of a run
     except ValidationError as error:
         raise _refused(model, value, error, marked, at) from None
+    except (PydanticSerializationError, OverflowError) as error:
+        what = f"settings of {model.__qualname__} that no recipe can hold: {error}"
+        raise RecipeError(what, str(marked.at(at)), "defaults are numbers, strings, lists or None") from None
+    return settings
 
 
 def _refused(model: type[BaseModel], value: Any, error: ValidationError, marked: Marked, at: Keys) -> RecipeError:

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import inspect
 import json
+import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from ssbench import find, paths
+from ssbench.errors import RecipeError
 from ssbench.paths import PACKAGE
 from ssbench.recipe.marks import Keys, Mark, Marked
 from ssbench.recipe.outside import Outside, code_files, data_digest, weight_files
@@ -92,10 +94,12 @@ class Recipe:
     def versions(self) -> dict[str, int]:
         """The behaviour version of every part, as a record holds them."""
         settings = [self.method, self.net, *self.plugins]
-        versions = {
-            name: cls.behaviour_of(cfg) if hasattr(cls, "behaviour_of") else getattr(cls, "behaviour", 1)
-            for name, cls, cfg in zip(self._part_names, self.classes, settings, strict=True)
-        }
+        versions = {}
+        for name, cls, cfg in zip(self._part_names, self.classes, settings, strict=True):
+            version = cls.behaviour_of(cfg) if hasattr(cls, "behaviour_of") else getattr(cls, "behaviour", 1)
+            if not isinstance(version, int):
+                raise RecipeError(f"{name} has the behaviour version {version!r}", cls.__module__, "an integer: 1")
+            versions[name] = version
         sections = {"loss": self.loss, "views": self.views, "schedule": self.schedule, "eval": self.eval}
         return versions | {name: section.behaviour for name, section in sections.items()}
 
@@ -186,13 +190,17 @@ def _declared(cls: type[Any], field: str) -> tuple[str, int, str]:
     """(file as shown, line, comment) of a field's annotation; of the class when its source is not at hand."""
     try:
         path = Path(inspect.getsourcefile(cls) or "")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, TypeError):
+        with tokenize.open(path) as source:  # a user's file may begin with a mark, or name its encoding
+            text = source.read()
+        node: ast.AST = ast.parse(text)
+    except (OSError, TypeError, SyntaxError, ValueError):
         return cls.__qualname__, 0, ""
     file = f"ssbench/{path.relative_to(PACKAGE).as_posix()}" if path.is_relative_to(PACKAGE) else str(path)
-    node: ast.AST = ast.parse(text)
     for name in cls.__qualname__.split("."):
-        node = next(n for n in ast.iter_child_nodes(node) if isinstance(n, ast.ClassDef) and n.name == name)
+        inside = (n for n in ast.iter_child_nodes(node) if isinstance(n, ast.ClassDef) and n.name == name)
+        if (inner := next(inside, None)) is None:  # made by a function
+            return file, 0, ""
+        node = inner
     for n in ast.iter_child_nodes(node):
         if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and n.target.id == field:
             after = text.splitlines()[(n.end_lineno or n.lineno) - 1].encode()[n.end_col_offset :].decode()

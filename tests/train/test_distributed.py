@@ -51,6 +51,10 @@ CASES: dict[str, tuple[str, ...]] = {
         "method={name: semivl, confidence: average}",
         f"plugin={json.dumps(WPL)}",
     ),
+    "unimatch_v2, dpt": (
+        "net={name: dpt, encoder: vit_tiny_patch8, weights: random}",
+        "method={name: unimatch_v2, threshold: 0.0, group: 2}",
+    ),
     "unimatch, dice": ("method={name: unimatch, threshold: 0.25}", *DICE),
 }
 

@@ -30,6 +30,7 @@ def shrunk(raw: Mapping[str, Any], own: Mapping[str, Any], grey: bool) -> Marked
             "labeled_batch": 2,
             "unlabeled_batch": 2 if _field(raw, "schedule", "unlabeled_batch") else 0,
             "devices": 1,
+            **({"steps": None} if _field(raw, "schedule", "steps") else {}),  # it would go before `epochs`
         },
         "eval": {"select": "val", "report": "val", "every": 1, "few": 1, **_eval_crop(raw)},
     }

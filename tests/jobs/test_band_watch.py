@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -50,11 +51,15 @@ def test_a_run_inside_or_without_logs_says_nothing(ssbench: Command, job: Job) -
     assert "band of released logs" not in done.err
     (row,) = rows(ssbench, job)
     assert row["band"] == ""
-    score = float(str(row["score"]))
+    (stored,) = (path for path in (job.out / "results").rglob("seed0.json"))
+    history = json.loads(stored.read_text())["history"]
+    curve = tuple((entry["epoch"], round(entry["select"], 2)) for entry in history if "select" in entry)
+    again = Job(job.data, job.out / "again", job.overrides, job.recipe)
     for number in range(2):
-        write_claim(job.out / "results", claim(round(score, 2), number))
-    again = Job(job.data, job.out, job.overrides, job.recipe, seed=1)
+        log = replace(claim(max(score for _, score in curve), number), curve=curve)
+        write_claim(again.out / "results", log)
     assert "band of released logs" not in ssbench(*again.arguments).err
+    assert rows(ssbench, again)[0]["band"] == ""
 
 
 def test_a_damaged_claim_ends_no_run(ssbench: Command, job: Job) -> None:

@@ -538,7 +538,7 @@ def test_a_picture_of_train_that_stands_in_val_under_another_name_is_noted(tmp_p
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["here.log"], 4, "this is no training log of UniMatch or AugSeg"),
+        (["here.log"], 4, "this is no training log of UniMatch, UniMatch V2, AugSeg or PrevMatch"),
         (["nowhere", "--name", "x"], 4, "no folder 'nowhere'"),
         (["mine"], 2, "the dataset needs a name"),
         (["mine", "--name", "x"], 2, "the classes have no names"),

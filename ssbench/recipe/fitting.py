@@ -64,7 +64,8 @@ def refuse_single_image(classes: Sequence[type[Any]], method: Any, plugins: Sequ
     names, before = ("schedule.labeled_batch", "schedule.unlabeled_batch"), (labeled, unlabeled)
     larger = next(iter(pairs), doubled[-1])
     fix = " ".join(f"--set {name}={new}" for name, new, old in zip(names, larger, before, strict=True) if new != old)
-    what = f"one image of the batch passes alone, and net '{net.Config.model_fields['name'].default}' pools it to 1 x 1"
+    name = net.Config.model_fields["name"].default
+    what = f"a batch of one image: one image of the batch passes alone, and net '{name}' pools it to 1 x 1"
     where = next(name for name, new, old in zip(names, larger, before, strict=True) if new != old)
     raise RecipeError(f"{what}: batch norm has one value a channel", where, f"{fix}, or another net")
 

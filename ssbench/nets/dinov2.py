@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from ssbench.errors import DataError
 from ssbench.nets import pretrained
 from ssbench.nets.renaming import rename
-from ssbench.nets.weights import fit_state, read_state
+from ssbench.nets.weights import fit_state, read_state, timm_state, without_wrappers
 
 EPS = 1e-6  # release: of every LayerNorm
 OFFSET = 0.1  # release interpolate_offset: added to the cells of a side before the scale is computed
@@ -123,7 +122,7 @@ def load_dino(vit: DinoVit, weights: str, encoder: str) -> None:
     if weights == "random":
         return
     if weights == "dinov2":
-        state = _of_timm(encoder)
+        state = timm_state(encoder, partial(pretrained.no_dino, encoder))
     elif weights == "package":
         state = _of_package(encoder)
     else:
@@ -136,9 +135,9 @@ def load_dino(vit: DinoVit, weights: str, encoder: str) -> None:
 def dino_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """DINOv2's encoder out of a file, under its own names, in fp32. What belongs to none keeps its name.
 
-    Of a whole network whose encoder is called "backbone" the encoder alone is taken, with or without DDP's "module.".
+    Of a whole network whose encoder is called "backbone" the encoder alone is taken. What wrappers add to names goes.
     """
-    names = {name.removeprefix("module."): value for name, value in state.items()}
+    names = without_wrappers(state, ())
     if inner := {name: value for name, value in names.items() if name.startswith("backbone.")}:
         names = {name.removeprefix("backbone."): value for name, value in inner.items()}
     ours: dict[str, Tensor] = {}
@@ -152,19 +151,6 @@ def dino_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if len(three) == 3:
             ours[name] = torch.cat([three[part] for part in ("query", "key", "value")])
     return {name: value.float() for name, value in ours.items()}
-
-
-def _of_timm(encoder: str) -> dict[str, Tensor]:
-    """timm's copy: the cached file where there is one, else by timm's download."""
-    path, url = pretrained.cached_file(encoder), pretrained.address(encoder)
-    if path is None and (why := pretrained.unreachable(url) if url else "timm has none"):
-        raise pretrained.no_dino(encoder, why)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # building draws; the caller's stream stays
-            return dict(timm.create_model(pretrained.timm_name(encoder), pretrained=True).state_dict())
-    except Exception as error:  # the network, the hub and timm each raise their own kind
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:150]}"
-        raise pretrained.no_dino(encoder, reason) from error
 
 
 def _of_package(encoder: str) -> dict[str, Tensor]:

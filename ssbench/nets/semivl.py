@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -23,7 +22,7 @@ from ssbench.nets.clip_text import DECODER, GUIDANCE, Form, Words
 from ssbench.nets.clip_vit import SIZES, TRAINED, ClipVit, VitName, resized_positions
 from ssbench.nets.segnet import Out, SegNet, with_perturbed
 from ssbench.nets.vlg_decoder import ConvEncoder, VlgDecoder, VlgSizes
-from ssbench.nets.weights import fit_state, read_state
+from ssbench.nets.weights import fit_state, read_state, timm_state
 from ssbench.views.tensors import MEAN, STD
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -244,16 +243,8 @@ def _conv_state(weights: str) -> dict[str, Tensor]:
 
 
 def _of_timm(name: str, **options: Any) -> dict[str, Tensor]:
-    # The hub's own client tries for a minute before it gives up.
-    if pretrained.cached_file(name) is None and (why := pretrained.unreachable(str(pretrained.address(name)))):
-        raise DataError(f"no weights of timm's {name} ({why})", name, GET_CLIP if name == TIMM_CLIP else GET_CONV)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # building draws; the caller's stream stays
-            return dict(timm.create_model(name, pretrained=True, **options).state_dict())
-    except Exception as error:  # the network, the hub and timm each raise their own kind
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:150]}"
-        fix = GET_CLIP if name == TIMM_CLIP else GET_CONV
-        raise DataError(f"no weights of timm's {name} ({reason})", name, fix) from error
+    fix = GET_CLIP if name == TIMM_CLIP else GET_CONV
+    return timm_state(name, lambda why: DataError(f"no weights of timm's {name} ({why})", name, fix), **options)
 
 
 def _with_grid(state: dict[str, Tensor], cells: int) -> dict[str, Tensor]:

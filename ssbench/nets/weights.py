@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def load_encoder(net: nn.Module, weights: str, encoder: str, at: str = "backbone
     if weights == "random":
         return
     backbone = net.get_submodule(at)
-    state = _without_wrappers(_encoder_state(weights, encoder), backbone.state_dict())
+    state = without_wrappers(_encoder_state(weights, encoder), backbone.state_dict())
     state = _named_as(backbone, state, encoder)
     first, kernel = next((name, p) for name, p in backbone.named_parameters())
     if first in state and kernel.shape[1] == 1 and state[first].shape[1] == 3:
@@ -86,7 +87,7 @@ def load_checkpoint(net: nn.Module, path: Path, entry: str | None = None) -> dic
     entry, content = _teacher_of_v2(content, states, entry)
     entry, state = _unwrap(content, entry, path)
     own = net.state_dict()
-    state = _without_shared_parts(_without_wrappers(state, own), own)
+    state = _without_shared_parts(without_wrappers(state, own), own)
     naming = "cps" if any(k.startswith("branch1.") for k in state) else "unimatch"
     naming = "u2pl" if any(k.startswith("decoder.low_conv.") for k in state) else naming
     naming = "unimatch_v2" if any(k.startswith("head.scratch.") for k in state) else naming
@@ -136,6 +137,25 @@ def _shown(value: object) -> str:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The state in a file as it names it. DataError where it is missing, damaged, or carries code."""
     return _unwrap(_read(path), None, path)[1]
+
+
+def timm_state(name: str, missing: Callable[[str], DataError], **options: Any) -> dict[str, Tensor]:
+    """The state of a network with timm's published weights, from its cache, else downloaded once.
+
+    Args:
+        missing: the error for a reason why there are none.
+        options: of `timm.create_model`.
+    """
+    url = pretrained.address(name)
+    # The hub's own client tries for a minute before it gives up.
+    if pretrained.cached_file(name) is None and (why := pretrained.unreachable(url) if url else "timm has none"):
+        raise missing(why)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # building draws; the caller's stream stays
+            net = timm.create_model(pretrained.timm_name(name), pretrained=True, **options)
+    except Exception as error:  # the network, the hub and timm each raise their own kind
+        raise missing(f"{type(error).__name__}: {_first_line(error)}") from error
+    return dict(net.state_dict())
 
 
 def fit_state(module: nn.Module, state: dict[str, Tensor], what: str, fix: str) -> None:
@@ -189,21 +209,13 @@ def _imagenet(encoder: str) -> dict[str, Tensor]:
     """timm's published weights of `encoder`."""
     if encoder == "xception65":
         raise pretrained.no_imagenet(encoder, "timm's differ in BatchNorm and shortcuts")
-    path, url = pretrained.cached_file(encoder), pretrained.address(encoder)
-    if path is not None:
+    if (path := pretrained.cached_file(encoder)) is not None:
         # timm asks the hub about a file even where it is here. It is asked only where names need its translation.
         state = _read(path)
         if all(name in state for name in _whole_network(encoder) if not name.endswith("num_batches_tracked")):
             return state
-    elif url is None or (why := pretrained.unreachable(url)):
-        raise pretrained.no_imagenet(encoder, why if url else "timm has none")
-    try:
-        with torch.random.fork_rng(devices=[]):  # building timm's model draws; the caller's stream must not move
-            name = pretrained.timm_name(encoder)
-            net = timm.create_model(name, pretrained=True, features_only=True, out_indices=(-4, -3, -2, -1))
-    except Exception as error:  # the network, the hub and timm each raise their own kind
-        raise pretrained.no_imagenet(encoder, f"{type(error).__name__}: {_first_line(error)}") from error
-    return net.state_dict()
+    missing = partial(pretrained.no_imagenet, encoder)
+    return timm_state(encoder, missing, features_only=True, out_indices=(-4, -3, -2, -1))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -290,7 +302,7 @@ def entry_named(entry: str, states: Collection[str]) -> str | None:
     return next((name for name in role if name in states), None)
 
 
-def _without_wrappers(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+def without_wrappers(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
     """The state without what DataParallel and torch.compile put into its names, wherever it stands in them.
 
     A part that the network `own` has itself stays.

@@ -179,11 +179,20 @@ def _series(group: Comparison, name: str, values: Callable[[StoredRun], Values])
             for epoch, of_epoch in values(run).items():
                 if name in of_epoch:
                     by_epoch[epoch].append(of_epoch[name])
-        points = tuple((float(e), statistics.fmean(by_epoch[e])) for e in sorted(by_epoch))
-        band = tuple((float(e), min(by_epoch[e]), max(by_epoch[e])) for e in sorted(by_epoch))
-        if points:
-            series.append(Series(experiment.label, style, points, band if len(experiment.runs) > 1 else ()))
+        if by_epoch:
+            series.append(seed_line(experiment.label, style, by_epoch))
     return tuple(series)
+
+
+def seed_line(label: str, style: int, values: Mapping[int, Sequence[float]]) -> Series:
+    """The line through the means over seeds, and the area from the lowest to the highest where there are several.
+
+    Args:
+        values: x -> what the seeds have there, one or more.
+    """
+    points = tuple((float(x), statistics.fmean(values[x])) for x in sorted(values))
+    band = tuple((float(x), min(values[x]), max(values[x])) for x in sorted(values) if len(values[x]) > 1)
+    return Series(label, style, points, band)
 
 
 def _bands(curves: Sequence[Curve]) -> tuple[Band, ...]:

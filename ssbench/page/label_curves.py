@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ssbench.errors import SsbenchError
-from ssbench.page.charts import LineChart, Series, slug
-from ssbench.splits.manifest import Partition, manifest
-from ssbench.tables.cell import Cell, Filled
+from ssbench.jobs.targets import split_size
+from ssbench.page.charts import LineChart, slug
+from ssbench.page.curves import METRICS, seed_line
+from ssbench.tables.cell import Filled
 from ssbench.tables.spec import TableColumn, TableRow
 
 LINES = 6
 """Most lines of one chart: as many as `drawing` has styles."""
-METRICS = {"miou": "mIoU, %", "dice": "Dice, %"}
 
 Count = Callable[[str], int | None]
 """Name of a split -> its number of labelled images; None where it is not known here."""
@@ -26,11 +26,8 @@ Count = Callable[[str], int | None]
 
 def labelled_count(split: str, data_root: Path) -> int | None:
     """How many images of a split are labelled; None for a split that is unknown or cannot be read."""
-    entry = manifest().splits.get(split)
-    if entry is not None:
-        return entry.labeled.count
     try:
-        return len(Partition.read(split, data_root).labeled)
+        return split_size(split, data_root)[0]
     except SsbenchError:
         return None
 
@@ -41,14 +38,14 @@ def label_curves(filled: Filled, count: Count) -> Iterator[LineChart]:
     Columns are compared where they ask for the same dataset, network, crop and metric: one set of charts for each.
     """
     for name, columns in _settings(filled, count).items():
-        rows = [row for row in filled.table.rows if len(_points(filled, row.id, columns)) > 1]
+        rows = [row for row in filled.table.rows if len(_scores(filled, row.id, columns)) > 1]
         title = f"{filled.table.name}: score against labels{f' ({name})' if name else ''}"
-        y = METRICS.get(filled.table.metric, filled.table.metric)
+        y = f"{METRICS.get(filled.table.metric, filled.table.metric)}, %"
         ticks = tuple((float(number), column.label) for column, number in columns)
         parts = _charts(rows)
         for part, members in enumerate(parts):
             lines = tuple(
-                Series(row.label, style, *_line(filled, row.id, columns)) for style, row in enumerate(members)
+                seed_line(row.label, style, _scores(filled, row.id, columns)) for style, row in enumerate(members)
             )
             words = ("labels", filled.table.name, name, str(part + 1) if len(parts) > 1 else "")
             file = slug(*filter(None, words))
@@ -85,16 +82,11 @@ def _charts(rows: Sequence[TableRow]) -> list[list[TableRow]]:
     return charts or [list(rows)] * bool(rows)
 
 
-def _points(filled: Filled, row: str, columns: list[tuple[TableColumn, int]]) -> list[tuple[int, Cell]]:
-    cells = ((number, filled.cells.get((row, column.id))) for column, number in columns)
-    return [(number, cell) for number, cell in cells if cell is not None and cell.state == "measured" and cell.scores]
-
-
-def _line(
-    filled: Filled, row: str, columns: list[tuple[TableColumn, int]]
-) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float, float], ...]]:
-    """Means over seeds, and the lowest and highest seed where there are several."""
-    points = _points(filled, row, columns)
-    means = tuple((float(number), cell.mean) for number, cell in points if cell.mean is not None)
-    values = [(float(number), [score for _, score in cell.scores]) for number, cell in points]
-    return means, tuple((number, min(scores), max(scores)) for number, scores in values if len(scores) > 1)
+def _scores(filled: Filled, row: str, columns: list[tuple[TableColumn, int]]) -> dict[int, list[float]]:
+    """Number of labels -> the measured scores of the row's seeds, in percent."""
+    cells = {number: filled.cells.get((row, column.id)) for column, number in columns}
+    return {
+        number: [score for _, score in cell.scores]
+        for number, cell in cells.items()
+        if cell is not None and cell.state == "measured" and cell.scores
+    }

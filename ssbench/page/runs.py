@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ssbench.recipe.stored import set_arguments
 from ssbench.results.record import Record
 from ssbench.results.store import ResultStore, settings_digest
 from ssbench.tables.cell import Cell, Filled
@@ -30,8 +31,7 @@ class StoredRun:
     @property
     def settings(self) -> tuple[str, ...]:
         """The `--set` arguments of the run, which its record keeps among the departures."""
-        departures = self.fields.get("departures") or ()
-        return tuple(text.removeprefix("set ") for text in departures if text.startswith("set "))
+        return set_arguments(self.fields.get("departures"))
 
 
 @dataclass(frozen=True)

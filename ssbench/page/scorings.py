@@ -10,8 +10,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from ssbench.page.charts import Level, LineChart, Series, slug
-from ssbench.page.curves import METRICS, history
+from ssbench.page.charts import Level, LineChart, slug
+from ssbench.page.curves import METRICS, history, seed_line
 from ssbench.page.runs import Comparison, Experiment, StoredRun
 
 FEWEST = 12
@@ -46,10 +46,9 @@ def last_tenth(scores: Sequence[tuple[int, float]]) -> float:
 def scoring_chart(group: Comparison) -> LineChart | None:
     """The chart of a comparison; None where its runs were scored too seldom. Levels are those of its baseline."""
     series = tuple(
-        Series(experiment.label, style, points, band)
+        seed_line(experiment.label, style, values)
         for style, experiment in enumerate(group.experiments)
-        if (points := _means(experiment))
-        for band in [_band(experiment)]
+        if (values := _best_of_seeds(experiment))
     )
     if not series:
         return None
@@ -64,18 +63,8 @@ def scoring_chart(group: Comparison) -> LineChart | None:
     return LineChart(name, group.heading, "epochs between scorings", y, series, levels=levels, ticks=ticks)
 
 
-def _values(experiment: Experiment) -> dict[int, list[float]]:
+def _best_of_seeds(experiment: Experiment) -> dict[int, list[float]]:
     """Interval -> the best score of each seed; intervals that every seed has."""
     of_runs = [best_by_interval(scores) for run in experiment.runs if len(scores := scorings(run)) >= FEWEST]
     shared = set(of_runs[0]).intersection(*of_runs) if of_runs else set[int]()
-    return {interval: [best[interval] for best in of_runs] for interval in sorted(shared)}
-
-
-def _means(experiment: Experiment) -> tuple[tuple[float, float], ...]:
-    return tuple((float(interval), statistics.fmean(best)) for interval, best in _values(experiment).items())
-
-
-def _band(experiment: Experiment) -> tuple[tuple[float, float, float], ...]:
-    values = _values(experiment)
-    several = any(len(best) > 1 for best in values.values())
-    return tuple((float(interval), min(best), max(best)) for interval, best in values.items()) if several else ()
+    return {interval: [best[interval] for best in of_runs] for interval in shared}

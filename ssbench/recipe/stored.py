@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,11 @@ from ssbench.recipe.marks import Keys, Mark, Marked
 from ssbench.recipe.outside import Outside
 
 SET = "set "  # how a record's departures begin where a `--set` made them
+
+
+def set_arguments(departures: Iterable[object] | None) -> tuple[str, ...]:
+    """The `--set` arguments of a run, which its record keeps among the departures (None: a record without any)."""
+    return tuple(str(text).removeprefix(SET) for text in departures or () if str(text).startswith(SET))
 
 
 class Identity(Outside):
@@ -45,7 +50,7 @@ class RunHead(BaseModel):
     @property
     def overrides(self) -> tuple[str, ...]:
         """The `--set` arguments of the run."""
-        return tuple(text.removeprefix(SET) for text in self.departures if text.startswith(SET))
+        return set_arguments(self.departures)
 
     @property
     def name(self) -> str:

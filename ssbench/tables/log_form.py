@@ -23,10 +23,10 @@ DATASETS = {
         **dict.fromkeys(("pascal", "pascal_semi"), ("voc", 21)),
         **dict.fromkeys(("cityscapes", "cityscapes_semi"), ("cityscapes", 19)),
     },
-    "PrevMatch": {
-        **{"pascal": ("voc", 21), "cityscapes": ("cityscapes", 19)},
-        **{"coco": ("coco", 81), "ade20k": ("ade20k", 150)},
-    },
+    **dict.fromkeys(
+        ("PrevMatch", "UniMatch-V2"),
+        {"pascal": ("voc", 21), "cityscapes": ("cityscapes", 19), "coco": ("coco", 81), "ade20k": ("ade20k", 150)},
+    ),
 }
 """Author -> the dataset as its settings call it -> our name, and how many classes it has."""
 
@@ -77,15 +77,15 @@ AUGSEG_STEPS = frozenset({"Sup", "Uns", "Pseudo", "Time", "LR", "Data", "Loss"})
 OTHERS = {"model": "UniMatch V2", "lock_backbone": "UniMatch V2", "thresh_init": "CorrMatch"}
 """A setting that neither has -> whose it is, where that is known."""
 
-_NUMBER = r"-?\d{1,9}(?:\.\d{1,9})?|nan"
-_DATED = re.compile(r"^\[[^\]\n]{1,40}\]\[\s*INFO\] (.*)$")
-_STEP = re.compile(r"Iters: \d+, (.+)")
+NUMBER = r"-?\d{1,9}(?:\.\d{1,9})?|nan"
+DATED = re.compile(r"^\[[^\]\n]{1,40}\]\[\s*INFO\] (.*)$")
+STEP = re.compile(r"Iters: \d+, (.+)")
 _KNOWN = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"Total params: .*",
-        rf"=+> Epoch: \d+, LR: (?:{_NUMBER}), Previous best: (?:{_NUMBER})",
-        rf"\*+ Evaluation [^*]*\*+ >>>> (?:Mean(?:IoU|Dice)|Class \[.*\] (?:IoU|Dice)): (?:{_NUMBER})",
+        rf"=+> Epoch: \d+, LR: (?:{NUMBER}), Previous best: (?:{NUMBER})",
+        rf"\*+ Evaluation [^*]*\*+ >>>> (?:Mean(?:IoU|Dice)|Class \[.*\] (?:IoU|Dice)): (?:{NUMBER})",
         r"\*+ Load from checkpoint at epoch \d+",
         r"\{.*",  # the settings; that there is one run only is held elsewhere
     )
@@ -138,7 +138,7 @@ def unimatch_method(settings: Mapping[str, Any], text: str) -> tuple[str, list[s
         findings.append("it has no line of a training step ('Iters: 0, Total loss: ...')")
     elif not method:
         findings.append(_step_finding(steps))
-    elif (other := _method_of_path(settings)) not in (None, method):
+    elif (other := method_of_path(settings)) not in (None, method):
         findings.append(f"its save_path is that of '{other}', its training steps are those of {method}")
     return method or "supervised", findings
 
@@ -181,7 +181,7 @@ def dataset_findings(author: str, name: Any, classes: Any) -> Iterator[str]:
     known = DATASETS[author]
     if name not in known:
         yield f"its dataset '{str(name)[:40]}' is none of {', '.join(known)}"
-    elif isinstance(classes, int) and classes != known[name][1]:
+    elif classes is not None and classes != known[name][1]:
         yield f"its dataset '{name}' has {known[name][1]} classes, and its settings say {classes}"
 
 
@@ -193,10 +193,10 @@ def unimatch_lines(text: str) -> tuple[set[frozenset[str]], list[str]]:
     steps: set[frozenset[str]] = set()
     unknown: list[str] = []
     for line in text.split("\n")[:-1]:
-        if not (dated := _DATED.match(line)):
+        if not (dated := DATED.match(line)):
             continue
         rest = dated[1].strip()
-        if step := _STEP.fullmatch(rest):
+        if step := STEP.fullmatch(rest):
             steps.add(frozenset(_term(item) for item in step[1].split(", ")))
         elif rest and not any(known.fullmatch(rest) for known in _KNOWN):
             unknown.append(rest[:80])
@@ -215,7 +215,7 @@ def _step_finding(steps: set[frozenset[str]]) -> str:
     return "its training steps have the terms of " + ("two methods" if len(steps) > 1 else "none of its three methods")
 
 
-def _method_of_path(settings: Mapping[str, Any]) -> str | None:
+def method_of_path(settings: Mapping[str, Any]) -> str | None:
     """The method that `save_path` names: UniMatch's `scripts/train.sh` puts exp/DATASET/METHOD/... there."""
     parts = str(settings.get("save_path", "")).split("/")
     return parts[2] if len(parts) > 3 and parts[0] == "exp" and parts[1] == settings.get("dataset") else None

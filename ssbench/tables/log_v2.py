@@ -13,12 +13,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ssbench.tables.claims import FROZEN
-from ssbench.tables.log_form import UNIMATCH_SETTINGS, named_words
+from ssbench.tables.log_form import (
+    DATASETS,
+    DATED,
+    NUMBER,
+    STEP,
+    UNIMATCH_SETTINGS,
+    dataset_findings,
+    method_of_path,
+    named_words,
+    unknown_settings,
+)
 
 REPOSITORY = "UniMatch-V2"
 """Key of this repository in the split manifest, whose lists it shares with UniMatch but for ADE20K's."""
-DATASETS = {"pascal": ("voc", 21), "cityscapes": ("cityscapes", 19), "ade20k": ("ade20k", 150), "coco": ("coco", 81)}
-"""The dataset as its settings call it -> our name, and how many classes it has."""
 SETTINGS = UNIMATCH_SETTINGS | {"model", "lock_backbone", "pretrained_path"}
 METHODS = {"supervised": "supervised", "fixmatch": "fixmatch", "unimatch_v1": "unimatch", "unimatch_v2": "unimatch_v2"}
 """The method as `save_path` calls it -> our name."""
@@ -39,19 +47,16 @@ RELEASED: dict[str, dict[str, Any]] = {
 """configs/*.yaml, for four processes; what all share is in `SHARED`. A claim names every other value."""
 SHARED = {"lr": 5e-06, "lr_multi": 40.0, "conf_thresh": 0.95}
 
-_NUMBER = r"-?\d{1,9}(?:\.\d{1,9})?|nan"
-_DATED = re.compile(r"^\[[^\]\n]{1,40}\]\[\s*INFO\] (.*)$")
 _EPOCH = re.compile(r"=> Epoch: (\d{1,9})")
-_STEP = re.compile(r"Iters: \d+, (.+)")
 _KEPT = re.compile(r"Loss s: .*Mask ratio: (\d{1,9}(?:\.\d{1,9})?)$|fp: .*Mask ratio: (\d{1,9}(?:\.\d{1,9})?)$")
 SCORE = re.compile(r"Evaluation .*>>>> MeanIoU: (-?\d{1,9}\.\d\d|nan)(?:, EMA: (-?\d{1,9}\.\d\d|nan))?\s*$")
 _KNOWN = tuple(
     re.compile(pattern)
     for pattern in (
         r"(?:Total|Encoder|Decoder) params: .*",
-        rf"=+> Epoch: \d+, LR: (?:{_NUMBER}), Previous best: (?:{_NUMBER})",
-        rf"=+> Epoch: \d+, Previous best: (?:{_NUMBER}) @epoch-\d+, EMA: (?:{_NUMBER}) @epoch-\d+",
-        rf"\*+ Evaluation [^*]*\*+ >>>> (?:MeanIoU|Class \[.*\] IoU): (?:{_NUMBER})(?:, EMA: (?:{_NUMBER}))?",
+        rf"=+> Epoch: \d+, LR: (?:{NUMBER}), Previous best: (?:{NUMBER})",
+        rf"=+> Epoch: \d+, Previous best: (?:{NUMBER}) @epoch-\d+, EMA: (?:{NUMBER}) @epoch-\d+",
+        rf"\*+ Evaluation [^*]*\*+ >>>> (?:MeanIoU|Class \[.*\] IoU): (?:{NUMBER})(?:, EMA: (?:{NUMBER}))?",
         r"\*+ Load from checkpoint at epoch \d+",
         r"\{.*",  # the settings
     )
@@ -92,14 +97,8 @@ def read_v2(settings: Mapping[str, Any], text: str) -> tuple[dict[str, Any], lis
     method, findings = _method(settings, form.steps)
     if form.unknown:
         findings.append(f"it has the {named_words('line', form.unknown)}")
-    if strange := sorted(set(settings) - SETTINGS):
-        findings.insert(0, f"it has the {named_words('setting', strange)}")
-    if name not in DATASETS:
-        findings.append(f"its dataset '{name[:40]}' is none of {', '.join(DATASETS)}")
-    elif settings.get("nclass", DATASETS[name][1]) != DATASETS[name][1]:
-        findings.append(
-            f"its dataset '{name}' has {DATASETS[name][1]} classes, and its settings say {settings['nclass']}"
-        )
+    findings[:0] = unknown_settings(set(settings) - SETTINGS)
+    findings += dataset_findings(REPOSITORY, name, settings.get("nclass"))
     if settings["model"] != "dpt":
         findings.append(f"its model '{str(settings['model'])[:40]}' is not dpt")
     if len(pairs := {bool(test.student) for test in form.tests}) > 1 or pairs == {method == "supervised"}:
@@ -108,7 +107,8 @@ def read_v2(settings: Mapping[str, Any], text: str) -> tuple[dict[str, Any], lis
     return {
         **{"author": REPOSITORY, "method": method, "metric": "miou", "labeled": None, "kept": form.kept},
         **{"backbone": ENCODERS.get(str(settings["backbone"]), str(settings["backbone"])) + frozen},
-        **{"crop": settings["crop_size"], "dataset": DATASETS.get(name, (name, 0))[0], "epochs": settings["epochs"]},
+        **{"crop": settings["crop_size"], "dataset": DATASETS[REPOSITORY].get(name, (name, 0))[0]},
+        **{"epochs": settings["epochs"]},
         **{"lists": settings.get("labeled_id_path"), "tests": form.tests},
         **{"departs": "; ".join(_departures(settings, method))},
     }, findings
@@ -129,10 +129,10 @@ def _read_lines(text: str) -> V2Form:
                 continue  # cut between the two scores
             pair = (second, match[1].lower()) if second else (match[1].lower(), "")
             form.tests.append(EpochScore(number, epoch, *pair))
-        if number == len(lines) - 1 or not (dated := _DATED.match(line)):
+        if number == len(lines) - 1 or not (dated := DATED.match(line)):
             continue
         rest = dated[1].strip()
-        if step := _STEP.fullmatch(rest):
+        if step := STEP.fullmatch(rest):
             form.steps.add(frozenset(item.partition(":")[0].strip() for item in step[1].split(", ")))
         elif rest and not any(known.fullmatch(rest) for known in _KNOWN):
             form.unknown.append(rest[:80])
@@ -149,7 +149,7 @@ def _method(settings: Mapping[str, Any], steps: set[frozenset[str]]) -> tuple[st
         foreign = sorted({term for terms in steps for term in terms} - known)
         words = f"the {named_words('term', foreign)}" if foreign else "the terms of none of its scripts"
         return "supervised", [f"its training steps have {words}"]
-    word = _method_of_path(settings)
+    word = method_of_path(settings)
     named = METHODS.get(word or "")
     if word is not None and named not in printed:
         return printed[0], [
@@ -158,12 +158,6 @@ def _method(settings: Mapping[str, Any], steps: set[frozenset[str]]) -> tuple[st
     if named is None and len(printed) > 1:
         return printed[0], [f"{' and '.join(printed)} print these lines alike, and no save_path says which it is"]
     return named or printed[0], []
-
-
-def _method_of_path(settings: Mapping[str, Any]) -> str | None:
-    """The method that `save_path` names: `scripts/train.sh` puts exp/DATASET/METHOD/BACKBONE/SPLIT there."""
-    parts = str(settings.get("save_path", "")).split("/")
-    return parts[2] if len(parts) > 3 and parts[0] == "exp" and parts[1] == settings.get("dataset") else None
 
 
 def _departures(settings: Mapping[str, Any], method: str) -> Iterator[str]:

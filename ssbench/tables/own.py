@@ -20,6 +20,7 @@ from ssbench.recipe.device import has_gpu
 from ssbench.recipe.encoder_choice import PretrainedEncoder, best_encoder
 from ssbench.recipe.marks import Marked
 from ssbench.recipe.overrides import override
+from ssbench.recipe.stored import set_arguments
 from ssbench.recipe.task import recipes_folder, task_facts
 from ssbench.results.record import Record
 from ssbench.results.store import ResultStore
@@ -230,7 +231,6 @@ def dataset_table(dataset: str, store: ResultStore) -> PaperTable:
 
 def _row_label(record: Record, store: ResultStore) -> str:
     """The recipe's name; of one with `--set`, its overrides instead of their hash."""
-    whole = store.whole(record) or {}
-    sets = [str(text).removeprefix("set ") for text in whole.get("departures") or [] if str(text).startswith("set ")]
+    sets = set_arguments((store.whole(record) or {}).get("departures"))
     name = record.recipe.rpartition("+")[0] if sets else record.recipe
     return " ".join([name, *sets])[:2000]

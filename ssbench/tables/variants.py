@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ssbench.paths import quoted
-from ssbench.recipe.stored import SET
-from ssbench.results.record import Record
+from ssbench.recipe.stored import set_arguments
 from ssbench.results.store import ResultStore
 from ssbench.tables.cell import Cell, Filled, stored_name
 
@@ -63,13 +62,8 @@ def _names_below(recipe: str, store: ResultStore) -> list[str]:
 def _additions(name: str, cell: Cell, store: ResultStore) -> Iterator[Settings]:
     """What the runs stored as `name` set on the cell's split besides what the cell sets."""
     for record in store.runs(name, str(cell.split)):
-        settings = _settings_of(record, store)
+        settings = set_arguments((store.whole(record) or {}).get("departures"))
         own = len(cell.overrides)
         is_of_cell = settings[:own] == cell.overrides and stored_name(str(cell.recipe), settings) == name
         if record.status == "done" and is_of_cell and settings[own:]:
             yield settings[own:]
-
-
-def _settings_of(record: Record, store: ResultStore) -> Settings:
-    departures: Sequence[object] = (store.whole(record) or {}).get("departures") or ()
-    return tuple(str(text).removeprefix(SET) for text in departures if str(text).startswith(SET))

@@ -52,10 +52,14 @@ def scoring_chart(group: Comparison) -> LineChart | None:
     )
     if not series:
         return None
-    runs = [scorings(run) for run in group.base.runs]
+    runs = [scores for run in group.base.runs if (scores := scorings(run))]
     levels = (
-        Level(f"{group.base.label}: last epoch", statistics.fmean(scores[-1][1] for scores in runs if scores)),
-        Level(f"{group.base.label}: mean of the last tenth", statistics.fmean(last_tenth(s) for s in runs if s)),
+        (
+            Level(f"{group.base.label}: last epoch", statistics.fmean(scores[-1][1] for scores in runs)),
+            Level(f"{group.base.label}: mean of the last tenth", statistics.fmean(map(last_tenth, runs))),
+        )
+        if runs
+        else ()
     )
     ticks = tuple((x, f"{x:g}") for x in sorted({x for line in series for x, _ in line.points}))
     y = f"best {METRICS.get(group.base.metric, group.base.metric)}, %"

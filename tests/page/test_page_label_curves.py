@@ -76,5 +76,18 @@ def test_runs_that_are_scored_often_have_a_chart_of_it(
     )
 
 
+def test_a_baseline_that_was_never_scored_has_no_levels(
+    store: ResultStore, record: Make, table_file: Callable[..., Path]
+) -> None:
+    store.add(record("toypaper/base", A, 0, 60.0, history=[{"epoch": e, "terms": {"loss": 1.0}} for e in range(16)]))
+    scored = [{"epoch": e, "terms": {"loss": 1.0}, "select": 50.0 + e} for e in range(16)]
+    store.add(record("toypaper/plug", A, 0, 65.0, plugin="x", history=scored))
+    filled = fill(PaperTable.read(str(table_file())), store)
+    (chart,) = filter(None, map(scoring_chart, runs_of(store, [filled]).comparisons))
+    assert len(chart.series) == 1
+    assert not chart.levels
+    assert draw(chart).svg.startswith(b"<?xml")
+
+
 def test_runs_that_are_scored_seldom_have_none(store: ResultStore, record: Make, filled: Filled) -> None:
     assert not any(map(scoring_chart, runs_of(store, [filled]).comparisons))

@@ -11,6 +11,7 @@ import io
 import re
 import textwrap
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from ssbench.page.charts import Band, BarChart, Chart, Dots, Level, LineChart, Series
@@ -24,7 +25,7 @@ COLOURS = ("#0072b2", "#c44e00", "#00805c", "#a8467f", "#7a6a00", "#444c55")
 VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", PAPER: "page"} | {c: f"s{at}" for at, c in enumerate(COLOURS)}
 """Colour of a file -> name of the page's CSS variable, whose light value is the same colour (page.css)."""
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 2)), (0, (6, 2, 1.5, 2)), (0, (8, 3)), (0, (1, 1.5)))
-LEVEL_DASHES = (":", "-.", "--")  # as many as a chart has levels at most
+LEVEL_DASHES = (":", "-.", "--")
 MARKERS = ("o", "s", "^", "D", "P", "v")
 HATCHES = ("////", "", "\\\\\\\\", "----", "xxxx", "....")
 WIDTH = 3.4
@@ -132,7 +133,7 @@ def _draw_lines(chart: LineChart) -> Figure:
             markeredgewidth=1,
             label=keys[dots.label],
         )
-    for level, dash in zip(chart.levels, LEVEL_DASHES, strict=False):
+    for level, dash in zip(chart.levels, cycle(LEVEL_DASHES), strict=False):
         axes.axhline(level.value, clip_on=False, color=SOFT, linestyle=dash, linewidth=1, label=keys[level.label])
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     if chart.ticks:
